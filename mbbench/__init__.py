@@ -1,0 +1,1 @@
+"""Compress image classifiers and measure what the compression buys on real hardware."""

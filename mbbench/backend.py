@@ -1,0 +1,91 @@
+"""The contract between mbbench and an inference runtime. This is all that a backend's author needs to read.
+
+A backend is one module with one `Backend` class, named by an entry point of the group `mbbench.backends`; the entry
+point's name is what the user types after `--backend`. Heavy imports belong inside the methods.
+`mbbench.testing.BackendContract` is the conformance suite; CONTRIBUTING.md shows a whole backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from mbbench.spec import ModelSpec, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Format = Literal["onnx", "safetensors"]
+Stage = Literal["import", "load", "compile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An exported model on disk, batch norm folded into the convolutions.
+
+    `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
+    `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
+    """
+
+    path: Path
+    format: Format
+    precision: Precision
+    spec: ModelSpec
+    batch: int  # the batch size to tune for; `Session.run` must take others too
+    sha256: str
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return (self.batch, 3, self.spec.resolution, self.spec.resolution)
+
+
+class Session(ABC):
+    """One compiled model on one device; closes itself at the end of a `with` block."""
+
+    facts: Mapping[str, str]  # what the runtime says it really did: `precision`, `threads`, ...
+
+    @abstractmethod
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, classes) in host memory for C-contiguous `images` (N, 3, H, W). Blocks; the caller holds the clock.
+
+        The result stays valid after the next call.
+        """
+
+    def close(self) -> None:  # noqa: B027  (an optional hook)
+        """Release the device."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """Cheap to construct; describes its runtime and opens artifacts on it."""
+
+    formats: ClassVar[tuple[Format, ...]]  # the artifact formats it opens, best first
+
+    @abstractmethod
+    def versions(self) -> Mapping[str, str]:
+        """Distribution name -> version, from package metadata, without importing the runtime; raises `BackendError`."""
+
+    @abstractmethod
+    def devices(self) -> Mapping[str, str]:
+        """What the user types after `--device` -> the chip's full name, the default first; raises `BackendError`."""
+
+    @abstractmethod
+    def precisions(self, device: str) -> frozenset[Precision]:
+        """The precisions the device executes natively."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        """Compile the artifact; raises `BackendError` that says how to fix it.
+
+        Call `stage("import")`, `stage("load")` and `stage("compile")` as each of these begins: mbbench reads its clock
+        and the kernel's memory counters there. Nothing may be left to compile when this returns.
+        """

@@ -1,0 +1,46 @@
+"""What can go wrong, each with its cause, its remedy and the process's exit code.
+
+    MbbenchError            1  internal error (the base; raised itself only for bugs)
+    +-- UsageError          2  the request makes no sense: a bad option, file, folder, checkpoint or profile
+    +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant
+    +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
+    +-- CellsFailed         7  some cells failed; the others were measured and stored
+
+Interrupting (Ctrl-C) exits 130 after what was measured has been stored.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_INTERRUPTED = 130
+
+
+class MbbenchError(Exception):
+    """One line for the user: what is wrong, and what to do about it."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.remedy}"
+
+
+class UsageError(MbbenchError):
+    exit_code = 2
+
+
+class ParityError(MbbenchError):
+    exit_code = 5
+
+
+class BackendError(MbbenchError):
+    exit_code = 6
+
+
+class CellsFailed(MbbenchError):
+    exit_code = 7

@@ -1,0 +1,76 @@
+"""What is asked for, as plain frozen data: a model and a cell to measure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import msgspec
+
+from mbbench.errors import UsageError
+
+Family = Literal["mobilenet_v1", "vgg16", "googlenet"]
+Variant = Literal["standard", "full-conv", "shallow"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+MAX_ALPHA = 8.0  # about 205 M parameters; a few steps wider and the weights exceed what one ONNX file holds (2 GB)
+MIN_RESOLUTION = 32  # the stem and the four strided blocks leave one pixel
+MAX_RESOLUTION = 2048
+
+_FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A network's architecture. `alpha` (the width multiplier) and `variant` apply to MobileNetV1 alone.
+
+    `variant`: `full-conv` replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4);
+    `shallow` leaves out the five 14x14x512 blocks (Table 5). Raises `UsageError` for a network that cannot be built.
+    """
+
+    family: Family = "mobilenet_v1"
+    alpha: float = 1.0
+    resolution: int = 224
+    classes: int = 1000
+    variant: Variant = "standard"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("model", self.family, get_args(Family)),
+            ("variant", self.variant, get_args(Variant)),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown {name} {value!r}", f"choose one of {', '.join(known)}")
+        if not 0 < self.alpha <= MAX_ALPHA:  # also refuses NaN
+            raise UsageError(
+                f"alpha {self.alpha:g} is outside (0, {MAX_ALPHA:g}]",
+                "the paper's width multipliers are 0.25, 0.5, 0.75 and 1.0",
+            )
+        if not MIN_RESOLUTION <= self.resolution <= MAX_RESOLUTION:
+            raise UsageError(
+                f"resolution {self.resolution} is outside {MIN_RESOLUTION} to {MAX_RESOLUTION}",
+                "the paper's resolutions are 128, 160, 192 and 224",
+            )
+        if self.classes < 2:
+            raise UsageError(f"{self.classes} classes cannot be told apart", "a classifier needs at least 2")
+        if self.family != "mobilenet_v1" and (self.alpha != 1.0 or self.variant != "standard"):
+            raise UsageError(
+                f"{_FAMILY_NAMES[self.family]} has no width multiplier and no variants",
+                "leave out --alpha and --variant",
+            )
+
+    @property
+    def label(self) -> str:
+        """The paper's name: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
+        name = f"{_FAMILY_NAMES[self.family]}-{self.resolution}"
+        if self.family != "mobilenet_v1":
+            return name
+        prefix = {"standard": "", "full-conv": "Conv ", "shallow": "Shallow "}[self.variant]
+        alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
+        return f"{prefix}{alpha} {name}"
+
+
+def content_key(*parts: object) -> str:
+    """A short, stable name for what `parts` (plain data) say: 16 hexadecimal digits of their SHA-256."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
