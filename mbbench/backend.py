@@ -8,11 +8,12 @@ point's name is what the user types after `--backend`. Heavy imports belong insi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
+from mbbench.errors import BackendError
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -89,3 +90,11 @@ class Backend(ABC):
         Call `stage("import")`, `stage("load")` and `stage("compile")` as each of these begins: mbbench reads its clock
         and the kernel's memory counters there. Nothing may be left to compile when this returns.
         """
+
+
+def pick_device(wanted: str, known: Collection[str]) -> str:
+    """The device as the runtime spells it; the empty string means the first. Raises `BackendError` with the list."""
+    for name in known:
+        if wanted.lower() in ("", name.lower()):
+            return name
+    raise BackendError(f"no device {wanted!r}", f"choose one of {', '.join(known) or '(none found)'}")

@@ -74,3 +74,50 @@ class ModelSpec:
 def content_key(*parts: object) -> str:
     """A short, stable name for what `parts` (plain data) say: 16 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to measure. Times are in seconds; a phase ends at its count or its time, as its comment says."""
+
+    threads: int = 1
+    batch: int = 1  # images in one timed call
+    warmup_max_s: float = 5.0  # warm-up ends when the latency has settled, at this time at the latest
+    min_samples: int = 662  # timed calls wanted: enough for a valid p99
+    min_s: float = 2.0  # ... and at least this long
+    max_s: float = 15.0  # ... but never longer than this
+    bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
+    throughput_s: float = 2.0
+    timeout_s: float = 900.0  # for the whole child process
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch", "bulk_batch", "min_samples"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}", "it counts something: give at least 1")
+        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "timeout_s"):
+            if not 0 < getattr(self, name) < 86_400:
+                raise UsageError(f"{name} is {getattr(self, name):g}", "give seconds, more than 0 and less than a day")
+        if self.max_s < self.min_s:
+            raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One row of a report: this model on this backend and device."""
+
+    model: ModelSpec
+    role: Literal["subject", "baseline"]
+    weights: str | None  # None: train the embedded default; "random"; or a checkpoint's path
+    backend: str
+    device: str  # "": the backend's first
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """All that `mbbench run` was asked for, after profile and options were joined."""
+
+    cells: tuple[Cell, ...]
+    data: str
+    images: int | None  # evaluate on this many test images; None: all
+    settings: Settings

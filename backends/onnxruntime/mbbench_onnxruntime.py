@@ -1,0 +1,84 @@
+"""ONNX Runtime as an mbbench backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
+from mbbench.errors import BackendError
+from mbbench.machine import fingerprint
+from mbbench.spec import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+class OnnxRuntimeBackend(Backend):
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+
+    def versions(self) -> Mapping[str, str]:
+        try:
+            return {"onnxruntime": metadata.version("onnxruntime")}
+        except metadata.PackageNotFoundError:
+            raise BackendError("ONNX Runtime is not installed", "run `pip install onnxruntime`") from None
+
+    def devices(self) -> Mapping[str, str]:
+        available = _onnxruntime().get_available_providers()
+        return {name: fingerprint().cpu for name, provider in _PROVIDERS.items() if provider in available}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        return frozenset({"fp32", "int8"})
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        stage("import")
+        ort = _onnxruntime()
+        device = pick_device(device, _PROVIDERS)
+        stage("load")
+        content = artifact.path.read_bytes()
+        stage("compile")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors come back as exceptions
+        try:
+            session = ort.InferenceSession(content, options, providers=[_PROVIDERS[device]])
+        except Exception as error:  # the binding's exceptions share no base class of their own
+            raise BackendError(
+                f"ONNX Runtime refuses {artifact.path}: {str(error).splitlines()[0]}", "export the model again"
+            ) from error
+        return _OnnxRuntimeSession(session, threads)
+
+
+class _OnnxRuntimeSession(Session):
+    def __init__(self, session: Any, threads: int) -> None:
+        self._run = session.run
+        self._input = session.get_inputs()[0].name
+        self._outputs = [session.get_outputs()[0].name]
+        self.facts = {
+            "precision": session.get_inputs()[0].type.removeprefix("tensor(").removesuffix(")"),
+            "threads": str(session.get_session_options().intra_op_num_threads),
+            "provider": session.get_providers()[0],
+        }
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._run(self._outputs, {self._input: images})[0]
+        return logits
+
+    def close(self) -> None:
+        del self._run
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"ONNX Runtime cannot be imported ({error})", "run `pip install onnxruntime`") from error
+    onnxruntime.disable_telemetry_events()
+    module: ModuleType = onnxruntime
+    return module

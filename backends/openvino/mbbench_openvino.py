@@ -1,0 +1,114 @@
+"""OpenVINO as an mbbench backend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
+from mbbench.errors import BackendError
+from mbbench.spec import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_CAPABILITIES: dict[str, Precision] = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
+
+
+class OpenVinoBackend(Backend):
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+
+    def versions(self) -> Mapping[str, str]:
+        try:
+            return {"openvino": metadata.version("openvino")}
+        except metadata.PackageNotFoundError:
+            raise BackendError("OpenVINO is not installed", "run `pip install openvino`") from None
+
+    def devices(self) -> Mapping[str, str]:
+        core = _openvino().Core()
+        return {name: str(core.get_property(name, "FULL_DEVICE_NAME")).strip() for name in core.available_devices}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        capabilities = _openvino().Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+        return frozenset(_CAPABILITIES[name] for name in capabilities if name in _CAPABILITIES)
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        stage("import")
+        ov = _openvino()
+        core = ov.Core()
+        device = pick_device(device, core.available_devices)
+        stage("load")
+        try:
+            model = core.read_model(artifact.path)
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot read {artifact.path}: {_first_line(error)}", "export the model again"
+            ) from error
+        stage("compile")
+        # Without the precision hint a CPU with BF16 runs an fp32 model in bf16.
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if device.startswith("CPU"):
+            settings["INFERENCE_NUM_THREADS"] = threads
+        return _OpenVinoSession(core, model, artifact, device, settings)
+
+
+class _OpenVinoSession(Session):
+    """Static shapes are faster than a symbolic batch, so every batch size gets its own compiled model when first seen."""
+
+    def __init__(self, core: Any, model: Any, artifact: Artifact, device: str, settings: Mapping[str, Any]) -> None:
+        self._tensor = _openvino().Tensor
+        self._core, self._model, self._device, self._settings = core, model, device, settings
+        self._shape = artifact.input_shape[1:]
+        self._requests: dict[int, Any] = {}
+        compiled = self._compile(artifact.batch)
+        self.facts = {
+            "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()),
+            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")) if device.startswith("CPU") else "n/a",
+            "streams": str(compiled.get_property("NUM_STREAMS")),
+            "device": str(core.get_property(device, "FULL_DEVICE_NAME")).strip(),
+        }
+
+    def _compile(self, batch: int) -> Any:
+        model = self._model.clone()
+        model.reshape([batch, *self._shape])
+        try:
+            compiled = self._core.compile_model(model, self._device, self._settings)
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot compile the model for {self._device}: {_first_line(error)}",
+                "try another device, or another version of OpenVINO",
+            ) from error
+        self._requests[batch] = compiled.create_infer_request()
+        return compiled
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(images) not in self._requests:
+            self._compile(len(images))
+        request = self._requests[len(images)]
+        request.set_input_tensor(self._tensor(images, shared_memory=True))
+        request.infer()
+        logits: NDArray[np.float32] = request.get_output_tensor().data.copy()
+        return logits
+
+    def close(self) -> None:
+        self._requests.clear()
+
+
+def _openvino() -> ModuleType:
+    # The package imports its telemetry client if it finds one; None here makes it fall back to its silent stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(f"OpenVINO cannot be imported ({error})", "run `pip install openvino`") from error
+    return openvino
+
+
+def _first_line(error: Exception) -> str:
+    """OpenVINO's messages are stack dumps; the last line that says something is the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

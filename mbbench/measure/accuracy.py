@@ -1,0 +1,133 @@
+"""What a session's answers are worth: parity with PyTorch before anything is timed, accuracy over the whole test set after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mbbench.backend import Session
+from mbbench.errors import ParityError
+from mbbench.models import Normalization
+from mbbench.result import Accuracy, Parity
+from mbbench.stats import Interval, wilson_interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARITY_IMAGES = 16
+_RELATIVE_TOLERANCE = 1e-3  # of the largest reference logit; fp32 kernels differ by some 1e-5, a wrong layer by far more
+_CONSTANT = 1e-6  # spread over images, of the largest logit, under which outputs do not depend on the input
+
+
+def logits_of(
+    session: Session, images: NDArray[np.uint8], normalization: Normalization, batch: int
+) -> Iterator[NDArray[np.float32]]:
+    """Logits of `images` (N, H, W, 3), in chunks of `batch`; the last is filled up, so that the session sees one shape."""
+    import numpy as np
+
+    from mbbench.data.feed import to_float
+
+    for start in range(0, len(images), batch):
+        chunk = np.asarray(images[start : start + batch])
+        filled = np.resize(chunk, (batch, *chunk.shape[1:]))
+        yield session.run(to_float(filled, normalization))[: len(chunk)]
+
+
+def check_parity(
+    session: Session,
+    images: NDArray[np.uint8],
+    reference: NDArray[np.float32],
+    normalization: Normalization,
+    batch: int,
+) -> Parity:
+    """Compare the session's logits of `images` with `reference` (N, classes)."""
+    import numpy as np
+
+    logits = np.concatenate(list(logits_of(session, images, normalization, batch)))
+    tolerance = _RELATIVE_TOLERANCE * float(np.abs(reference).max())
+    comparable = logits.shape == reference.shape and bool(np.isfinite(logits).all())
+    error = float(np.abs(logits - reference).max()) if comparable else None
+    return Parity(
+        images=len(images),
+        max_abs_error=error,
+        tolerance=tolerance,
+        passed=error is not None and error <= tolerance and not is_constant(logits),
+    )
+
+
+def is_constant(logits: NDArray[np.float32]) -> bool:
+    """Whether different images all get the same logits (N, classes); one image alone proves nothing."""
+    import numpy as np
+
+    return len(logits) > 1 and float(np.ptp(logits, axis=0).max()) <= _CONSTANT * float(np.abs(logits).max())
+
+
+def require_parity(parity: Parity) -> None:
+    """Raises `ParityError`: no latency is published for a session that computes something else."""
+    if parity.passed:
+        return
+    if parity.max_abs_error is None:
+        cause = "the session's outputs are not finite, or of the wrong shape"
+    elif parity.max_abs_error > parity.tolerance:
+        cause = (
+            f"the session's logits differ from PyTorch's by up to {parity.max_abs_error:.3g}"
+            f" (allowed {parity.tolerance:.3g})"
+        )
+    else:
+        cause = "the session's outputs are the same for every image"
+    raise ParityError(cause, "nothing was timed; try another version of the runtime, or report this to its backend")
+
+
+def evaluate(
+    session: Session,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None,
+    reference: NDArray[np.float32],
+    normalization: Normalization,
+    batch: int,
+) -> tuple[Accuracy, dict[str, str]]:
+    """Top-1, top-5 (against `labels`; None where they mean nothing) and agreement with `reference` (N, classes)."""
+    import numpy as np
+
+    n, classes = reference.shape
+    reasons: dict[str, str] = {}
+    top1 = top5 = agreeing = seen = 0
+    max_error = sum_error = 0.0
+    for logits in logits_of(session, images, normalization, batch):
+        rows = slice(seen, seen + len(logits))
+        best = logits.argmax(axis=1)
+        agreeing += int((best == reference[rows].argmax(axis=1)).sum())
+        error = np.abs(logits - reference[rows])
+        max_error = max(max_error, float(error.max()))
+        sum_error += float(error.sum(dtype=np.float64))
+        if labels is not None:
+            truth = np.asarray(labels[rows])
+            top1 += int((best == truth).sum())
+            if classes > 5:
+                top5 += int((np.argpartition(logits, -5, axis=1)[:, -5:] == truth[:, None]).any(axis=1).sum())
+        seen += len(logits)
+
+    def share(name: str, count: int, reason: str | None) -> tuple[float | None, Interval | None]:
+        if reason is None:
+            return count / n, wilson_interval(count, n)
+        reasons[f"accuracy.{name}"] = reason
+        return None, None
+
+    no_labels = "the weights were not trained for these classes" if labels is None else None
+    few = "every answer is among the first five" if classes <= 5 else None
+    (share1, interval1), (share5, interval5) = share("top1", top1, no_labels), share("top5", top5, no_labels or few)
+    return (
+        Accuracy(
+            images=n,
+            top1=share1,
+            top1_ci95=interval1,
+            top5=share5,
+            top5_ci95=interval5,
+            agreement=agreeing / n,
+            agreement_ci95=wilson_interval(agreeing, n),
+            max_abs_logit_error=max_error,
+            mean_abs_logit_error=sum_error / (n * classes),
+        ),
+        reasons,
+    )

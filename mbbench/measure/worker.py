@@ -1,0 +1,180 @@
+"""The child process that measures one cell: `python -m mbbench.measure.worker JOB OUT`.
+
+After every phase it replaces OUT with all it has so far, so that whatever ends it, nothing measured is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+
+from mbbench import registry
+from mbbench.backend import Artifact, Session, Stage
+from mbbench.errors import MbbenchError
+from mbbench.measure import accuracy, latency, memory
+from mbbench.models import Normalization
+from mbbench.result import Cold, Failure, Measured, Memory, Phase
+from mbbench.spec import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything the child needs, as files and plain data."""
+
+    artifact: Artifact
+    backend: str
+    device: str
+    settings: Settings
+    cpus: tuple[int, ...]
+    images: Path  # .npy, uint8 (N, H, W, 3)
+    labels: Path | None  # .npy, int64 (N,); None where the weights know nothing of these classes
+    reference: Path  # .npy, float32 (N, classes): PyTorch's logits
+    normalization: Normalization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What OUT holds."""
+
+    phase: str  # the phase under way
+    measured: Measured
+    reasons: dict[str, str]
+    failure: Failure | None = None
+
+
+class Stages:
+    """Reads the clock and the kernel's memory counters at the boundaries of a session's making."""
+
+    def __init__(self) -> None:
+        self.starts: dict[str, float] = {}
+        self.memory: list[Memory] = []
+        self._phase: Phase = "start"
+
+    def __call__(self, stage: Stage) -> None:
+        self.end_phase()
+        self.starts[stage] = perf_counter()
+        self._phase = stage
+
+    def end_phase(self, begin: Phase = "first_inference") -> None:
+        """Note the memory at the end of the phase under way; `begin` comes next."""
+        self.starts["end"] = perf_counter()
+        if (reading := memory.read(self._phase)) is not None:
+            self.memory.append(reading)
+        self._phase = begin
+
+    def cold(self, first_inference_s: float) -> Cold:
+        starts = self.starts
+        return Cold(
+            import_s=starts["load"] - starts["import"],
+            load_s=starts["compile"] - starts["load"],
+            compile_s=starts["end"] - starts["compile"],
+            first_inference_ms=first_inference_s * 1e3,
+        )
+
+
+class _Progress:
+    """The report so far, rewritten after every phase."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.report = Report(phase="open", measured=Measured(), reasons={})
+
+    def save(self, **changes: object) -> None:
+        self.report = replace(self.report, **changes)  # type: ignore[arg-type]
+        temporary = self._out.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(self.report))
+        temporary.replace(self._out)
+
+    def add(self, next_phase: str, reasons: dict[str, str] | None = None, **measured: object) -> None:
+        self.save(
+            phase=next_phase,
+            measured=replace(self.report.measured, **measured),  # type: ignore[arg-type]
+            reasons={**self.report.reasons, **(reasons or {})},
+        )
+
+
+def measure(job: Job, progress: _Progress) -> None:
+    """All phases in order; raises `MbbenchError`."""
+    import numpy as np
+
+    from mbbench.data.feed import to_float
+
+    settings, batch = job.settings, job.settings.batch
+    images = np.load(job.images, mmap_mode="r")
+    labels = None if job.labels is None else np.load(job.labels)
+    reference = np.load(job.reference, mmap_mode="r")
+    timed = to_float(np.resize(np.asarray(images[:batch]), (batch, *images.shape[1:])), job.normalization)
+
+    stages = Stages()
+    backend = registry.load(job.backend)
+    with backend.open(job.artifact, job.device, threads=settings.threads, stage=stages) as session:
+        stages.end_phase()
+        before = perf_counter()
+        session.run(timed)
+        first_inference_s = perf_counter() - before
+        cold = stages.cold(first_inference_s)
+        stages.end_phase("steady")
+        progress.add(
+            "parity", cold=cold, memory=tuple(stages.memory), effective={**session.facts, "cpus": _cpus(job.cpus)}
+        )
+        few = min(accuracy.PARITY_IMAGES, len(images))
+        parity = accuracy.check_parity(session, images[:few], reference[:few], job.normalization, batch)
+        progress.add("latency", parity=parity)
+        accuracy.require_parity(parity)
+        _time(session, timed, settings, progress)
+        stages.end_phase()
+        progress.add("throughput", memory=tuple(stages.memory))
+        bulk = to_float(np.resize(np.asarray(images[: settings.bulk_batch]), (settings.bulk_batch, *images.shape[1:])),
+                        job.normalization)  # fmt: skip
+        with latency.no_garbage_collection():
+            throughput = latency.count_images(
+                lambda: session.run(bulk), batch=settings.bulk_batch, seconds=settings.throughput_s
+            )
+        progress.add("accuracy", throughput=throughput)
+        figures, reasons = accuracy.evaluate(
+            session, images, labels, reference, job.normalization, settings.bulk_batch
+        )
+        progress.add("close", reasons, accuracy=figures)
+
+
+def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
+    run = session.run
+
+    def call() -> object:
+        return run(images)  # type: ignore[arg-type]
+
+    with latency.no_garbage_collection():
+        warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
+        samples = latency.time_calls(
+            call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s
+        )
+    figures, reasons = latency.summarize(samples, batch=settings.batch, warmed=warmed)
+    progress.add("memory", reasons, latency=figures)
+
+
+def _cpus(cpus: tuple[int, ...]) -> str:
+    return ",".join(map(str, sorted(cpus)))
+
+
+def main(job_path: str, out_path: str) -> int:
+    job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
+    progress = _Progress(Path(out_path))
+    progress.save()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cpus)
+    try:
+        measure(job, progress)
+    except MbbenchError as error:
+        progress.save(failure=Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code))
+        return error.exit_code
+    progress.save(phase="done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""MobileNetV1 (Howard et al. 2017, arXiv 1704.04861, Table 1), and its variants of Tables 4 and 5."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mbbench.spec import ModelSpec
+
+# Output channels at alpha 1 and stride of each depthwise separable block.
+_BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+_STEM = 32
+_SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 removes
+
+
+def scaled(channels: int, alpha: float) -> int:
+    """Channels at width multiplier `alpha`: rounded down, at least 8, as in TF-slim (Keras has no floor of 8)."""
+    return max(int(channels * alpha), 8)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm, ReLU6.
+
+    Padding is symmetric. Keras and TF-slim pad only on the right and at the bottom where the stride is 2 and the size
+    even, so an importer of their weights has to follow theirs.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, depthwise: bool = False) -> None:
+        super().__init__()
+        groups = inputs if depthwise else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)  # Keras's epsilon
+        self.act = nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class MobileNetV1(nn.Module):
+    """Logits (N, classes) of images (N, 3, R, R), any R of at least 32."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        table = [*_BLOCKS]
+        if spec.variant == "shallow":
+            del table[_SHALLOW]
+        width = scaled(_STEM, spec.alpha)
+        self.stem = ConvBlock(3, width, 3, stride=2)
+        blocks: list[nn.Module] = []
+        for channels, stride in table:
+            outputs = scaled(channels, spec.alpha)
+            if spec.variant == "full-conv":
+                blocks.append(ConvBlock(width, outputs, 3, stride))
+            else:
+                blocks.append(
+                    nn.Sequential(
+                        ConvBlock(width, width, 3, stride, depthwise=True),
+                        ConvBlock(width, outputs, 1),
+                    )
+                )
+            width = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.pool(self.blocks(self.stem(x))).flatten(1)
+        return self.classifier(features)  # type: ignore[no-any-return]

@@ -1,0 +1,88 @@
+"""Run profiles: named defaults in TOML, data only. Command-line options win over them."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mbbench.errors import UsageError
+from mbbench.spec import Family, Settings, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a run takes where the command line is silent."""
+
+    description: str = ""
+    model: Family = "mobilenet_v1"
+    alpha: float = 1.0
+    res: int = 224
+    variant: Variant = "standard"
+    backend: tuple[str, ...] = ("openvino",)
+    device: str = ""
+    data: str = "digits"
+    images: int | None = None
+    weights: str | None = None
+    baselines: bool = False
+    settings: Settings = Settings()
+
+
+def folders() -> Iterator[Path]:
+    """Where profiles are looked up: ./profiles, then the copy installed with the package or its checkout."""
+    package = Path(__file__).parent
+    yield from (Path("profiles"), package / "profiles", package.parent / "profiles")
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.toml")}))
+
+
+def load(name: str) -> Profile:
+    """The profile in the file `name`, or the one called so; raises `UsageError`."""
+    if name.endswith(".toml"):
+        return parse(_read(Path(name)), name)
+    for folder in folders():
+        path = folder / f"{name}.toml"
+        if path.is_file():
+            return parse(_read(path), str(path))
+    raise UsageError(f"there is no profile {name!r}", f"choose one of {', '.join(names())}, or name a .toml file")
+
+
+def parse(text: str, source: str) -> Profile:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not TOML: {error}", "mend that line") from error
+    _refuse_unknown(content, Profile, source)
+    _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
+    try:
+        return msgspec.convert(content, Profile, strict=True)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from None
+        raise UsageError(f"{source}: {error}", "mend that value") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the profile {path} ({error})", "name a readable .toml file") from error
+
+
+def _refuse_unknown(table: Any, shape: type, source: str) -> None:
+    """msgspec ignores what it does not know; a misspelt setting must not pass silently."""
+    known = [field.name for field in fields(shape)]
+    for key in table if isinstance(table, dict) else ():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(
+                f"{source} has an unknown key {key!r}",
+                f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}",
+            )

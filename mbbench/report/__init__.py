@@ -1,0 +1,1 @@
+"""Results as text: one module a format, each a pure `render(results) -> str`."""

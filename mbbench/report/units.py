@@ -1,0 +1,53 @@
+"""Numbers as people read them: three significant digits, decimal prefixes, a dash for what is not there."""
+
+from __future__ import annotations
+
+from mbbench.stats import Interval
+
+NONE = "—"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never in exponent form: 0.0123, 1.23, 12.3, 123, 1234."""
+    if value == 0:
+        return "0"
+    decimals = 2
+    magnitude = abs(value)
+    while magnitude >= 10 and decimals:
+        magnitude /= 10
+        decimals -= 1
+    while magnitude < 1 and decimals < 9:
+        magnitude *= 10
+        decimals += 1
+    return f"{value:.{decimals}f}"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    return NONE if value is None else f"{significant(value)}{unit and ' ' + unit}"
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """Decimal megabytes (10^6 bytes)."""
+    return NONE if size_bytes is None else f"{significant(size_bytes / 1e6)} MB"
+
+
+def millions(count: int | None) -> str:
+    return NONE if count is None else f"{significant(count / 1e6)} M"
+
+
+def percent(share: float | None, interval: Interval | None = None) -> str:
+    if share is None:
+        return NONE
+    text = f"{share * 100:.1f} %"
+    return text if interval is None else f"{text} [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def milliseconds(value: float | None, interval: Interval | None = None) -> str:
+    if value is None:
+        return NONE
+    text = f"{significant(value)} ms"
+    return text if interval is None else f"{text} [{significant(interval.low)}, {significant(interval.high)}]"
+
+
+def ratio(numerator: float | None, denominator: float | None) -> str:
+    return NONE if numerator is None or not denominator else f"{significant(numerator / denominator)}x"

@@ -1,0 +1,170 @@
+"""What one cell's measurement says: frozen, schema-versioned, units in the names, and null with a reason, never 0 or NaN.
+
+Schema history:
+    1  first release
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mbbench.doctor import Check
+from mbbench.machine import Machine
+from mbbench.spec import Cell, Settings
+from mbbench.stats import Interval
+
+SCHEMA = 1
+
+Phase = Literal["start", "import", "load", "compile", "first_inference", "steady"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cold:
+    """What it takes to get ready in a fresh process, and the first answer."""
+
+    import_s: float
+    load_s: float
+    compile_s: float
+    first_inference_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """The session's logits against PyTorch's, on the first images of the test set."""
+
+    images: int
+    max_abs_error: float | None  # None: outputs are not finite or of the wrong shape
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    runs: int
+    seconds: float
+    steady: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """One blocking call of `batch` images, host memory to host memory, in the order measured."""
+
+    batch: int
+    warm_up: WarmUp
+    samples_ms: tuple[float, ...]
+    n: int
+    min_ms: float
+    median_ms: float
+    median_ci95_ms: Interval | None
+    p90_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """Images completed in a time window by back-to-back blocking calls of `batch` images: counted, not 1/latency."""
+
+    batch: int
+    images: int
+    seconds: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The child process's resident memory at the end of a phase, and the kernel's high-water mark by then."""
+
+    phase: Phase
+    rss_bytes: int
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Shares are 0 to 1. `agreement`: how often the top-1 class equals the PyTorch fp32 reference's."""
+
+    images: int
+    top1: float | None
+    top1_ci95: Interval | None
+    top5: float | None
+    top5_ci95: Interval | None
+    agreement: float
+    agreement_ci95: Interval
+    max_abs_logit_error: float
+    mean_abs_logit_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the child process brings back; fields fill in as its phases end."""
+
+    effective: dict[str, str] = field(default_factory=dict)
+    parity: Parity | None = None
+    cold: Cold | None = None
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    memory: tuple[Memory, ...] = ()
+    accuracy: Accuracy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    cause: str
+    remedy: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    origin: Literal["trained", "file", "random"]
+    key: str
+    trained_on: str | None  # the data set's fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataInfo:
+    name: str
+    images: int
+    classes: int
+    fingerprint: str
+    preprocess: str  # the decoding and resizing path's fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostInfo:
+    mult_adds: int
+    parameters: int
+    weight_bytes: int
+    activation_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactInfo:
+    format: str
+    size_bytes: int
+    sha256: str
+    max_abs_error: float  # its outputs, run by the format's reference implementation, against PyTorch's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    schema: int
+    id: str
+    time_utc: str
+    cell: Cell
+    settings: Settings
+    versions: dict[str, str]
+    machine: Machine
+    conditions: tuple[Check, ...]
+    weights: WeightsInfo | None
+    data: DataInfo | None
+    cost: CostInfo | None
+    artifact: ArtifactInfo | None
+    measured: Measured
+    failure: Failure | None
+    reasons: dict[str, str]  # why a field is null, by its dotted name
+
+    def peak_rss_bytes(self) -> int | None:
+        """The high-water mark once inference is steady, before the throughput and accuracy phases."""
+        return next((m.peak_rss_bytes for m in self.measured.memory if m.phase == "steady"), None)
