@@ -1,1 +1,156 @@
-def main() -> None: ...
+"""The command line: parse, call, render."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
+from mbbench.spec import Family, Variant
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compress image classifiers and measure what the compression buys on real hardware.",
+)
+Output = Literal["table", "json", "csv", "markdown"]
+
+ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
+AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
+ResOption = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")]
+VariantOption = Annotated[
+    Variant | None, typer.Option("--variant", help="The paper's variants (Tables 4, 5).", show_default="standard")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DATA", help="digits, fashion-mnist:DIR, or a folder.", show_default="digits"),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"mbbench {version_of('mbbench')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    model: ModelOption = None,
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Images in a timed call.", show_default="1")] = None,
+    data: DataOption = None,
+    images: Annotated[int | None, typer.Option("--images", help="Evaluate on so many.", show_default="all")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="FILE|random", help="A checkpoint.", show_default="train")
+    ] = None,
+    baselines: Annotated[
+        bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
+    ] = None,
+    profile: Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")] = "default",
+    results: Annotated[Path, typer.Option("--results", help="Where results are appended.")] = Path(
+        "reports/results.jsonl"
+    ),
+    output: OutputOption = "table",
+    plan: Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")] = False,
+) -> None:
+    """Build, export, measure and report: the main job."""
+    from mbbench import commands
+    from mbbench.profile import load
+
+    given = {
+        "model": model, "alpha": alpha, "res": res, "variant": variant, "device": device, "data": data,
+        "images": images, "weights": weights, "baselines": baselines,
+        "backend": None if backend is None else tuple(name.strip() for name in backend.split(",")),
+    }  # fmt: skip
+    base = load(profile)
+    settings = replace(base.settings, **_given(threads=threads, batch=batch))
+    commands.run(replace(base, settings=settings, **_given(**given)), results, output, plan_only=plan)
+
+
+@app.command()
+def train(
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    data: DataOption = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.", show_default="8")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Also copy the checkpoint here.")] = None,
+) -> None:
+    """Train MobileNetV1, or find what was trained so before, and print the checkpoint's path."""
+    from mbbench import commands
+    from mbbench.profile import Profile
+    from mbbench.weights.recipe import Recipe
+
+    wanted = replace(Profile(), **_given(alpha=alpha, res=res, variant=variant, data=data))
+    commands.train(wanted, Recipe(**_given(epochs=epochs)), to)
+
+
+@app.command()
+def cost(
+    model: ModelOption = None,
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    classes: Annotated[int, typer.Option("--classes", help="Classes of the classifier.")] = 1000,
+    layers: Annotated[bool, typer.Option("--layers", help="Every layer, not only the layer types.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="All of the paper's tables, counted here.")] = False,
+    output: OutputOption = "table",
+) -> None:
+    """Count Mult-Adds, parameters, weights and activations, beside the paper's figures."""
+    from mbbench import commands
+    from mbbench.spec import ModelSpec
+
+    given = _given(family=model, alpha=alpha, resolution=res, variant=variant)
+    commands.cost(None if paper else ModelSpec(classes=classes, **given), output, layers=layers)
+
+
+@app.command()
+def backends(output: OutputOption = "table") -> None:
+    """List the backends: versions, devices, precisions, and why one cannot start."""
+    from mbbench import commands
+
+    commands.backends(output)
+
+
+@app.command()
+def doctor(output: OutputOption = "table") -> None:
+    """Say whether this machine is fit for measuring, and what to do; change nothing."""
+    from mbbench import commands
+
+    commands.doctor(output)
+
+
+def _given(**options: object) -> dict[str, object]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def main() -> None:
+    """The entry point: one line for a user's mistake, and the documented exit code."""
+    try:
+        app()
+    except MbbenchError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted", highlight=False)
+        sys.exit(EXIT_INTERRUPTED)

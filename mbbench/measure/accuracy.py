@@ -86,8 +86,9 @@ def evaluate(
     reference: NDArray[np.float32],
     normalization: Normalization,
     batch: int,
+    no_labels: str | None = None,
 ) -> tuple[Accuracy, dict[str, str]]:
-    """Top-1, top-5 (against `labels`; None where they mean nothing) and agreement with `reference` (N, classes)."""
+    """Top-1, top-5 against `labels` (None: for the reason `no_labels`) and agreement with `reference` (N, classes)."""
     import numpy as np
 
     n, classes = reference.shape
@@ -114,7 +115,6 @@ def evaluate(
         reasons[f"accuracy.{name}"] = reason
         return None, None
 
-    no_labels = "the weights were not trained for these classes" if labels is None else None
     few = "every answer is among the first five" if classes <= 5 else None
     (share1, interval1), (share5, interval5) = share("top1", top1, no_labels), share("top5", top5, no_labels or few)
     return (

@@ -32,7 +32,8 @@ class Job:
     settings: Settings
     cpus: tuple[int, ...]
     images: Path  # .npy, uint8 (N, H, W, 3)
-    labels: Path | None  # .npy, int64 (N,); None where the weights know nothing of these classes
+    labels: Path | None  # .npy, int64 (N,)
+    no_labels: str | None  # why there are none
     reference: Path  # .npy, float32 (N, classes): PyTorch's logits
     normalization: Normalization
 
@@ -137,7 +138,7 @@ def measure(job: Job, progress: _Progress) -> None:
             )
         progress.add("accuracy", throughput=throughput)
         figures, reasons = accuracy.evaluate(
-            session, images, labels, reference, job.normalization, settings.bulk_batch
+            session, images, labels, reference, job.normalization, settings.bulk_batch, job.no_labels
         )
         progress.add("close", reasons, accuracy=figures)
 

@@ -1,0 +1,156 @@
+"""What the commands do once their options are parsed: call the stages, write the answer to stdout."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from mbbench import paper, registry
+from mbbench import plan as planning
+from mbbench.errors import BackendError, UsageError
+from mbbench.profile import Profile
+from mbbench.progress import Display
+from mbbench.report import units
+from mbbench.report.content import Table
+from mbbench.spec import ModelSpec
+from mbbench.weights.recipe import Progress, Recipe
+
+
+def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> None:
+    spec = planning.plan(profile)
+    if plan_only:
+        _write_tables([planning.describe(spec)], spec, output)
+        return
+    from mbbench import run as running
+
+    done = []
+    try:
+        with Display(Console(stderr=True)) as display:
+            for result in running.run(spec, results, display):
+                done.append(result)
+    finally:
+        if done:
+            _write(_render(done, output))
+            Console(stderr=True).print(f"{len(done)} results appended to {results}", highlight=False, soft_wrap=True)
+    running.verdict(done)
+
+
+def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
+    from mbbench import data, weights
+
+    with Display(Console(stderr=True)) as display:
+
+        def training(progress: Progress) -> None:
+            display.work(f"training, loss {progress.loss:.3f}", progress.step, progress.steps)
+
+        def load(split: data.Split) -> data.Dataset:
+            return data.load(profile.data, profile.res, split, on_progress=lambda *n: display.work("decoding images", *n))
+
+        test = load("test")
+        spec = ModelSpec(alpha=profile.alpha, resolution=profile.res, classes=test.classes, variant=profile.variant)
+        found = weights.trained(spec, load("train"), recipe, training)
+        top1 = weights.top1(found, test)
+    if to is not None:
+        try:
+            shutil.copyfile(found.path, to)
+        except OSError as error:
+            raise UsageError(f"cannot write {to} ({error.strerror})", "name another file") from error
+    _write(f"{to or found.path}\n")
+    Console(stderr=True).print(
+        f"{spec.label}: top-1 {units.percent(top1)} on the {test.count} test images of {test.name}", highlight=False
+    )
+
+
+def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
+    from mbbench.report import cost as report
+
+    if spec is None:
+        _write_tables(report.paper_tables(), paper.ROWS, output)
+        return
+    from mbbench.cost import cost_of
+
+    counted = cost_of(spec)
+    _write_tables(report.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, output)
+
+
+def backends(output: str) -> None:
+    rows, records = [], []
+    for name in registry.names():
+        record: dict[str, object] = {"name": name}
+        records.append(record)
+        try:
+            backend = registry.load(name)
+            record["versions"] = versions = dict(backend.versions())
+            record["devices"] = devices = dict(backend.devices())
+            record["precisions"] = {device: sorted(backend.precisions(device)) for device in devices}
+        except BackendError as error:
+            record["error"] = {"cause": error.cause, "remedy": error.remedy}
+            text = " ".join(map(" ".join, dict(record.get("versions", {})).items()))  # type: ignore[call-overload]
+            rows.append((name, text or units.NONE, f"cannot start: {error}", ""))
+            continue
+        text = ", ".join(f"{package} {version}" for package, version in versions.items())
+        for device, chip in devices.items():
+            rows.append((name, text, f"{device}: {chip}", " ".join(sorted(backend.precisions(device)))))
+    if not rows:
+        raise BackendError("no backend is installed", "run `pip install mbbench-openvino`, say")
+    _write_tables([Table("Backends", ("Name", "Version", "Device", "Precisions"), tuple(rows), numeric=False)],
+                  records, output)  # fmt: skip
+
+
+def doctor(output: str) -> None:
+    from mbbench import doctor as fitness
+    from mbbench.machine import fingerprint
+
+    machine = fingerprint()
+    before = fitness.snapshot()
+    time.sleep(1.0)
+    checks = fitness.judge(machine, before, fitness.snapshot())
+    rows = tuple((check.name, check.status, check.found, check.remedy or "") for check in checks)
+    warnings = sum(check.status == "warn" for check in checks)
+    table = Table(
+        machine.summary,
+        ("Check", "Verdict", "Found", "Remedy"),
+        rows,
+        numeric=False,
+        caption=f"{warnings} warning(s); nothing was changed." if warnings else "Fit for measuring.",
+    )
+    _write_tables([table], {"machine": machine, "id": machine.id, "checks": checks}, output)
+
+
+def _render(results: list[object], output: str) -> str:
+    from mbbench.report import csv, json, markdown, terminal
+
+    if output == "table":
+        console = Console()
+        return terminal.render(results, width=console.width, color=console.is_terminal and not console.no_color)  # type: ignore[arg-type]
+    return {"json": json, "csv": csv, "markdown": markdown}[output].render(results)  # type: ignore[arg-type]
+
+
+def _write_tables(tables: list[Table], record: object, output: str) -> None:
+    """Tables for people, or the plain data behind them."""
+    from mbbench.report import markdown, terminal
+
+    match output:
+        case "json":
+            _write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+        case "markdown":
+            _write("\n\n".join(map(markdown.render_table, tables)) + "\n")
+        case "csv":
+            import csv
+
+            for table in tables:
+                csv.writer(sys.stdout, lineterminator="\n").writerows([table.columns, *table.rows])
+        case _:
+            console = Console()
+            for table in tables:
+                terminal.render_table(console, table)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

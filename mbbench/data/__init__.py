@@ -1,0 +1,127 @@
+"""Labelled images, decoded once and kept as uint8 arrays in the cache.
+
+Sources, as the user names them:
+    digits              scikit-learn's 8x8 digits, embedded: nothing to download
+    fashion-mnist:DIR   the four idx files, gzipped or not
+    DIR                 ImageFolder: DIR/class/image.jpg, or DIR/train/class/... with DIR/val/class/...
+    DIR                 ImageNet validation: DIR/ILSVRC2012_val_00000001.JPEG ... beside
+                        ILSVRC2012_validation_ground_truth.txt (a label a line, 1 to 1000) or val.txt (`file label`, from 0)
+
+The test split is val/ (or the idx files' own test set, or ImageNet validation's all), else a fifth of all images,
+stratified by class and drawn with a fixed seed. Training uses the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mbbench import cache
+from mbbench.data.preprocess import Preprocess
+from mbbench.data.sources import Source, source_of
+from mbbench.errors import UsageError
+from mbbench.spec import content_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+_SEED = 20170417  # the day the MobileNet paper appeared
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One split on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files."""
+
+    name: str
+    images: Path
+    labels: Path
+    count: int
+    classes: int
+    fingerprint: str  # of the pixels and labels: source, split, subset and preprocessing
+    preprocess: str
+
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Images (mapped, not read) and labels."""
+        import numpy as np
+
+        return np.load(self.images, mmap_mode="r"), np.load(self.labels)
+
+
+def load(
+    name: str,
+    resolution: int,
+    split: Split,
+    *,
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Decode a split of the source called `name`, or find it in the cache; `limit` takes a seeded subset.
+
+    Raises `UsageError` for a source that is missing, empty or corrupt.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"{limit} images are none", "give at least 1")
+    source = source_of(name)
+    preprocess = Preprocess(resolution, source.crop_fraction)
+    fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
+    folder = cache.root() / "data"
+    images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
+    arrays = _open(images_path, labels_path)
+    if arrays is None:
+        _decode(source, preprocess, split, limit, images_path, labels_path, on_progress)
+        arrays = _open(images_path, labels_path)
+        assert arrays is not None
+    return Dataset(
+        name=source.name,
+        images=images_path,
+        labels=labels_path,
+        count=len(arrays[0]),
+        classes=source.classes(),
+        fingerprint=fingerprint,
+        preprocess=preprocess.fingerprint,
+    )
+
+
+def _open(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+    """The cached arrays; None if they are missing or damaged."""
+    import numpy as np
+
+    try:
+        found = np.load(images, mmap_mode="r"), np.load(labels)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if len(found[0]) == len(found[1]) else None
+
+
+def _decode(
+    source: Source,
+    preprocess: Preprocess,
+    split: Split,
+    limit: int | None,
+    images_path: Path,
+    labels_path: Path,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    import numpy as np
+
+    items, labels = source.items(split, _SEED)
+    if limit is not None and limit < len(items):
+        chosen = np.sort(np.random.default_rng(_SEED).choice(len(items), limit, replace=False))
+        items, labels = [items[i] for i in chosen], labels[chosen]
+    if len(items) == 0:
+        raise UsageError(f"{source.name} has no images to {split} with", "add some, or name another folder")
+    shape = (len(items), preprocess.resolution, preprocess.resolution, 3)
+    with cache.atomic(images_path) as temporary:
+        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        for done, (index, pixels) in enumerate(source.decode(items, preprocess), 1):
+            images[index] = pixels
+            if on_progress is not None:
+                on_progress(done, len(items))
+        images.flush()
+        del images
+    with cache.atomic(labels_path) as temporary, temporary.open("wb") as file:
+        np.save(file, labels.astype(np.int64))

@@ -1,0 +1,76 @@
+"""From a profile and the command line to the cells of a run, and what they will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mbbench import registry
+from mbbench.errors import BackendError, UsageError
+from mbbench.profile import Profile
+from mbbench.report.content import Table
+from mbbench.spec import Cell, Family, ModelSpec, RunSpec
+
+_BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
+_START_S = 1.0  # of a child process, about
+
+
+def plan(profile: Profile) -> RunSpec:
+    """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`."""
+    plain = profile.model == "mobilenet_v1"
+    model = ModelSpec(profile.model, profile.alpha if plain else 1.0, profile.res, 1000, profile.variant)
+    names = expand(profile.backend)
+    cells = []
+    for name in names:
+        own = Cell(model=model, role="subject", weights=profile.weights, backend=name, device=profile.device)
+        cells.append(own)
+        if profile.baselines:
+            cells += [
+                replace(own, model=ModelSpec(family, resolution=profile.res), role="baseline", weights="random")
+                for family in _BASELINES
+                if family != profile.model
+            ]
+    return RunSpec(cells=tuple(cells), data=profile.data, images=profile.images, settings=profile.settings)
+
+
+def expand(backends: Sequence[str]) -> tuple[str, ...]:
+    """`all` becomes every installed backend that can start here; repeated names count once."""
+    names: list[str] = []
+    for backend in backends:
+        names += _startable() if backend == "all" else [backend]
+    if not any(names):
+        raise UsageError("no backend is named", f"give --backend; installed are: {', '.join(registry.names())}")
+    return tuple(dict.fromkeys(names))
+
+
+def _startable() -> list[str]:
+    found = []
+    for name in registry.names():
+        try:
+            registry.load(name).devices()
+        except BackendError:
+            continue  # `mbbench backends` says why
+        found.append(name)
+    return found
+
+
+def describe(spec: RunSpec) -> Table:
+    """The cells with the least and most time each can take, from the settings alone."""
+    settings = spec.settings
+    least = settings.min_s + settings.throughput_s + _START_S
+    most = settings.warmup_max_s + settings.max_s + settings.throughput_s + _START_S
+    origin = {None: f"trained on {spec.data}, once", "random": "random"}
+    rows = [
+        (cell.model.label, cell.backend, cell.device or "default", origin.get(cell.weights, cell.weights or ""),
+         f"{least:.0f} to {most:.0f} s")
+        for cell in spec.cells
+    ]  # fmt: skip
+    count = len(spec.cells)
+    return Table(
+        f"{count} cell{'s' * (count > 1)}, {least * count:.0f} to {most * count:.0f} s of measuring",
+        ("Model", "Backend", "Device", "Weights", "Time"),
+        tuple(rows),
+        numeric=False,
+        caption="Besides: training and export where they are not cached, evaluation on the test images,"
+        " and for very slow models at least 30 warm-up calls.",
+    )

@@ -1,0 +1,73 @@
+"""Progress on stderr: bars while preparing, one still line while a child measures."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from mbbench.run import Event
+
+
+class Display:
+    """Call it with a run's events. On anything but a terminal it writes plain lines and no bars."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: tuple[str, TaskID] | None = None
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._still()
+
+    def __call__(self, event: Event) -> None:
+        from mbbench.run import Finished, Measuring, Working
+
+        match event:
+            case Working(what, done, total):
+                self.work(what, done, total)
+            case Measuring(cell, index, count):
+                self._still()
+                where = f"{cell.model.label} on {cell.backend}"
+                self._console.print(f"\\[{index}/{count}] measuring {where} ...", highlight=False)
+            case Finished(result):
+                self._still()
+                if result.failure is not None:
+                    self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
+
+    def work(self, what: str, done: int, total: int) -> None:
+        if not self._console.is_terminal:
+            if what != self._last:
+                self._console.print(f"{what} ...", highlight=False)
+            self._last = what
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._progress.start()
+        if self._task is None or self._task[0] != what:
+            if self._task is not None:
+                self._progress.remove_task(self._task[1])
+            self._task = (what, self._progress.add_task(what, total=total))
+        self._progress.update(self._task[1], completed=done, total=total)
+
+    def _still(self) -> None:
+        """Stop the thread that draws: nothing of the parent's may run while a child measures."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None

@@ -1,0 +1,233 @@
+"""What a report says, before it has a format: tables and notes, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mbbench import paper
+from mbbench.report import units
+from mbbench.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`columns` names the columns, all but the first right-aligned if `numeric`; `caption` stands below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: bool = True
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    headline: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+def document(results: Sequence[Result]) -> Document:
+    subjects = [result for result in results if result.cell.role == "subject"]
+    tables: list[Table] = []
+    if len(subjects) == 1:
+        tables.append(_card(subjects[0]))
+    elif subjects:
+        tables += [_speed(subjects), _worth(subjects)]
+    for subject in subjects:
+        baselines = [r for r in results if r.cell.role == "baseline" and r.cell.backend == subject.cell.backend]
+        if baselines and subject.failure is None:
+            tables.append(_against(subject, baselines))
+    return Document(_headline(results), tuple(tables), tuple(_notes(results)))
+
+
+def device_of(result: Result) -> str:
+    """`openvino 2026.4.1`, with the device if one was asked for."""
+    version = result.versions.get(result.cell.backend) or result.versions.get(result.cell.backend.split("-")[0], "")
+    return " ".join(part for part in (result.cell.backend, version, result.cell.device) if part)
+
+
+def _headline(results: Sequence[Result]) -> str:
+    """One sentence with the first subject's figures."""
+    subject = next((r for r in results if r.cell.role == "subject" and r.measured.latency is not None), None)
+    if subject is None or subject.failure is not None:
+        return "Nothing was measured completely."
+    latency, accuracy = subject.measured.latency, subject.measured.accuracy
+    assert latency is not None
+    parts = [f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} a batch of"
+             f" {latency.batch}" if latency.batch > 1 else
+             f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} an image"]  # fmt: skip
+    if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
+        parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
+    if subject.artifact is not None:
+        parts.append(f"{units.megabytes(subject.artifact.size_bytes)} on disk")
+    vgg = next(
+        (r for r in results
+         if r.cell.model.family == "vgg16" and r.cell.role == "baseline" and r.measured.latency is not None
+         and r.cell.backend == subject.cell.backend), None)  # fmt: skip
+    if vgg is not None and vgg.measured.latency is not None:
+        parts.append(f"{units.ratio(vgg.measured.latency.median_ms, latency.median_ms)} faster than VGG16 there")
+    return ", ".join(parts) + "."
+
+
+def _card(result: Result) -> Table:
+    """All that was measured of one cell, a line a quantity."""
+    measured = result.measured
+    rows: list[tuple[str, str]] = []
+    if (latency := measured.latency) is not None:
+        text = f"median {units.milliseconds(latency.median_ms, latency.median_ci95_ms)}"
+        rows.append(("Latency", f"{text}, {latency.n} runs of batch {latency.batch}"))
+        tail = [f"{name} {units.milliseconds(value)}" for name, value in _percentiles(result)]
+        rows.append(("", ", ".join((f"min {units.milliseconds(latency.min_ms)}", *tail))))
+    if (throughput := measured.throughput) is not None:
+        rows.append(("Throughput", f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}"))
+    if measured.memory:
+        phases = ", ".join(
+            f"{name} {units.megabytes(peak)}"
+            for name, peak in _memory_phases(result)
+        )
+        rows.append(("Peak memory", f"{units.megabytes(result.peak_rss_bytes())} resident ({phases})"))
+    if result.artifact is not None:
+        rows.append(("Size", f"{units.megabytes(result.artifact.size_bytes)} on disk ({result.artifact.format})"))
+    if (cold := measured.cold) is not None:
+        seconds = ", ".join(
+            f"{name} {units.significant(value)} s"
+            for name, value in (("import", cold.import_s), ("load", cold.load_s), ("compile", cold.compile_s))
+        )
+        rows.append(("Cold start", f"{seconds}, first inference {units.milliseconds(cold.first_inference_ms)}"))
+    if (accuracy := measured.accuracy) is not None and result.data is not None:
+        where = f"{result.data.name}, {accuracy.images} images"
+        if accuracy.top1 is not None:
+            rows.append(("Accuracy", f"top-1 {units.percent(accuracy.top1, accuracy.top1_ci95)}"
+                         f", top-5 {units.percent(accuracy.top5, accuracy.top5_ci95)} ({where})"))  # fmt: skip
+        else:
+            rows.append(("Accuracy", f"{units.NONE} ({result.reasons.get('accuracy.top1', 'not measured')})"))
+        rows.append(("vs. PyTorch", f"top-1 agrees on {units.percent(accuracy.agreement)}, logits differ by at most"
+                     f" {accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"))  # fmt: skip
+    if result.cost is not None:
+        rows.append(("Cost", f"{units.millions(result.cost.mult_adds)} Mult-Adds, {units.millions(result.cost.parameters)}"
+                     f" parameters, activations peak at {units.megabytes(result.cost.activation_peak_bytes)}"))  # fmt: skip
+    rows.append(("Settings", _settings(result)))
+    rows.append(("Machine", result.machine.summary))
+    title = f"{result.cell.model.label} on {device_of(result)}"
+    return Table(title, ("Quantity", "Value"), tuple(rows), numeric=False, caption="Brackets hold 95 % intervals.")
+
+
+def _percentiles(result: Result) -> list[tuple[str, float | None]]:
+    latency = result.measured.latency
+    return [] if latency is None else [("p90", latency.p90_ms), ("p99", latency.p99_ms)]
+
+
+def _memory_phases(result: Result) -> list[tuple[str, int]]:
+    """The high-water mark after importing, loading (with compiling) and the first inference."""
+    names = {"import": "import", "compile": "load", "first_inference": "first inference"}
+    return [(names[m.phase], m.peak_rss_bytes) for m in result.measured.memory if m.phase in names]
+
+
+def _settings(result: Result) -> str:
+    effective = result.measured.effective
+    known = [f"{name} {value}" for name, value in effective.items() if name in ("precision", "streams", "mode", "layout")]
+    threads = f"{effective.get('threads', result.settings.threads)} thread(s)"
+    return ", ".join((threads, *(f"CPU {effective['cpus']}" for _ in range("cpus" in effective)), *known))
+
+
+def _speed(results: Sequence[Result]) -> Table:
+    rows = []
+    for result in results:
+        latency, throughput = result.measured.latency, result.measured.throughput
+        rows.append((
+            result.cell.model.label,
+            device_of(result),
+            units.milliseconds(latency and latency.median_ms, latency and latency.median_ci95_ms),
+            *(units.milliseconds(value) for _, value in _percentiles(result) or (("", None), ("", None))),
+            units.number(throughput and throughput.images_per_s),
+        ))  # fmt: skip
+    columns = ("Model", "Backend", "Median latency [95 %]", "p90", "p99", "Images/s")
+    return Table("Speed", columns, tuple(rows))
+
+
+def _worth(results: Sequence[Result]) -> Table:
+    rows = []
+    for result in results:
+        accuracy = result.measured.accuracy
+        rows.append((
+            result.cell.model.label,
+            device_of(result),
+            units.megabytes(result.peak_rss_bytes()),
+            units.megabytes(result.artifact and result.artifact.size_bytes),
+            units.percent(accuracy and accuracy.top1, accuracy and accuracy.top1_ci95),
+            units.percent(accuracy and accuracy.agreement),
+        ))  # fmt: skip
+    columns = ("Model", "Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
+    return Table("Memory, size and accuracy", columns, tuple(rows))
+
+
+def _against(subject: Result, baselines: Sequence[Result]) -> Table:
+    """Measured and counted ratios beside the paper's claims for 1.0 MobileNet-224."""
+    columns = ["Quantity", subject.cell.model.label]
+    for baseline in baselines:
+        columns += [baseline.cell.model.label, "ratio", "paper*"]
+    rows = []
+    for name, value_of, render, claim in _QUANTITIES:
+        own = value_of(subject)
+        row = [name, render(own)]
+        for baseline in baselines:
+            other = value_of(baseline)
+            claims = paper.CLAIMS.get(baseline.cell.model.family)
+            row += [render(other), units.ratio(other, own), _claim(claims[claim]) if claims and claim is not None else ""]
+        rows.append(tuple(row))
+    published = ["ImageNet top-1, published", _published(subject)]
+    for baseline in baselines:
+        published += [_published(baseline), "", ""]
+    rows.append(tuple(published))
+    caption = (
+        f"Ratios: the baseline over {subject.cell.model.label}. Baselines have random weights, the same resolution,"
+        " classes and backend. * The paper's claims compare 1.0 MobileNet-224 at 1000 classes."
+        " The published accuracies were not measured here."
+    )
+    title = f"Against {' and '.join(b.cell.model.label for b in baselines)} on {subject.cell.backend}"
+    return Table(title, tuple(columns), tuple(rows), caption=caption)
+
+
+def _claim(text: str) -> str:
+    return f"{text}x" if text[-1].isdigit() else text
+
+
+def _published(result: Result) -> str:
+    found = paper.published_top1(result.cell.model)
+    return units.NONE if found is None else f"{found[0]:.1f} %"
+
+
+def _median_ms(result: Result) -> float | None:
+    return None if result.measured.latency is None else result.measured.latency.median_ms
+
+
+# Name, value, how to write it, and which of the paper's claims (parameters 0, Mult-Adds 1) it stands beside.
+_QUANTITIES = (
+    ("Mult-Adds", lambda r: r.cost and r.cost.mult_adds, units.millions, 1),
+    ("Parameters", lambda r: r.cost and r.cost.parameters, units.millions, 0),
+    ("Size on disk", lambda r: r.artifact and r.artifact.size_bytes, units.megabytes, None),
+    ("Median latency", _median_ms, units.milliseconds, None),
+    ("Peak memory", lambda r: r.peak_rss_bytes(), units.megabytes, None),
+)
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    """Failures, figures that could not be given, and what disturbed the measurement; each once."""
+    notes = []
+    for result in results:
+        where = f"{result.cell.model.label} on {result.cell.backend}"
+        if result.failure is not None:
+            notes.append(f"{where} failed: {result.failure.cause}; {result.failure.remedy}.")
+        latency = result.measured.latency
+        if latency is not None and not latency.warm_up.steady:
+            notes.append(f"{where}: latency had not settled after {latency.warm_up.seconds:.1f} s of warm-up.")
+        for name in ("latency.p90_ms", "latency.p99_ms"):
+            if name in result.reasons:
+                notes.append(f"{where}: no {name[8:11]}, it {result.reasons[name]}.")
+    for result in results:
+        for check in result.conditions:
+            if check.status == "warn":
+                notes.append(f"{check.name}: {check.found}; {check.remedy}.")
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,38 @@
+"""One line a cell: every scalar of the record under its dotted name; the raw samples stay in the JSON."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+
+import msgspec
+
+from mbbench.result import Result
+
+
+def render(results: Sequence[Result]) -> str:
+    rows = [dict(_flat("", msgspec.to_builtins(result))) for result in results]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield from _flat(f"{prefix}.{name}" if prefix else name, inner)
+        case list() if all(isinstance(item, dict) and "phase" in item for item in value):
+            for item in value:
+                rest = {name: inner for name, inner in item.items() if name != "phase"}
+                yield from _flat(f"{prefix}.{item['phase']}", rest)
+        case list() if all(isinstance(item, str) for item in value):
+            yield prefix, " ".join(value)
+        case list():
+            return
+        case _:
+            yield prefix, value

@@ -1,0 +1,34 @@
+"""A report as GitHub-flavoured Markdown, for pull requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mbbench.report.content import Table, document
+from mbbench.result import Result
+
+
+def render(results: Sequence[Result]) -> str:
+    content = document(results)
+    blocks = [f"**{_escape(content.headline)}**", *(render_table(table) for table in content.tables)]
+    if content.notes:
+        blocks.append("\n".join(f"- {_escape(note)}" for note in content.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_table(table: Table) -> str:
+    rule = ["---", *("---:" if table.numeric else "---" for _ in table.columns[1:])]
+    lines = [f"### {_escape(table.title)}", "", _row(table.columns), _row(rule), *map(_row, table.rows)]
+    if table.caption:
+        lines += ["", _escape(table.caption)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
+
+
+def _escape(text: str) -> str:
+    for character in "\\|*<>`":
+        text = text.replace(character, f"\\{character}")
+    return text

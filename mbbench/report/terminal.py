@@ -1,0 +1,51 @@
+"""A report for a terminal, with Rich."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mbbench.report.content import Table, document
+from mbbench.result import Result
+
+
+def render(results: Sequence[Result], *, width: int, color: bool) -> str:
+    content = document(results)
+    console = Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
+    console.print()
+    console.print(Text(content.headline, style="bold green"))
+    for table in content.tables:
+        render_table(console, table)
+    if content.notes:
+        console.print(Text("Notes", style="bold"))
+        for note in content.notes:
+            grid = RichTable.grid(padding=(0, 1))
+            grid.add_row("-", Text(note))
+            console.print(grid)
+    assert isinstance(console.file, StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def render_table(console: Console, table: Table) -> None:
+    console.print()
+    console.print(Text(table.title, style="bold"))
+    grid = RichTable(box=SIMPLE_HEAD, show_header=table.numeric, pad_edge=False, header_style="dim", show_edge=False)
+    for index, column in enumerate(table.columns):
+        first = index == 0
+        grid.add_column(
+            column,
+            justify="right" if table.numeric and not first else "left",
+            style="cyan" if first else None,
+            no_wrap=first and not table.numeric,
+        )
+    for row in table.rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(grid)
+    if table.caption:
+        console.print(Text(table.caption, style="dim"))
+    console.print()

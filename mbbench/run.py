@@ -1,0 +1,259 @@
+"""Joins the stages: spec, weights, export, measurement in a child process, result, store. The only module that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from mbbench import cache, data, doctor, reference, registry, store, weights
+from mbbench.backend import Backend, pick_device
+from mbbench.cost import cost_of
+from mbbench.errors import BackendError, CellsFailed, MbbenchError, ParityError
+from mbbench.export import Exported, export
+from mbbench.machine import Machine, fingerprint, pick_cpus
+from mbbench.measure.process import measure_in_child
+from mbbench.measure.worker import Job, Report
+from mbbench.models import normalization
+from mbbench.result import SCHEMA, CostInfo, DataInfo, Failure, Measured, Result
+from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
+from mbbench.weights.recipe import Progress, Recipe
+
+_COUNTER = 1  # raise it when cost.py counts otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Preparing goes on: `done` of `total` steps of `what`."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """A child process starts to measure; whoever hears this must keep quiet until `Measured`."""
+
+    cell: Cell
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    result: Result
+
+
+Event = Working | Measuring | Finished
+Notify = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A cell whose backend, data and weights are at hand."""
+
+    cell: Cell
+    backend: Backend
+    data: data.Dataset
+    weights: weights.Weights
+
+
+def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
+    """Measure every cell, storing each result before the next begins.
+
+    Bad input raises before anything is measured. After that a cell that fails becomes a result with its reason and the
+    others go on. Ctrl-C stores what the current cell had measured, then raises `KeyboardInterrupt`.
+    """
+    store.require_writable(results)
+    machine = fingerprint()
+    cpus = pick_cpus(spec.settings.threads)
+    ready = _prepare_all(spec, notify)
+    for index, item in enumerate(ready, 1):
+        if isinstance(item, Failed):
+            result = _result(spec, machine, item.cell, failure=item.failure)
+        else:
+            result = _measure(spec, machine, cpus, item, lambda: notify(Measuring(item.cell, index, len(ready))), notify)
+        store.append(results, result)
+        notify(Finished(result))
+        yield result
+        if result.failure is not None and result.failure.exit_code == 130:
+            raise KeyboardInterrupt
+
+
+def verdict(results: list[Result]) -> None:
+    """Raise what the failures among `results` amount to; return if there are none."""
+    failures = [result.failure for result in results if result.failure is not None]
+    if not failures:
+        return
+    codes = {failure.exit_code for failure in failures}
+    first = failures[0]
+    if ParityError.exit_code in codes:
+        first = next(failure for failure in failures if failure.exit_code == ParityError.exit_code)
+        raise ParityError(first.cause, first.remedy)
+    if codes == {BackendError.exit_code} and len(failures) == len(results):
+        raise BackendError(first.cause, first.remedy)
+    raise CellsFailed(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    cell: Cell
+    failure: Failure
+
+
+def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
+    """Look at every backend first, so that no training is spent on a run that cannot end well."""
+    backends: list[Backend | Failed] = []
+    for cell in spec.cells:
+        try:
+            backend = registry.load(cell.backend)
+            backend.versions()
+            pick_device(cell.device, backend.devices())
+            backends.append(backend)
+        except BackendError as error:
+            backends.append(Failed(cell, _failure(error)))
+            last = error
+    if all(isinstance(backend, Failed) for backend in backends):
+        raise last
+    ready: list[_Ready | Failed] = []
+    for cell, found in zip(spec.cells, backends, strict=True):
+        ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, found, notify))
+    return ready
+
+
+def _prepare(spec: RunSpec, cell: Cell, backend: Backend, notify: Notify) -> _Ready:
+    def decoding(done: int, total: int) -> None:
+        notify(Working("decoding images", done, total))
+
+    def training(progress: Progress) -> None:
+        notify(Working(f"training {cell.model.label}", progress.step, progress.steps))
+
+    test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
+    resolved = weights.resolve(
+        cell.weights,
+        replace(cell.model, classes=test.classes),
+        lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
+        Recipe(),
+        training,
+    )
+    return _Ready(replace(cell, model=resolved.spec), backend, test, resolved)
+
+
+def _measure(
+    spec: RunSpec,
+    machine: Machine,
+    cpus: tuple[int, ...],
+    ready: _Ready,
+    start: Callable[[], None],
+    notify: Notify,
+) -> Result:
+    """Export, compare, measure. Every failure ends up in the result."""
+    cell = ready.cell
+    exported: Exported | None = None
+    cost: CostInfo | None = None
+    report = Report(phase="export", measured=Measured(), reasons={})
+    before = doctor.snapshot()
+    try:
+        cost = _cost(cell.model)
+        notify(Working(f"exporting {cell.model.label}", 0, 1))
+        exported = export(cell.model, ready.weights.info.key, ready.backend.formats[0], ready.weights.build)
+        answers = reference.logits(
+            ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
+        )
+        no_labels = _no_labels(ready)
+        start()
+        before = doctor.snapshot()
+        report = measure_in_child(
+            Job(
+                artifact=exported.artifact(cell.model, spec.settings.batch),
+                backend=cell.backend,
+                device=cell.device,
+                settings=spec.settings,
+                cpus=cpus,
+                images=ready.data.images,
+                labels=ready.data.labels if no_labels is None else None,
+                no_labels=no_labels,
+                reference=answers,
+                normalization=normalization(cell.model.family),
+            )
+        )
+    except MbbenchError as error:
+        report = replace(report, failure=_failure(error))
+    return _result(
+        spec,
+        machine,
+        cell,
+        failure=report.failure,
+        ready=ready,
+        exported=exported,
+        cost=cost,
+        report=report,
+        conditions=doctor.judge(machine, before, doctor.snapshot()),
+    )
+
+
+def _cost(spec: ModelSpec) -> CostInfo:
+    path = cache.root() / "costs" / f"{content_key(spec, _COUNTER)}.json"
+    return cache.remember(path, CostInfo, lambda: cost_of(spec).info)
+
+
+def _no_labels(ready: _Ready) -> str | None:
+    """Why top-1 would mean nothing, if it would."""
+    if ready.weights.info.origin == "random":
+        return "random weights have no accuracy"
+    if ready.weights.spec.classes != ready.data.classes:
+        return f"the weights know {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
+    return None
+
+
+def _failure(error: MbbenchError) -> Failure:
+    return Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+
+
+def _result(
+    spec: RunSpec,
+    machine: Machine,
+    cell: Cell,
+    *,
+    failure: Failure | None,
+    ready: _Ready | None = None,
+    exported: Exported | None = None,
+    cost: CostInfo | None = None,
+    report: Report | None = None,
+    conditions: tuple[doctor.Check, ...] = (),
+) -> Result:
+    versions = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
+    if ready is not None:
+        versions |= ready.backend.versions()
+    info = None
+    if ready is not None:
+        test = ready.data
+        info = DataInfo(
+            name=test.name,
+            images=test.count,
+            classes=test.classes,
+            fingerprint=test.fingerprint,
+            preprocess=test.preprocess,
+        )
+    artifact = None if exported is None else exported.info
+    identity = (cell, spec.settings, versions, machine.id, info, artifact and artifact.sha256)
+    return Result(
+        schema=SCHEMA,
+        id=content_key(*identity),
+        time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        cell=cell,
+        settings=spec.settings,
+        versions=versions,
+        machine=machine,
+        conditions=conditions,
+        weights=None if ready is None else ready.weights.info,
+        data=info,
+        cost=cost,
+        artifact=artifact,
+        measured=Measured() if report is None else report.measured,
+        failure=failure,
+        reasons={} if report is None else report.reasons,
+    )

@@ -1,0 +1,110 @@
+"""The weights of a run, whatever they come from, as one safetensors file with a content key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbbench import cache
+from mbbench.data import Dataset
+from mbbench.errors import UsageError
+from mbbench.result import WeightsInfo
+from mbbench.spec import ModelSpec, content_key
+from mbbench.weights import checkpoint
+from mbbench.weights.recipe import TRAINER, Progress, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SEED = 0
+_INITIALIZER = 1  # raise it when random weights become others
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A checkpoint that fits `spec`, and where it comes from."""
+
+    path: Path
+    spec: ModelSpec
+    info: WeightsInfo
+
+    def build(self) -> nn.Module:
+        """The network with these weights, in evaluation mode."""
+        from mbbench.models import build, load_parameters
+
+        module = build(self.spec)
+        load_parameters(module, checkpoint.load(self.path), str(self.path))
+        return module
+
+
+def resolve(
+    choice: str | None,
+    spec: ModelSpec,
+    train: Callable[[], Dataset],
+    recipe: Recipe,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Weights:
+    """The weights that `choice` names, made or found: None trains on `train()`, "random" initializes, else a file.
+
+    The spec that comes back has the checkpoint's number of classes. Raises `UsageError`.
+    """
+    if choice is None:
+        return trained(spec, train(), recipe, on_progress)
+    if choice == "random":
+        return random(spec)
+    path = Path(choice).expanduser()
+    classes = checkpoint.classes_in(path)
+    own = ModelSpec(spec.family, spec.alpha, spec.resolution, classes, spec.variant)
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return Weights(path, own, WeightsInfo(origin="file", key=key, trained_on=None))
+
+
+def random(spec: ModelSpec) -> Weights:
+    """Seeded He initialization: right for speed, worthless for accuracy."""
+    key = content_key("random", spec, _SEED, _INITIALIZER)
+    path = _path(key)
+    if not checkpoint.is_whole(path):
+        from mbbench.models import build, randomize
+
+        module = build(spec)
+        randomize(module, _SEED)
+        checkpoint.save(path, module.state_dict(), {"spec": str(spec)})
+    return Weights(path, spec, WeightsInfo(origin="random", key=key, trained_on=None))
+
+
+def trained(
+    spec: ModelSpec, data: Dataset, recipe: Recipe, on_progress: Callable[[Progress], None] | None = None
+) -> Weights:
+    """Train on `data`, or find what was trained so before."""
+    if spec.family != "mobilenet_v1":
+        raise UsageError(f"{spec.label} has no embedded weights", "give --weights FILE, or --weights random for speed alone")
+    if spec.classes != data.classes:
+        raise UsageError(f"the data has {data.classes} classes, the model {spec.classes}", "give both the same")
+    key = content_key("trained", spec, data.fingerprint, recipe, TRAINER)
+    path = _path(key)
+    if not checkpoint.is_whole(path):
+        from mbbench.weights.train import train
+
+        images, labels = data.arrays()
+        state = train(spec, images, labels, recipe, on_progress)
+        checkpoint.save(path, state, {"spec": str(spec), "recipe": str(recipe), "data": data.fingerprint})
+    return Weights(path, spec, WeightsInfo(origin="trained", key=key, trained_on=data.fingerprint))
+
+
+def _path(key: str) -> Path:
+    return cache.root() / "weights" / f"{key}.safetensors"
+
+
+def top1(weights: Weights, data: Dataset) -> float:
+    """The share of `data` that PyTorch classifies right with these weights, 0 to 1."""
+    import numpy as np
+
+    from mbbench import reference
+
+    logits = np.load(reference.logits(weights, data))
+    _, labels = data.arrays()
+    return float((logits.argmax(axis=1) == labels).mean())

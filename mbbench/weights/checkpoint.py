@@ -1,0 +1,103 @@
+"""Reading and writing checkpoints. Nothing that could run code is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbbench import cache
+from mbbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REMEDY = "give a .safetensors file, or a .pt or .pth file of plain tensors"
+_HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows
+_NESTED = ("state_dict", "model", "model_state_dict")
+
+
+def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    with cache.atomic(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata)
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The tensors by name; raises `UsageError` for a file that is missing, damaged, or not plain tensors."""
+    if path.suffix == ".safetensors":
+        _header(path)
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UsageError(f"cannot read the checkpoint {path} ({_first_line(error)})", _REMEDY) from error
+        return state
+    return _load_torch(path)
+
+
+def classes_in(path: Path) -> int:
+    """How many classes the checkpoint tells apart: the rows of its last matrix (Linear) weight."""
+    if path.suffix == ".safetensors":
+        shapes = {name: entry["shape"] for name, entry in _header(path).items() if name != "__metadata__"}
+    else:
+        shapes = {name: list(tensor.shape) for name, tensor in _load_torch(path).items()}
+    matrices = [shapes[name] for name in shapes if name in ("classifier.weight", "classifier.6.weight", "fc.weight")]
+    if not matrices or len(matrices[0]) != 2:
+        raise UsageError(f"{path} has no classifier that mbbench knows", "give a checkpoint of the model named by --model")
+    return int(matrices[0][0])
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the safetensors file is there and as long as its header says; torch is not needed to tell."""
+    try:
+        _header(path)
+    except UsageError:
+        return False
+    return True
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header: eight bytes of its length, then JSON with each tensor's place in the rest of the file."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=math.inf)
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", _REMEDY) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(f"{path} is no safetensors file", _REMEDY) from error
+    if size != 8 + length + end:
+        raise UsageError(f"the checkpoint {path} is truncated or damaged", "fetch or write it again")
+    return header  # type: ignore[no-any-return]
+
+
+def _load_torch(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {path} ({error.strerror or error})", _REMEDY) from error
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"refused {path}: it is a pickle of more than plain tensors, which could run code", _REMEDY) from error
+    except Exception as error:  # damaged archives raise whatever the unpickler trips over
+        raise UsageError(f"cannot read the checkpoint {path} ({_first_line(error)})", _REMEDY) from error
+    for name in _NESTED:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise UsageError(f"{path} holds no state dict", _REMEDY)
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
