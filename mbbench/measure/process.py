@@ -25,7 +25,7 @@ def measure_in_child(job: Job) -> Report:
     """
     with tempfile.TemporaryDirectory(prefix="mbbench-") as folder:
         job_path, out_path = Path(folder, "job.json"), Path(folder, "out.json")
-        job_path.write_bytes(msgspec.json.encode(job))
+        job_path.write_bytes(job.encode())
         process = subprocess.Popen(
             [sys.executable, "-m", "mbbench.measure.worker", str(job_path), str(out_path)],
             stdin=subprocess.DEVNULL,

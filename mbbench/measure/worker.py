@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Self
 
 import msgspec
 
@@ -36,6 +37,14 @@ class Job:
     no_labels: str | None  # why there are none
     reference: Path  # .npy, float32 (N, classes): PyTorch's logits
     normalization: Normalization
+
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self, enc_hook=str)  # paths
+
+    @classmethod
+    def decode(cls, content: bytes) -> Self:
+        return msgspec.json.decode(content, type=cls, dec_hook=lambda kind, value: kind(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +172,7 @@ def _cpus(cpus: tuple[int, ...]) -> str:
 
 
 def main(job_path: str, out_path: str) -> int:
-    job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
+    job = Job.decode(Path(job_path).read_bytes())
     progress = _Progress(Path(out_path))
     progress.save()
     if hasattr(os, "sched_setaffinity"):
