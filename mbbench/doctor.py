@@ -176,7 +176,7 @@ def _memory(machine: Machine, after: Snapshot) -> Check:
 def _virtual(machine: Machine) -> Check:
     if machine.hypervisor is None:
         return _check("virtual machine", "no: this is bare metal")
-    return _check("virtual machine", f"yes ({machine.hypervisor}): neighbours share caches and memory bandwidth",
+    return _check("virtual machine", f"{machine.hypervisor}: neighbours share caches and memory bandwidth",
                   "compare only what was measured side by side in one run")  # fmt: skip
 
 

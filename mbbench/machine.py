@@ -67,7 +67,7 @@ def fingerprint(root: Path = Path("/")) -> Machine:
         cpu=info.get("model name") or _arm_name(info) or platform.processor() or platform.machine(),
         architecture=platform.machine(),
         isa=tuple(name for name in _ISA if name in flags),
-        physical_cores=len({core for _, core in cores(root).items()}) or logical,
+        physical_cores=len(set(cores(root).values())) or logical,
         logical_cores=logical,
         memory_bytes=_memory_bytes(root),
         cgroup_cpu_quota=cpu_quota(root),
@@ -173,4 +173,4 @@ def _hypervisor(root: Path, flags: set[str]) -> str | None:
     vendor = read_text(root / "sys/hypervisor/type").strip() or read_text(root / "sys/class/dmi/id/sys_vendor").strip()
     if "hypervisor" not in flags and not (root / "sys/hypervisor/type").exists():
         return None
-    return vendor or "unknown"
+    return vendor or "unnamed hypervisor"

@@ -68,8 +68,8 @@ LAYER_TYPES: Mapping[str, tuple[str, str]] = {
 
 # Section 4.2: how many times 1.0 MobileNet-224 is smaller (parameters) and cheaper (Mult-Adds) than each.
 CLAIMS: Mapping[str, tuple[str, str]] = {
-    "vgg16": ("32", "27"),
-    "googlenet": ("smaller", "more than 2.5"),
+    "vgg16": ("32x", "27x"),
+    "googlenet": (">1x", ">2.5x"),
 }
 
 # (alpha, resolution) -> ImageNet top-1 and top-5 in percent of the released checkpoints.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mbbench import cache, data, doctor, reference, registry, store, weights
 from mbbench.backend import Backend, pick_device
@@ -20,6 +22,9 @@ from mbbench.models import normalization
 from mbbench.result import SCHEMA, CostInfo, DataInfo, Failure, Measured, Result
 from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
 from mbbench.weights.recipe import Progress, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _COUNTER = 1  # raise it when cost.py counts otherwise
 
@@ -156,10 +161,14 @@ def _measure(
     cost: CostInfo | None = None
     report = Report(phase="export", measured=Measured(), reasons={})
     before = doctor.snapshot()
+
+    def build() -> nn.Module:
+        notify(Working(f"exporting {cell.model.label}", 0, 1))
+        return ready.weights.build()
+
     try:
         cost = _cost(cell.model)
-        notify(Working(f"exporting {cell.model.label}", 0, 1))
-        exported = export(cell.model, ready.weights.info.key, ready.backend.formats[0], ready.weights.build)
+        exported = export(cell.model, ready.weights.info.key, ready.backend.formats[0], build)
         answers = reference.logits(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
@@ -182,6 +191,10 @@ def _measure(
         )
     except MbbenchError as error:
         report = replace(report, failure=_failure(error))
+    except Exception as error:  # a fault of ours or of a library must not cost the cells that follow
+        traceback.print_exc()
+        cause = f"{type(error).__name__}: {error}"
+        report = replace(report, failure=Failure(cause=cause, remedy="this is a fault: please report it", exit_code=1))
     return _result(
         spec,
         machine,

@@ -39,15 +39,15 @@ class OnnxRuntimeBackend(Backend):
         stage("import")
         ort = _onnxruntime()
         device = pick_device(device, _PROVIDERS)
+        # One call reads, optimizes and prepares; reading the file first would hold a large model in memory twice.
         stage("load")
-        content = artifact.path.read_bytes()
         stage("compile")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors come back as exceptions
         try:
-            session = ort.InferenceSession(content, options, providers=[_PROVIDERS[device]])
+            session = ort.InferenceSession(artifact.path, options, providers=[_PROVIDERS[device]])
         except Exception as error:  # the binding's exceptions share no base class of their own
             raise BackendError(
                 f"ONNX Runtime refuses {artifact.path}: {str(error).splitlines()[0]}", "export the model again"

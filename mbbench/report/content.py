@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from mbbench import paper
 from mbbench.report import units
 from mbbench.result import Result
+from mbbench.stats import samples_needed
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` names the columns, all but the first right-aligned if `numeric`; `caption` stands below."""
+    """`numeric` right-aligns all columns but the first; `header` shows their names; `caption` stands below."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: bool = True
+    header: bool = True
     caption: str = ""
 
 
@@ -111,7 +113,7 @@ def _card(result: Result) -> Table:
     rows.append(("Settings", _settings(result)))
     rows.append(("Machine", result.machine.summary))
     title = f"{result.cell.model.label} on {device_of(result)}"
-    return Table(title, ("Quantity", "Value"), tuple(rows), numeric=False, caption="Brackets hold 95 % intervals.")
+    return Table(title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, caption="Brackets hold 95 % intervals.")
 
 
 def _percentiles(result: Result) -> list[tuple[str, float | None]]:
@@ -128,8 +130,10 @@ def _memory_phases(result: Result) -> list[tuple[str, int]]:
 def _settings(result: Result) -> str:
     effective = result.measured.effective
     known = [f"{name} {value}" for name, value in effective.items() if name in ("precision", "streams", "mode", "layout")]
-    threads = f"{effective.get('threads', result.settings.threads)} thread(s)"
-    return ", ".join((threads, *(f"CPU {effective['cpus']}" for _ in range("cpus" in effective)), *known))
+    count = effective.get("threads", str(result.settings.threads))
+    threads = f"{count} thread{'s' * (count != '1')}"
+    pinned = [f"pinned to CPU {effective['cpus']}"] if "cpus" in effective else []
+    return ", ".join((threads, *pinned, *known))
 
 
 def _speed(results: Sequence[Result]) -> Table:
@@ -137,14 +141,15 @@ def _speed(results: Sequence[Result]) -> Table:
     for result in results:
         latency, throughput = result.measured.latency, result.measured.throughput
         rows.append((
-            result.cell.model.label,
             device_of(result),
-            units.milliseconds(latency and latency.median_ms, latency and latency.median_ci95_ms),
-            *(units.milliseconds(value) for _, value in _percentiles(result) or (("", None), ("", None))),
+            units.milliseconds(latency and latency.median_ms),
+            units.NONE if latency is None or latency.median_ci95_ms is None else units.span(latency.median_ci95_ms),
+            units.milliseconds(latency and latency.p90_ms),
+            units.milliseconds(latency and latency.p99_ms),
             units.number(throughput and throughput.images_per_s),
         ))  # fmt: skip
-    columns = ("Model", "Backend", "Median latency [95 %]", "p90", "p99", "Images/s")
-    return Table("Speed", columns, tuple(rows))
+    columns = ("Backend", "Median", "95 % interval", "p90", "p99", "Images/s")
+    return Table(f"Speed of {results[0].cell.model.label}", columns, tuple(rows))
 
 
 def _worth(results: Sequence[Result]) -> Table:
@@ -152,22 +157,22 @@ def _worth(results: Sequence[Result]) -> Table:
     for result in results:
         accuracy = result.measured.accuracy
         rows.append((
-            result.cell.model.label,
             device_of(result),
             units.megabytes(result.peak_rss_bytes()),
             units.megabytes(result.artifact and result.artifact.size_bytes),
             units.percent(accuracy and accuracy.top1, accuracy and accuracy.top1_ci95),
             units.percent(accuracy and accuracy.agreement),
         ))  # fmt: skip
-    columns = ("Model", "Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
+    columns = ("Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
     return Table("Memory, size and accuracy", columns, tuple(rows))
 
 
 def _against(subject: Result, baselines: Sequence[Result]) -> Table:
     """Measured and counted ratios beside the paper's claims for 1.0 MobileNet-224."""
-    columns = ["Quantity", subject.cell.model.label]
+    model = subject.cell.model
+    columns = ["Quantity", _family(subject)]
     for baseline in baselines:
-        columns += [baseline.cell.model.label, "ratio", "paper*"]
+        columns += [_family(baseline), "ratio", "paper"]
     rows = []
     for name, value_of, render, claim in _QUANTITIES:
         own = value_of(subject)
@@ -175,28 +180,24 @@ def _against(subject: Result, baselines: Sequence[Result]) -> Table:
         for baseline in baselines:
             other = value_of(baseline)
             claims = paper.CLAIMS.get(baseline.cell.model.family)
-            row += [render(other), units.ratio(other, own), _claim(claims[claim]) if claims and claim is not None else ""]
+            row += [render(other), units.ratio(other, own), claims[claim] if claims and claim is not None else ""]
         rows.append(tuple(row))
-    published = ["ImageNet top-1, published", _published(subject)]
-    for baseline in baselines:
-        published += [_published(baseline), "", ""]
-    rows.append(tuple(published))
-    caption = (
-        f"Ratios: the baseline over {subject.cell.model.label}. Baselines have random weights, the same resolution,"
-        " classes and backend. * The paper's claims compare 1.0 MobileNet-224 at 1000 classes."
-        " The published accuracies were not measured here."
+    published = ", ".join(
+        f"{_family(result) if result is not subject else model.label} {found[0]:.1f} % ({found[1]})"
+        for result in (subject, *baselines)
+        if (found := paper.published_top1(result.cell.model)) is not None
     )
-    title = f"Against {' and '.join(b.cell.model.label for b in baselines)} on {subject.cell.backend}"
+    caption = (
+        f"Ratios: the other network over {model.label}, at the same resolution and number of classes; paper: its claims for"
+        f" 1.0 MobileNet-224. The other networks have random weights. Published ImageNet top-1, not measured here:"
+        f" {published}."
+    )
+    title = f"{model.label} against {' and '.join(map(_family, baselines))} on {subject.cell.backend}"
     return Table(title, tuple(columns), tuple(rows), caption=caption)
 
 
-def _claim(text: str) -> str:
-    return f"{text}x" if text[-1].isdigit() else text
-
-
-def _published(result: Result) -> str:
-    found = paper.published_top1(result.cell.model)
-    return units.NONE if found is None else f"{found[0]:.1f} %"
+def _family(result: Result) -> str:
+    return result.cell.model.label.rpartition("-")[0]
 
 
 def _median_ms(result: Result) -> float | None:
@@ -215,19 +216,33 @@ _QUANTITIES = (
 
 def _notes(results: Sequence[Result]) -> list[str]:
     """Failures, figures that could not be given, and what disturbed the measurement; each once."""
-    notes = []
-    for result in results:
-        where = f"{result.cell.model.label} on {result.cell.backend}"
-        if result.failure is not None:
-            notes.append(f"{where} failed: {result.failure.cause}; {result.failure.remedy}.")
-        latency = result.measured.latency
-        if latency is not None and not latency.warm_up.steady:
-            notes.append(f"{where}: latency had not settled after {latency.warm_up.seconds:.1f} s of warm-up.")
-        for name in ("latency.p90_ms", "latency.p99_ms"):
-            if name in result.reasons:
-                notes.append(f"{where}: no {name[8:11]}, it {result.reasons[name]}.")
+    notes = [
+        f"{_place(result)} failed: {result.failure.cause}; {result.failure.remedy}."
+        for result in results
+        if result.failure is not None
+    ]
+    latencies = [(result, result.measured.latency) for result in results]
+    unsettled = [
+        f"{_place(result)} ({latency.warm_up.seconds:.1f} s)"
+        for result, latency in latencies
+        if latency is not None and not latency.warm_up.steady
+    ]
+    if unsettled:
+        notes.append(f"Latency had not settled when warm-up ended: {', '.join(unsettled)}.")
+    for name, q in (("p90", 0.90), ("p99", 0.99)):
+        short = [
+            f"{_place(result)} ({latency.n})"
+            for result, latency in latencies
+            if latency is not None and f"latency.{name}_ms" in result.reasons
+        ]
+        if short:
+            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {', '.join(short)}.")
     for result in results:
         for check in result.conditions:
             if check.status == "warn":
                 notes.append(f"{check.name}: {check.found}; {check.remedy}.")
     return list(dict.fromkeys(notes))
+
+
+def _place(result: Result) -> str:
+    return f"{result.cell.model.label} on {result.cell.backend}"

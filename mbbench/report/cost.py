@@ -48,7 +48,7 @@ def _totals(spec: ModelSpec, cost: Cost) -> Table:
         ("Weights in fp32", units.megabytes(cost.weight_bytes)),
         ("Activations at their peak", f"{units.megabytes(cost.activation_peak_bytes)} in fp32 at batch 1"),
     )
-    return Table(f"{spec.label}, {spec.classes} classes", ("Quantity", "Value"), rows, numeric=False)
+    return Table(f"{spec.label}, {spec.classes} classes", ("Quantity", "Value"), rows, numeric=False, header=False)
 
 
 def _by_type(spec: ModelSpec, cost: Cost) -> Table:

@@ -34,14 +34,14 @@ def render(results: Sequence[Result], *, width: int, color: bool) -> str:
 def render_table(console: Console, table: Table) -> None:
     console.print()
     console.print(Text(table.title, style="bold"))
-    grid = RichTable(box=SIMPLE_HEAD, show_header=table.numeric, pad_edge=False, header_style="dim", show_edge=False)
+    grid = RichTable(box=SIMPLE_HEAD, show_header=table.header, pad_edge=False, header_style="dim", show_edge=False)
     for index, column in enumerate(table.columns):
         first = index == 0
         grid.add_column(
             column,
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
-            no_wrap=first and not table.numeric,
+            no_wrap=first,
         )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))

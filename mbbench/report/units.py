@@ -49,5 +49,9 @@ def milliseconds(value: float | None, interval: Interval | None = None) -> str:
     return text if interval is None else f"{text} [{significant(interval.low)}, {significant(interval.high)}]"
 
 
+def span(interval: Interval) -> str:
+    return f"{significant(interval.low)} to {significant(interval.high)}"
+
+
 def ratio(numerator: float | None, denominator: float | None) -> str:
     return NONE if numerator is None or not denominator else f"{significant(numerator / denominator)}x"

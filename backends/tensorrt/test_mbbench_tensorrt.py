@@ -1,0 +1,144 @@
+"""Parsing and building are tested on every machine; execution where there is a GPU (`make test-gpu`)."""
+
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from mbbench_tensorrt import TensorRtBackend, build_engine
+from onnx.reference import ReferenceEvaluator
+
+from mbbench.backend import Artifact
+from mbbench.errors import BackendError
+from mbbench.spec import ModelSpec
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+SHAPE = (1, 3, 32, 32)
+
+
+def has_gpu() -> bool:
+    try:
+        return bool(TensorRtBackend().devices())
+    except BackendError:
+        return False
+
+
+no_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
+
+
+def small_model() -> onnx.ModelProto:
+    """Convolution, ReLU6, global pooling, fully connected, with a symbolic batch."""
+    rng = np.random.default_rng(0)
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    constants = {
+        "w": rng.normal(size=(8, 3, 3, 3)),
+        "b": rng.normal(size=8),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "fc": rng.normal(size=(8, 5)),
+        "fb": rng.normal(size=5),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "w", "b"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Clip", ["c", "low", "high"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "fc", "fb"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["N", *SHAPE[1:]])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def artifact(folder: Path, batch: int = 1) -> Artifact:
+    path = folder / "small.onnx"
+    onnx.save(small_model(), path)
+    return Artifact(path, "onnx", "fp32", ModelSpec(resolution=32, classes=5), batch, "")
+
+
+@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
+def test_an_engine_is_built_ahead_of_time_without_a_gpu(capability: str) -> None:
+    engine = build_engine(small_model().SerializeToString(), SHAPE, capability)
+    assert len(engine) > 1000
+
+
+def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mbbench.export import export
+    from mbbench.models import build
+
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    spec = ModelSpec(alpha=0.25, resolution=64, classes=10)
+    exported = export(spec, "default initialization", "onnx", lambda: build(spec))
+    assert len(build_engine(exported.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+
+
+def test_a_corrupt_model_is_refused_in_one_line() -> None:
+    with pytest.raises(BackendError, match="TensorRT cannot parse the ONNX model") as caught:
+        build_engine(b"no ONNX at all", SHAPE, "8.9")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_compute_capability_lists_those_there_are() -> None:
+    with pytest.raises(BackendError) as caught:
+        build_engine(small_model().SerializeToString(), SHAPE, "9.9")
+    assert caught.value.cause == "TensorRT knows no compute capability 9.9"
+    assert "8.9" in caught.value.remedy
+
+
+def test_a_gpu_that_cannot_run_the_model_is_refused_with_the_reason() -> None:
+    with pytest.raises(BackendError, match=r"FP32 GEMM is not supported.*; choose another compute capability"):
+        build_engine(small_model().SerializeToString(), SHAPE, "7.5")
+
+
+def test_versions_name_the_package() -> None:
+    versions = TensorRtBackend().versions()
+    assert list(versions) == ["tensorrt-rtx-cu13", "cuda-bindings"]
+    assert versions["tensorrt-rtx-cu13"] == metadata.version("tensorrt-rtx-cu13")
+
+
+@no_gpu
+def test_without_a_driver_it_says_so_in_one_line_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BackendError, match=r"no NVIDIA (driver|GPU) was found \(cudaError \d+") as caught:
+        TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None)
+    assert caught.value.exit_code == 6
+    assert "\n" not in str(caught.value)
+    build_engine(small_model().SerializeToString(), SHAPE, "8.9")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.gpu
+def test_logits_equal_the_reference_at_every_batch(tmp_path: Path) -> None:
+    reference = ReferenceEvaluator(small_model())
+    rng = np.random.default_rng(1)
+    with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+        assert session.facts["precision"] == "float"
+        for batch in (1, 64, 3):
+            images = rng.normal(size=(batch, *SHAPE[1:])).astype(np.float32)
+            expected = reference.run(None, {"images": images})[0]
+            np.testing.assert_allclose(session.run(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_result_outlives_the_next_call(tmp_path: Path) -> None:
+    with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+        first = session.run(np.zeros(SHAPE, np.float32))
+        kept = first.copy()
+        session.run(np.ones(SHAPE, np.float32))
+        np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.gpu
+def test_a_batch_over_the_engines_is_refused(tmp_path: Path) -> None:
+    with (
+        TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session,
+        pytest.raises(BackendError, match="batch 65 is over the engine's 64"),
+    ):
+        session.run(np.zeros((65, *SHAPE[1:]), np.float32))
