@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +41,8 @@ def atomic(path: Path) -> Iterator[Path]:
             raise UsageError(f"the disk is full: cannot write {path}", "free space, or set MBBENCH_CACHE") from error
         raise UsageError(f"cannot write {path} ({error.strerror or error})", "mend it, or set MBBENCH_CACHE") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, nothing can be removed
+            temporary.unlink()
 
 
 def remember(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:

@@ -64,6 +64,8 @@ class _OpenVinoSession(Session):
         self._core, self._model, self._device, self._settings = core, model, device, settings
         self._shape = artifact.input_shape[1:]
         self._requests: dict[int, Any] = {}
+        self._request: Any = None
+        self._bound: NDArray[np.float32] | None = None
         compiled = self._compile(artifact.batch)
         self.facts = {
             "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()),
@@ -86,16 +88,22 @@ class _OpenVinoSession(Session):
         return compiled
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Binding takes 4 us, 2 % of the smallest model: an array that is bound already is not bound again.
+        if images is not self._bound:
+            self._bind(images)
+        logits: NDArray[np.float32] = self._request.infer().to_tuple()[0]  # a copy, and the cheapest way to one
+        return logits
+
+    def _bind(self, images: NDArray[np.float32]) -> None:
         if len(images) not in self._requests:
             self._compile(len(images))
-        request = self._requests[len(images)]
-        request.set_input_tensor(self._tensor(images, shared_memory=True))
-        request.infer()
-        logits: NDArray[np.float32] = request.get_output_tensor().data.copy()
-        return logits
+        self._request = self._requests[len(images)]
+        self._request.set_input_tensor(self._tensor(images, shared_memory=True))
+        self._bound = images
 
     def close(self) -> None:
         self._requests.clear()
+        self._request = self._bound = None
 
 
 def _openvino() -> ModuleType:

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from mbbench.backend import Artifact
 from mbbench.errors import BackendError
 from mbbench.spec import ModelSpec
+from mbbench.testing import BackendContract
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 SHAPE = (1, 3, 32, 32)
@@ -142,3 +143,9 @@ def test_a_batch_over_the_engines_is_refused(tmp_path: Path) -> None:
         pytest.raises(BackendError, match="batch 65 is over the engine's 64"),
     ):
         session.run(np.zeros((65, *SHAPE[1:]), np.float32))
+
+
+class TestTensorRt(BackendContract):
+    """Skipped, with the reason, where there is no GPU."""
+
+    name = "tensorrt"

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, UsageError
 from mbbench.machine import fingerprint
 from mbbench.spec import Precision
 
@@ -48,15 +48,18 @@ class _TorchBackend(Backend):
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")
         import torch
-        from safetensors.torch import load_file
 
         from mbbench.models import build, fold_batch_norm, load_parameters
+        from mbbench.weights import checkpoint
 
         pick_device(device, ("cpu",))
         torch.set_num_threads(threads)
         stage("load")
         module = fold_batch_norm(build(artifact.spec))
-        load_parameters(module, load_file(artifact.path), str(artifact.path))
+        try:
+            load_parameters(module, checkpoint.load(artifact.path), str(artifact.path))
+        except UsageError as error:
+            raise BackendError(error.cause, "export the model again") from error
         stage("compile")
         module = module.to(memory_format=torch.channels_last)
         call = self.prepare(module, torch.zeros(artifact.input_shape))

@@ -3,12 +3,13 @@
 Sources, as the user names them:
     digits              scikit-learn's 8x8 digits, embedded: nothing to download
     fashion-mnist:DIR   the four idx files, gzipped or not
-    DIR                 ImageFolder: DIR/class/image.jpg, or DIR/train/class/... with DIR/val/class/...
-    DIR                 ImageNet validation: DIR/ILSVRC2012_val_00000001.JPEG ... beside
-                        ILSVRC2012_validation_ground_truth.txt (a label a line, 1 to 1000) or val.txt (`file label`, from 0)
+    DIR                 ImageFolder: DIR/class/image.jpg, or DIR/train/class/... and DIR/val/class/...
+    DIR                 ImageNet validation, all for testing: DIR/n01440764/... (1000 synsets), DIR/val/n01440764/..., or
+                        DIR/ILSVRC2012_val_00000001.JPEG ... beside val.txt (`file label`, from 0) or the development
+                        kit's ILSVRC2012_validation_ground_truth.txt and meta.mat
 
-The test split is val/ (or the idx files' own test set, or ImageNet validation's all), else a fifth of all images,
-stratified by class and drawn with a fixed seed. Training uses the rest.
+The test split is val/ or test/ (or the idx files' own test set, or ImageNet validation's all), else a fifth of all
+images, stratified by class and drawn with a fixed seed. Training uses the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Literal
 
 from mbbench import cache
 from mbbench.data.preprocess import Preprocess
-from mbbench.data.sources import Source, source_of
+from mbbench.data.folders import folder_source
+from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
 from mbbench.spec import content_key
 
@@ -65,16 +67,19 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"{limit} images are none", "give at least 1")
-    source = source_of(name)
-    preprocess = Preprocess(resolution, source.crop_fraction)
-    fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
-    folder = cache.root() / "data"
-    images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
-    arrays = _open(images_path, labels_path)
-    if arrays is None:
-        _decode(source, preprocess, split, limit, images_path, labels_path, on_progress)
-        arrays = _open(images_path, labels_path)
-        assert arrays is not None
+    try:
+        source = _source(name)
+        preprocess = Preprocess(resolution, source.crop_fraction)
+        fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
+        folder = cache.root() / "data"
+        images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
+        arrays = _open(images_path, labels_path, resolution)
+        if arrays is None:
+            _decode(source, preprocess, split, limit, images_path, labels_path, on_progress)
+            arrays = _open(images_path, labels_path, resolution)
+            assert arrays is not None
+    except OSError as error:  # a broken link, a folder without permission, a file that vanished
+        raise UsageError(f"cannot read {error.filename or name} ({error.strerror or error})", "mend it") from error
     return Dataset(
         name=source.name,
         images=images_path,
@@ -86,15 +91,32 @@ def load(
     )
 
 
-def _open(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+def _source(name: str) -> Source:
+    if name == "digits":
+        return Digits()
+    kind, colon, folder = name.partition(":")
+    if colon and kind == "fashion-mnist":
+        return FashionMnist(_folder(folder))
+    return folder_source(_folder(name))
+
+
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        raise UsageError(f"there is no data folder {name}", "name a folder of images, fashion-mnist:DIR, or digits")
+    return path
+
+
+def _open(images: Path, labels: Path, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
     """The cached arrays; None if they are missing or damaged."""
     import numpy as np
 
     try:
-        found = np.load(images, mmap_mode="r"), np.load(labels)
+        pixels, classes = np.load(images, mmap_mode="r"), np.load(labels)
     except (OSError, ValueError, EOFError):
         return None
-    return found if len(found[0]) == len(found[1]) else None
+    fits = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), resolution, resolution, 3)
+    return (pixels, classes) if fits and classes.dtype == np.int64 and classes.shape == pixels.shape[:1] else None
 
 
 def _decode(
@@ -115,13 +137,13 @@ def _decode(
     if len(items) == 0:
         raise UsageError(f"{source.name} has no images to {split} with", "add some, or name another folder")
     shape = (len(items), preprocess.resolution, preprocess.resolution, 3)
-    with cache.atomic(images_path) as temporary:
-        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        for done, (index, pixels) in enumerate(source.decode(items, preprocess), 1):
-            images[index] = pixels
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    # Written, not mapped: a disk that fills up under a mapping kills the process instead of raising.
+    with cache.atomic(images_path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for done, pixels in enumerate(source.decode(items, preprocess), 1):
+            file.write(np.ascontiguousarray(pixels))
             if on_progress is not None:
                 on_progress(done, len(items))
-        images.flush()
-        del images
     with cache.atomic(labels_path) as temporary, temporary.open("wb") as file:
         np.save(file, labels.astype(np.int64))

@@ -15,8 +15,9 @@ def to_float(images: NDArray[np.uint8], normalization: Normalization) -> NDArray
     """Normalized float32 (N, 3, H, W), C-contiguous, of uint8 (N, H, W, 3)."""
     import numpy as np
 
-    scale = 1 / (255 * np.asarray(normalization.std, np.float32))
-    offset = np.asarray(normalization.mean, np.float32) / np.asarray(normalization.std, np.float32)
+    mean, std = np.array([normalization.mean, normalization.std], np.float32)
+    scale: NDArray[np.float32] = 1 / (255 * std)
+    offset: NDArray[np.float32] = mean / std
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
     planes *= scale[:, None, None]
     planes -= offset[:, None, None]

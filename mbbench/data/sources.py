@@ -1,15 +1,12 @@
-"""Where labelled images come from: the embedded digits, idx files, and folders of image files."""
+"""Where labelled images come from: what a source is, the embedded digits and idx files. Folders are in folders.py."""
 
 from __future__ import annotations
 
 import gzip
-import os
-import re
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
-_IMAGENET_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _TEST_SHARE = 0.2
-_CHUNK = 64  # images handed to a decoding process at a time
 
 
 class Source(ABC):
@@ -45,21 +39,8 @@ class Source(ABC):
         """The split's items and labels, in a fixed order."""
 
     @abstractmethod
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(index, pixels) of each item."""
-
-
-def source_of(name: str) -> Source:
-    """The source the user means; raises `UsageError`."""
-    if name == "digits":
-        return Digits()
-    kind, colon, folder = name.partition(":")
-    if colon and kind == "fashion-mnist":
-        return FashionMnist(_folder(folder))
-    path = _folder(name)
-    if any(_IMAGENET_FILE.fullmatch(entry.name) for entry in path.iterdir()):
-        return ImageNetValidation(path)
-    return ImageFolder(path)
+    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
+        """The pixels of each item, in their order."""
 
 
 class Digits(Source):
@@ -80,9 +61,9 @@ class Digits(Source):
         pixels, labels = load_digits(return_X_y=True)
         images = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         chosen = stratified(labels, split, seed)
-        return images[chosen], labels[chosen].astype(np.int64)
+        return list(images[chosen]), labels[chosen].astype(np.int64)
 
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
         return _from_arrays(items, preprocess)
 
 
@@ -96,7 +77,7 @@ class FashionMnist(Source):
 
     def identity(self) -> object:
         files = [self._file(split, what) for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
-        return [self.name, *(_stamp(path) for path in files)]
+        return [self.name, *(stamp(path) for path in files)]
 
     def classes(self) -> int:
         return 10
@@ -106,6 +87,11 @@ class FashionMnist(Source):
 
         prefix = "t10k" if split == "test" else "train"
         images = read_idx(self._file(prefix, "images-idx3"), dimensions=3)
+        if images.shape[1:] != (28, 28):
+            size = "x".join(map(str, images.shape[1:]))
+            raise UsageError(
+                f"{self._folder} has {prefix} images of {size}, Fashion-MNIST has 28x28", "check the files"
+            )
         labels = read_idx(self._file(prefix, "labels-idx1"), dimensions=1)
         if len(images) != len(labels):
             raise UsageError(
@@ -113,9 +99,9 @@ class FashionMnist(Source):
             )
         if labels.size and labels.max() >= self.classes():
             raise UsageError(f"{self._folder} has a label {labels.max()}, Fashion-MNIST has 0 to 9", "check the files")
-        return images, labels.astype(np.int64)
+        return list(images), labels.astype(np.int64)
 
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
         return _from_arrays(items, preprocess)
 
     def _file(self, split: str, what: str) -> Path:
@@ -123,97 +109,6 @@ class FashionMnist(Source):
             if (self._folder / name).is_file():
                 return self._folder / name
         raise UsageError(f"{self._folder} lacks {split}-{what}-ubyte[.gz]", "name the folder with the four idx files")
-
-
-class _Files(Source):
-    """Image files, decoded by all cores."""
-
-    crop_fraction = 0.875
-
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, len(items))
-        work = partial(_decode_file, preprocess)
-        if workers < 2 or len(items) < _CHUNK:
-            yield from enumerate(map(work, items))
-            return
-        with ProcessPoolExecutor(workers) as pool:
-            yield from enumerate(pool.map(work, items, chunksize=_CHUNK))
-
-
-class ImageFolder(_Files):
-    """A folder a class; with train/ and val/ (or test/) above them, these are the splits."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.name = folder.name
-        tests = [folder / name for name in ("val", "test") if (folder / name).is_dir()]
-        self._splits = {"train": folder / "train", "test": tests[0]} if tests and (folder / "train").is_dir() else None
-
-    def identity(self) -> object:
-        root = self._folder
-        return [[str(path.relative_to(root)), *_stamp(path)] for part in self._parts() for path, _ in _tree(part)]
-
-    def classes(self) -> int:
-        return len(_class_names(self._parts()[0]))
-
-    def items(self, split: str, seed: int) -> tuple[Sequence[Any], NDArray[np.int64]]:
-        import numpy as np
-
-        names = _class_names(self._parts()[0])
-        part = self._folder if self._splits is None else self._splits[split]
-        files = _tree(part)
-        unknown = next((name for _, name in files if name not in names), None)
-        if unknown is not None:
-            raise UsageError(f"{part} has a class {unknown} that {self._parts()[0]} has not", "give both the same folders")
-        labels = np.array([names.index(name) for _, name in files], np.int64)
-        chosen = range(len(files)) if self._splits is not None else stratified(labels, split, seed).tolist()
-        return [files[i][0] for i in chosen], labels[list(chosen)]
-
-    def _parts(self) -> list[Path]:
-        return [self._folder] if self._splits is None else [self._splits["train"], self._splits["test"]]
-
-
-class ImageNetValidation(_Files):
-    """The 50,000 validation images in one folder; they are all for testing."""
-
-    name = "imagenet-val"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files = sorted(path for path in folder.iterdir() if _IMAGENET_FILE.fullmatch(path.name))
-
-    def identity(self) -> object:
-        return [self.name, *([path.name, *_stamp(path)] for path in self._files), *self._labels()]
-
-    def classes(self) -> int:
-        return 1000
-
-    def items(self, split: str, seed: int) -> tuple[Sequence[Any], NDArray[np.int64]]:
-        import numpy as np
-
-        if split == "train":
-            raise UsageError("ImageNet validation is for testing only", "give --weights FILE")
-        return self._files, np.array(self._labels(), np.int64)
-
-    def _labels(self) -> list[int]:
-        """From 0, in the order of the files."""
-        truth, pairs = self._folder / "ILSVRC2012_validation_ground_truth.txt", self._folder / "val.txt"
-        try:
-            if truth.is_file():
-                of_all = [int(line) - 1 for line in truth.read_text().split()]
-                labels = [of_all[int(path.stem[-8:]) - 1] for path in self._files]
-            elif pairs.is_file():
-                by_name = dict(line.split() for line in pairs.read_text().splitlines() if line.strip())
-                labels = [int(by_name[path.name]) for path in self._files]
-            else:
-                raise UsageError(
-                    f"{self._folder} has no labels", f"put {truth.name} or {pairs.name} beside the images"
-                )
-        except (ValueError, IndexError, KeyError) as error:
-            raise UsageError(f"the labels in {self._folder} do not fit its images ({error})", "check them") from error
-        if not all(0 <= label < self.classes() for label in labels):
-            raise UsageError(f"a label in {self._folder} is outside ImageNet's 1000 classes", "check them")
-        return labels
 
 
 def stratified(labels: NDArray[np.int64], split: str, seed: int) -> NDArray[np.int64]:
@@ -230,7 +125,10 @@ def stratified(labels: NDArray[np.int64], split: str, seed: int) -> NDArray[np.i
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The unsigned bytes of an idx file (LeCun's format for MNIST): two zeros, type 8, the dimensions, big-endian sizes."""
+    """The unsigned bytes of an idx file (LeCun's format for MNIST).
+
+    Two zeros, the type (8), the number of dimensions, their big-endian sizes, then the bytes.
+    """
     import numpy as np
 
     remedy = "fetch the file again"
@@ -241,53 +139,20 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
         raise UsageError(f"{path} is no idx file of {dimensions} dimensions", remedy)
-    shape = np.frombuffer(content[4:header], ">u4").astype(int)
-    if len(content) != header + int(shape.prod()):
-        raise UsageError(f"{path} holds {len(content) - header} bytes, its header says {shape.prod()}", remedy)
+    shape = np.frombuffer(content[4:header], ">u4").tolist()
+    if len(content) != header + math.prod(shape):
+        raise UsageError(f"{path} holds {len(content) - header} bytes, its header says {math.prod(shape)}", remedy)
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _folder(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        raise UsageError(f"there is no data folder {name}", "name a folder of images, fashion-mnist:DIR, or digits")
-    return path
-
-
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns: they change when the content does."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = sorted({name for _, name in _tree(folder)})
-    if len(names) < 2:
-        raise UsageError(
-            f"{folder} has images of {len(names)} classes", "put the images of each class into a folder of its own"
-        )
-    return names
-
-
-@cache
-def _tree(folder: Path) -> list[tuple[Path, str]]:
-    """(file, class) of every image under folder/class/, sorted."""
-    return [
-        (path, kind.name)
-        for kind in sorted(path for path in folder.iterdir() if path.is_dir())
-        for path in sorted(kind.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-    ]
-
-
-def _decode_file(preprocess: Preprocess, path: Path) -> NDArray[np.uint8]:
-    try:
-        return preprocess.decode(path)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise for damaged files
-        raise UsageError(f"cannot decode {path} ({error})", "replace or remove the file") from error
-
-
-def _from_arrays(items: Sequence[Any], preprocess: Preprocess) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _from_arrays(items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
     from PIL import Image
 
-    for index, item in enumerate(items):
-        yield index, preprocess.resize(Image.fromarray(item))
+    for item in items:
+        yield preprocess.resize(Image.fromarray(item))

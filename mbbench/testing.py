@@ -1,0 +1,196 @@
+"""For tests: a backend with scripted latencies, and the conformance suite that every backend must pass.
+
+    from mbbench.testing import BackendContract
+
+    class TestMine(BackendContract):
+        name = "mine"
+
+pytest then runs every test of the suite against the installed backend of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+import pytest
+
+from mbbench import registry
+from mbbench.backend import Artifact, Backend, Format, Session, Stage
+from mbbench.errors import BackendError
+from mbbench.export import export
+from mbbench.spec import ModelSpec, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+
+class FakeClock:
+    """A clock in nanoseconds that only moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+class FakeSession(Session):
+    """Every call takes the next of `latencies_ms` on `clock`, and the last for ever after; logits are zeros."""
+
+    def __init__(self, latencies_ms: Iterable[float], clock: FakeClock, classes: int = 10) -> None:
+        self.facts: Mapping[str, str] = {"precision": "float32"}
+        self._latencies = iter(latencies_ms)
+        self._latency = 0.0
+        self._clock, self._classes = clock, classes
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        import numpy as np
+
+        self._latency = next(self._latencies, self._latency)
+        self._clock.now_ns += round(self._latency * 1e6)
+        return np.zeros((len(images), self._classes), np.float32)
+
+
+class FakeBackend(Backend):
+    """Opens anything as a `FakeSession`."""
+
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+
+    def __init__(self, latencies_ms: Iterable[float] = (1.0,), clock: FakeClock | None = None) -> None:
+        self._latencies, self._clock = latencies_ms, clock or FakeClock()
+
+    def versions(self) -> Mapping[str, str]:
+        return {"fake": "1"}
+
+    def devices(self) -> Mapping[str, str]:
+        return {"cpu": "a fake"}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        return frozenset({"fp32"})
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        for name in get_args(Stage):
+            stage(name)
+        return FakeSession(self._latencies, self._clock, artifact.spec.classes)
+
+
+class BackendContract:
+    """Subclass it, give `name`, and pytest holds the backend to the contract of `mbbench.backend`."""
+
+    name: ClassVar[str]
+    spec: ClassVar[ModelSpec] = ModelSpec(alpha=0.25, resolution=32, classes=10)
+    tolerance: ClassVar[float] = 1e-4  # of the largest logit
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls) -> Backend:
+        backend = registry.load(cls.name)
+        try:
+            backend.devices()
+        except BackendError as error:
+            pytest.skip(f"{cls.name} cannot start here: {error}")
+        return backend
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def artifact(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+            yield export(cls.spec, "contract", backend.formats[0], cls._module).artifact(cls.spec, 1)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def opened(cls, backend: Backend, artifact: Artifact) -> Iterator[tuple[Session, list[Stage]]]:
+        stages: list[Stage] = []
+        with backend.open(artifact, "", threads=1, stage=stages.append) as session:
+            yield session, stages
+
+    @classmethod
+    def _module(cls) -> nn.Module:
+        from mbbench.models import build, randomize
+
+        module = build(cls.spec)
+        randomize(module, seed=0)
+        return module
+
+    def _images(self, batch: int, seed: int = 0) -> NDArray[np.float32]:
+        import numpy as np
+
+        shape = (batch, 3, self.spec.resolution, self.spec.resolution)
+        return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+    def test_formats_are_known(self, backend: Backend) -> None:
+        assert backend.formats
+        assert set(backend.formats) <= set(get_args(Format))
+
+    def test_versions_name_at_least_one_package(self, backend: Backend) -> None:
+        versions = backend.versions()
+        assert versions
+        assert all(isinstance(value, str) and value for value in versions.values())
+
+    def test_devices_have_names(self, backend: Backend) -> None:
+        devices = backend.devices()
+        assert devices
+        assert all(isinstance(value, str) and value for value in devices.values())
+
+    def test_precisions_are_known_and_hold_fp32(self, backend: Backend) -> None:
+        for device in backend.devices():
+            precisions = backend.precisions(device)
+            assert "fp32" in precisions
+            assert precisions <= set(get_args(Precision))
+
+    def test_stages_are_announced_once_and_in_order(self, opened: tuple[Session, list[Stage]]) -> None:
+        assert opened[1] == ["import", "load", "compile"]
+
+    def test_facts_tell_the_precision(self, opened: tuple[Session, list[Stage]]) -> None:
+        facts = opened[0].facts
+        assert facts["precision"]
+        assert all(isinstance(value, str) for value in facts.values())
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_logits_are_pytorchs(self, opened: tuple[Session, list[Stage]], batch: int) -> None:
+        import numpy as np
+        import torch
+
+        images = self._images(batch)
+        with torch.inference_mode():
+            expected = self._module()(torch.from_numpy(images)).numpy()
+        logits = opened[0].run(images)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=self.tolerance * np.abs(expected).max())
+
+    def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
+        import numpy as np
+
+        first = opened[0].run(self._images(1))
+        kept = first.copy()
+        second = opened[0].run(self._images(1, seed=1))
+        np.testing.assert_array_equal(first, kept)
+        assert not np.array_equal(first, second)
+
+    def test_an_array_changed_in_place_gives_other_logits(self, opened: tuple[Session, list[Stage]]) -> None:
+        import numpy as np
+
+        images = self._images(1)
+        first = opened[0].run(images)
+        images *= -1
+        assert not np.array_equal(first, opened[0].run(images))
+
+    def test_an_unknown_device_is_refused_with_the_list(self, backend: Backend, artifact: Artifact) -> None:
+        with pytest.raises(BackendError) as caught:
+            backend.open(artifact, "no such device", threads=1, stage=lambda _: None)
+        assert next(iter(backend.devices())) in caught.value.remedy
+
+    def test_a_damaged_artifact_is_refused_in_one_line(
+        self, backend: Backend, artifact: Artifact, tmp_path: Path
+    ) -> None:
+        damaged = tmp_path / artifact.path.name
+        damaged.write_bytes(b"damaged")
+        with pytest.raises(BackendError) as caught:
+            backend.open(replace(artifact, path=damaged), "", threads=1, stage=lambda _: None)
+        assert "\n" not in str(caught.value)
