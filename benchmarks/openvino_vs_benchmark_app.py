@@ -1,4 +1,4 @@
-"""mbbench's OpenVINO latency over benchmark_app's: same ONNX file, one thread, same precision hint; target 0.97 to 1.03.
+"""mbbench's OpenVINO latency over benchmark_app's: same ONNX file, thread and precision; target 0.97 to 1.03.
 
 benchmark_app is OpenVINO's own tool. It runs in processes of its own, alternating with ours on the same CPU.
 """

@@ -51,7 +51,7 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) in host memory for C-contiguous `images` (N, 3, H, W). Blocks; the caller holds the clock.
+        """Logits (N, classes) in host memory of C-contiguous `images` (N, 3, H, W). Blocks; the caller has the clock.
 
         The result stays valid after the next call.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -25,7 +25,9 @@ Output = Literal["table", "json", "csv", "markdown"]
 
 ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
 AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
-ResOption = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")]
+ResOption = Annotated[
+    int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")
+]
 VariantOption = Annotated[
     Variant | None, typer.Option("--variant", help="The paper's variants (Tables 4, 5).", show_default="standard")
 ]
@@ -52,9 +54,12 @@ def run(
     res: ResOption = None,
     variant: VariantOption = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino")
+        str | None,
+        typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino"),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images in a timed call.", show_default="1")] = None,
     data: DataOption = None,
@@ -139,7 +144,7 @@ def doctor(output: OutputOption = "table") -> None:
     commands.doctor(output)
 
 
-def _given(**options: object) -> dict[str, object]:
+def _given(**options: object) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 

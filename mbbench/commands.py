@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from mbbench.profile import Profile
 from mbbench.progress import Display
 from mbbench.report import units
 from mbbench.report.content import Table
+from mbbench.result import Result
 from mbbench.spec import ModelSpec
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -49,7 +51,9 @@ def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
             display.work(f"training, loss {progress.loss:.3f}", progress.step, progress.steps)
 
         def load(split: data.Split) -> data.Dataset:
-            return data.load(profile.data, profile.res, split, on_progress=lambda *n: display.work("decoding images", *n))
+            return data.load(
+                profile.data, profile.res, split, on_progress=lambda *n: display.work("decoding images", *n)
+            )
 
         test = load("test")
         spec = ModelSpec(alpha=profile.alpha, resolution=profile.res, classes=test.classes, variant=profile.variant)
@@ -122,13 +126,14 @@ def doctor(output: str) -> None:
     _write_tables([table], {"machine": machine, "id": machine.id, "checks": checks}, output)
 
 
-def _render(results: list[object], output: str) -> str:
+def _render(results: Sequence[Result], output: str) -> str:
     from mbbench.report import csv, json, markdown, terminal
 
     if output == "table":
         console = Console()
-        return terminal.render(results, width=console.width, color=console.is_terminal and not console.no_color)  # type: ignore[arg-type]
-    return {"json": json, "csv": csv, "markdown": markdown}[output].render(results)  # type: ignore[arg-type]
+        return terminal.render(results, width=console.width, color=console.is_terminal and not console.no_color)
+    renderers = {"json": json.render, "csv": csv.render, "markdown": markdown.render}
+    return renderers[output](results)
 
 
 def _write_tables(tables: list[Table], record: object, output: str) -> None:

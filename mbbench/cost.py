@@ -155,13 +155,17 @@ def _activation_peak(module: nn.Module, images: Any) -> int:
     step = 0
 
     def touch(value: Any) -> None:
-        if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter) and value.device.type == "meta":
+        if (
+            isinstance(value, torch.Tensor)
+            and not isinstance(value, torch.nn.Parameter)
+            and value.device.type == "meta"
+        ):
             storage = value.untyped_storage()
             if storage._cdata not in constants:
                 storages[storage._cdata] = storage
                 touched.setdefault(storage._cdata, []).append(step)
 
-    class Recorder(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal step
             result = func(*args, **(kwargs or {}))
@@ -172,7 +176,7 @@ def _activation_peak(module: nn.Module, images: Any) -> int:
 
     folded = fold_batch_norm(module)
     constants = {t.untyped_storage()._cdata for t in (*folded.parameters(), *folded.buffers())}
-    with torch.no_grad(), Recorder():
+    with torch.no_grad(), Recorder():  # type: ignore[no-untyped-call]
         folded(images)
     alive = [0] * step
     for key, steps in touched.items():

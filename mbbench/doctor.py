@@ -45,7 +45,9 @@ class Snapshot:
 
 def snapshot(root: Path = Path("/")) -> Snapshot:
     cpu = read_text(root / "proc/stat").partition("\n")[0].split()[1:]
-    ticks = [int(value) for value in cpu[:8]] + [0] * (8 - len(cpu[:8]))  # user nice system idle iowait irq softirq steal
+    ticks = [int(value) for value in cpu[:8]] + [0] * (
+        8 - len(cpu[:8])
+    )  # user nice system idle iowait irq softirq steal
     memory = {line.partition(":")[0]: line.split()[1] for line in read_text(root / "proc/meminfo").splitlines() if line}
     devices = root / "sys/devices/system/cpu"
     throttle_counts = [read_text(path) for path in devices.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
@@ -117,7 +119,9 @@ def _steal(before: Snapshot, after: Snapshot) -> Check:
         return _unknown("steal", "the kernel shows no CPU times")
     share = (after.steal_ticks - before.steal_ticks) / total
     found = f"the hypervisor took {share:.1%} of the CPU time"
-    return _check("steal", found, "use a dedicated host, or repeat when it is quieter" if share > _STEAL_SHARE else None)
+    return _check(
+        "steal", found, "use a dedicated host, or repeat when it is quieter" if share > _STEAL_SHARE else None
+    )
 
 
 def _throttling(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
@@ -142,9 +146,11 @@ def _turbo(after: Snapshot) -> Check:
         return _unknown("turbo", "the kernel shows no turbo switch")
     if after.boost == "off":
         return _check("turbo", "off")
-    return _check("turbo", "on: clock rates depend on heat and on the other cores", "switch it off for steadier figures: "
-                  "`echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo`, or `echo 0 | sudo tee "
-                  "/sys/devices/system/cpu/cpufreq/boost`")  # fmt: skip
+    remedy = (
+        "for steadier figures run `echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo`,"
+        " or `echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost`"
+    )
+    return _check("turbo", "on: clock rates depend on heat and on the other cores", remedy)
 
 
 def _thermal(before: Snapshot, after: Snapshot) -> Check:
@@ -159,8 +165,8 @@ def _smt(after: Snapshot) -> Check:
         return _unknown("SMT", "the kernel does not say whether cores are shared by threads")
     if not after.smt:
         return _check("SMT", "off, or one thread a core")
-    return _check("SMT", "on: a neighbour on the same core halves it",
-                  "run `echo off | sudo tee /sys/devices/system/cpu/smt/control`, or leave the machine idle")  # fmt: skip
+    remedy = "run `echo off | sudo tee /sys/devices/system/cpu/smt/control`, or leave the machine idle"
+    return _check("SMT", "on: a neighbour on the same core halves it", remedy)
 
 
 def _memory(machine: Machine, after: Snapshot) -> Check:
@@ -168,7 +174,9 @@ def _memory(machine: Machine, after: Snapshot) -> Check:
         return _unknown("memory", "the kernel shows no memory figures")
     found = f"{after.memory_available_bytes / 1e9:.1f} GB available"
     if after.swap_used_bytes:
-        return _check("memory", f"{found}, {after.swap_used_bytes / 1e9:.1f} GB swapped out", "free memory: `swapoff -a`")
+        return _check(
+            "memory", f"{found}, {after.swap_used_bytes / 1e9:.1f} GB swapped out", "free memory: `swapoff -a`"
+        )
     tight = after.memory_available_bytes < _FREE_SHARE * machine.memory_bytes
     return _check("memory", found, "free memory first" if tight else None)
 
@@ -176,8 +184,8 @@ def _memory(machine: Machine, after: Snapshot) -> Check:
 def _virtual(machine: Machine) -> Check:
     if machine.hypervisor is None:
         return _check("virtual machine", "no: this is bare metal")
-    return _check("virtual machine", f"{machine.hypervisor}: neighbours share caches and memory bandwidth",
-                  "compare only what was measured side by side in one run")  # fmt: skip
+    found = f"{machine.hypervisor}: neighbours share caches and memory bandwidth"
+    return _check("virtual machine", found, "compare only what was measured side by side in one run")
 
 
 def _gpu(machine: Machine, after: Snapshot) -> tuple[Check, ...]:

@@ -4,7 +4,7 @@
     +-- UsageError          2  the request makes no sense: a bad option, file, folder, checkpoint or profile
     +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant
     +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
-    +-- CellsFailed         7  some cells failed; the others were measured and stored
+    +-- CellsFailedError    7  some cells failed; the others were measured and stored
 
 Interrupting (Ctrl-C) exits 130 after what was measured has been stored.
 """
@@ -42,5 +42,5 @@ class BackendError(MbbenchError):
     exit_code = 6
 
 
-class CellsFailed(MbbenchError):
+class CellsFailedError(MbbenchError):
     exit_code = 7

@@ -123,7 +123,7 @@ def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    logits: NDArray[np.float32] = ReferenceEvaluator(onnx.load(path)).run(None, {"images": images})[0]
+    logits: NDArray[np.float32] = ReferenceEvaluator(onnx.load(path)).run(None, {"images": images})[0]  # type: ignore[index]
     return logits
 
 

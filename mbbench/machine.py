@@ -1,4 +1,4 @@
-"""What machine this is, as far as it matters for comparing measurements. No host name, user or serial number is read."""
+"""What machine this is, as far as comparing measurements needs it. Reads no host name, user or serial number."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from mbbench.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One row: ImageNet top-1 in percent, Mult-Adds and parameters in millions as printed; `spec` if mbbench builds it."""
+    """One row: ImageNet top-1 in percent, Mult-Adds and parameters in millions as printed; `spec` if built here."""
 
     tables: tuple[int, ...]
     name: str
@@ -81,7 +81,10 @@ CHECKPOINTS: Mapping[tuple[float, int], tuple[float, float]] = {
 }  # fmt: skip
 
 _REASONS: Mapping[tuple[str, str], str] = {
-    ("Conv MobileNet", "Mult-Adds"): "4866.3 M without the classifier's 1.0 M: the paper seems to have left it out here",
+    (
+        "Conv MobileNet",
+        "Mult-Adds",
+    ): "4866.3 M without the classifier's 1.0 M: the paper seems to have left it out here",
     ("GoogleNet", "Mult-Adds"): "torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 1583 M",
     ("GoogleNet", "parameters"): "torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 6.99 M",
     ("VGG 16", "Mult-Adds"): "15347 M without the fully connected layers: the usual 15.3 billion leaves them out",
@@ -107,7 +110,7 @@ def published_top1(spec: ModelSpec) -> tuple[float, str] | None:
 
 
 def compare(spec: ModelSpec, cost: Cost) -> tuple[Comparison, ...]:
-    """The counts of a network that the paper has, beside its figures; empty for any other or other classes than 1000."""
+    """The counts of a network that the paper has, beside its figures; empty for others and without 1000 classes."""
     row = row_of(spec)
     if row is None or spec.classes != 1000:
         return ()
@@ -138,7 +141,7 @@ def _compare(name: str, what: str, printed: str, counted: float) -> Comparison:
 
 
 def agrees_with(printed: str, counted: float) -> bool:
-    """Whether `counted`, rounded or cut off at the last printed digit, is `printed`; the paper does either (569, 149)."""
+    """Whether `counted`, rounded or cut off at the last printed digit, is `printed`; the paper does both (569, 149)."""
     decimals = len(printed.partition(".")[2])
     scaled = counted * 10**decimals
     return int(printed.replace(".", "")) in (round(scaled), math.floor(scaled))

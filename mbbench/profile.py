@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Profile:
     images: int | None = None
     weights: str | None = None
     baselines: bool = False
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
 
 def folders() -> Iterator[Path]:
@@ -78,7 +78,7 @@ def _read(path: Path) -> str:
 
 def _refuse_unknown(table: Any, shape: type, source: str) -> None:
     """msgspec ignores what it does not know; a misspelt setting must not pass silently."""
-    known = [field.name for field in fields(shape)]
+    known = [entry.name for entry in fields(shape)]
     for key in table if isinstance(table, dict) else ():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)

@@ -16,7 +16,9 @@ _BATCH = 32
 
 def logits(weights: Weights, data: Dataset, on_progress: Callable[[int, int], None] | None = None) -> Path:
     """A .npy file of float32 logits (N, classes) of all images of `data`, from eager PyTorch, batch norm not folded."""
-    path = cache.root() / "references" / f"{content_key(weights.info.key, weights.spec, data.fingerprint, _torch())}.npy"
+    path = (
+        cache.root() / "references" / f"{content_key(weights.info.key, weights.spec, data.fingerprint, _torch())}.npy"
+    )
     if path.exists():
         return path
 

@@ -1,4 +1,4 @@
-"""What one cell's measurement says: frozen, schema-versioned, units in the names, and null with a reason, never 0 or NaN.
+"""What one cell's measurement says: frozen, versioned, units in the names, null with a reason and never 0 or NaN.
 
 Schema history:
     1  first release

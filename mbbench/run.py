@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mbbench import cache, data, doctor, reference, registry, store, weights
 from mbbench.backend import Backend, pick_device
 from mbbench.cost import cost_of
-from mbbench.errors import BackendError, CellsFailed, MbbenchError, ParityError
+from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
 from mbbench.export import Exported, export
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
@@ -80,7 +80,7 @@ def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
         if isinstance(item, Failed):
             result = _result(spec, machine, item.cell, failure=item.failure)
         else:
-            result = _measure(spec, machine, cpus, item, lambda: notify(Measuring(item.cell, index, len(ready))), notify)
+            result = _measure(spec, machine, cpus, item, Measuring(item.cell, index, len(ready)), notify)
         store.append(results, result)
         notify(Finished(result))
         yield result
@@ -100,7 +100,7 @@ def verdict(results: list[Result]) -> None:
         raise ParityError(first.cause, first.remedy)
     if codes == {BackendError.exit_code} and len(failures) == len(results):
         raise BackendError(first.cause, first.remedy)
-    raise CellsFailed(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
+    raise CellsFailedError(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _measure(
     machine: Machine,
     cpus: tuple[int, ...],
     ready: _Ready,
-    start: Callable[[], None],
+    announcement: Measuring,
     notify: Notify,
 ) -> Result:
     """Export, compare, measure. Every failure ends up in the result."""
@@ -173,7 +173,7 @@ def _measure(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
         no_labels = _no_labels(ready)
-        start()
+        notify(announcement)
         before = doctor.snapshot()
         report = measure_in_child(
             Job(

@@ -50,7 +50,8 @@ def read(path: Path) -> Iterator[Result]:
             continue  # empty, or torn
         if version != SCHEMA:
             raise UsageError(
-                f"{path} line {number} has schema {version}, this mbbench reads {SCHEMA}", "use the mbbench that wrote it"
+                f"{path} line {number} has schema {version}, this mbbench reads {SCHEMA}",
+                "use the mbbench that wrote it",
             )
         try:
             yield msgspec.json.decode(line, type=Result)

@@ -57,7 +57,7 @@ class OpenVinoBackend(Backend):
 
 
 class _OpenVinoSession(Session):
-    """Static shapes are faster than a symbolic batch, so every batch size gets its own compiled model when first seen."""
+    """Static shapes are faster than a symbolic batch: every batch size gets a compiled model of its own."""
 
     def __init__(self, core: Any, model: Any, artifact: Artifact, device: str, settings: Mapping[str, Any]) -> None:
         self._tensor = _openvino().Tensor
@@ -113,7 +113,8 @@ def _openvino() -> ModuleType:
         import openvino
     except ImportError as error:
         raise BackendError(f"OpenVINO cannot be imported ({error})", "run `pip install openvino`") from error
-    return openvino
+    module: ModuleType = openvino
+    return module
 
 
 def _first_line(error: Exception) -> str:

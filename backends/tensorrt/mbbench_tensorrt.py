@@ -107,10 +107,15 @@ def build_engine(onnx: bytes, input_shape: tuple[int, int, int, int], compute_ca
 
 
 class _TensorRtSession(Session):
-    """Buffers for the largest batch seen so far, on the device and page-locked on the host, and a stream of its own."""
+    """Buffers for the largest batch seen so far, on the device, and a stream of its own."""
 
     def __init__(
-        self, trt: ModuleType, runtime: Any, engine: Any, input_shape: tuple[int, int, int, int], facts: Mapping[str, str]
+        self,
+        trt: ModuleType,
+        runtime: Any,
+        engine: Any,
+        input_shape: tuple[int, int, int, int],
+        facts: Mapping[str, str],
     ) -> None:
         self.facts = facts
         self._runtime, self._engine = runtime, engine  # the context needs both alive
@@ -150,16 +155,12 @@ class _TensorRtSession(Session):
             self._prepare(images.shape)
         logits = np.empty((len(images), self._classes), np.float32)
         kind = _memcpy_kind()
-        _cuda(
-            "cudaMemcpyAsync", self._device[self._input], images.ctypes.data, images.nbytes, kind.cudaMemcpyHostToDevice,
-            self._stream,
-        )  # fmt: skip
+        source, size = images.ctypes.data, images.nbytes
+        _cuda("cudaMemcpyAsync", self._device[self._input], source, size, kind.cudaMemcpyHostToDevice, self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise BackendError("TensorRT failed to run the engine", "see the driver's log")
-        _cuda(
-            "cudaMemcpyAsync", logits.ctypes.data, self._device[self._output], logits.nbytes, kind.cudaMemcpyDeviceToHost,
-            self._stream,
-        )  # fmt: skip
+        target, size = logits.ctypes.data, logits.nbytes
+        _cuda("cudaMemcpyAsync", target, self._device[self._output], size, kind.cudaMemcpyDeviceToHost, self._stream)
         _cuda("cudaStreamSynchronize", self._stream)
         return logits
 
@@ -184,7 +185,9 @@ def _installed() -> tuple[str, str]:
             try:
                 import_module(module)
             except (ImportError, OSError, RuntimeError) as error:
-                raise BackendError(f"{distribution} cannot be imported ({error})", f"reinstall {distribution}") from error
+                raise BackendError(
+                    f"{distribution} cannot be imported ({error})", f"reinstall {distribution}"
+                ) from error
             return module, distribution
     raise BackendError("TensorRT is not installed", "run `pip install tensorrt-rtx-cu13`, or tensorrt")
 

@@ -123,7 +123,7 @@ def test_logits_equal_the_reference_at_every_batch(tmp_path: Path) -> None:
         assert session.facts["precision"] == "float"
         for batch in (1, 64, 3):
             images = rng.normal(size=(batch, *SHAPE[1:])).astype(np.float32)
-            expected = reference.run(None, {"images": images})[0]
+            expected = reference.run(None, {"images": images})[0]  # type: ignore[index]
             np.testing.assert_allclose(session.run(images), expected, rtol=1e-4, atol=1e-4)
 
 

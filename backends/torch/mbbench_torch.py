@@ -61,7 +61,7 @@ class _TorchBackend(Backend):
         except UsageError as error:
             raise BackendError(error.cause, "export the model again") from error
         stage("compile")
-        module = module.to(memory_format=torch.channels_last)
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         call = self.prepare(module, torch.zeros(artifact.input_shape))
         return _TorchSession(
             call,

@@ -4,7 +4,7 @@ Sources, as the user names them:
     digits              scikit-learn's 8x8 digits, embedded: nothing to download
     fashion-mnist:DIR   the four idx files, gzipped or not
     DIR                 ImageFolder: DIR/class/image.jpg, or DIR/train/class/... and DIR/val/class/...
-    DIR                 ImageNet validation, all for testing: DIR/n01440764/... (1000 synsets), DIR/val/n01440764/..., or
+    DIR                 ImageNet validation, all for testing: DIR/n01440764/... (1000 synsets), DIR/val/n01440764/... or
                         DIR/ILSVRC2012_val_00000001.JPEG ... beside val.txt (`file label`, from 0) or the development
                         kit's ILSVRC2012_validation_ground_truth.txt and meta.mat
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mbbench import cache
-from mbbench.data.preprocess import Preprocess
 from mbbench.data.folders import folder_source
+from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
 from mbbench.spec import content_key
@@ -142,7 +142,7 @@ def _decode(
     with cache.atomic(images_path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for done, pixels in enumerate(source.decode(items, preprocess), 1):
-            file.write(np.ascontiguousarray(pixels))
+            file.write(pixels.tobytes())
             if on_progress is not None:
                 on_progress(done, len(items))
     with cache.atomic(labels_path) as temporary, temporary.open("wb") as file:

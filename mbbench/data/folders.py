@@ -103,8 +103,8 @@ class ImageNetValidation(_Files):
     """The 50,000 validation images in one folder; they are all for testing.
 
     Labels are the place of an image's synset among the 1000 sorted synsets: what published checkpoints use, and what
-    val.txt says. The development kit's ILSVRC2012_validation_ground_truth.txt numbers the classes in another order, which
-    its meta.mat translates.
+    val.txt says. The development kit's ILSVRC2012_validation_ground_truth.txt numbers the classes in another order,
+    which its meta.mat translates.
     """
 
     name = "imagenet-val"
@@ -154,8 +154,8 @@ class ImageNetValidation(_Files):
 
 def _devkit_places(meta: Path) -> dict[int, int]:
     """ILSVRC2012_ID -> the place of its synset among the sorted ones. Inner nodes of the hierarchy are no classes."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 
     try:
         rows = loadmat(meta, squeeze_me=True)["synsets"]

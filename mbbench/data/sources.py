@@ -89,9 +89,7 @@ class FashionMnist(Source):
         images = read_idx(self._file(prefix, "images-idx3"), dimensions=3)
         if images.shape[1:] != (28, 28):
             size = "x".join(map(str, images.shape[1:]))
-            raise UsageError(
-                f"{self._folder} has {prefix} images of {size}, Fashion-MNIST has 28x28", "check the files"
-            )
+            raise UsageError(f"{self._folder} has {prefix} images of {size}, not 28x28", "check the files")
         labels = read_idx(self._file(prefix, "labels-idx1"), dimensions=1)
         if len(images) != len(labels):
             raise UsageError(

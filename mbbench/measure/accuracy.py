@@ -1,4 +1,4 @@
-"""What a session's answers are worth: parity with PyTorch before anything is timed, accuracy over the whole test set after."""
+"""What a session's answers are worth: parity with PyTorch before timing, accuracy over the test set after."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARITY_IMAGES = 16
-_RELATIVE_TOLERANCE = 1e-3  # of the largest reference logit; fp32 kernels differ by some 1e-5, a wrong layer by far more
+_RELATIVE_TOLERANCE = (
+    1e-3  # of the largest reference logit; fp32 kernels differ by some 1e-5, a wrong layer by far more
+)
 _CONSTANT = 1e-6  # spread over images, of the largest logit, under which outputs do not depend on the input
 
 
 def logits_of(
     session: Session, images: NDArray[np.uint8], normalization: Normalization, batch: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Logits of `images` (N, H, W, 3), in chunks of `batch`; the last is filled up, so that the session sees one shape."""
+    """Logits of `images` (N, H, W, 3) in chunks of `batch`; the last is filled up, so that only one shape is run."""
     import numpy as np
 
     from mbbench.data.feed import to_float

@@ -71,7 +71,9 @@ def time_calls(
             return samples
 
 
-def count_images(call: Callable[[], object], *, batch: int, seconds: float, clock: Clock = perf_counter_ns) -> Throughput:
+def count_images(
+    call: Callable[[], object], *, batch: int, seconds: float, clock: Clock = perf_counter_ns
+) -> Throughput:
     """Back-to-back calls for at least `seconds`; the first call, untimed, lets the session prepare for this batch."""
     call()
     calls = 0
@@ -81,9 +83,7 @@ def count_images(call: Callable[[], object], *, batch: int, seconds: float, cloc
         calls += 1
         elapsed = (clock() - start) / 1e9
         if elapsed >= seconds:
-            return Throughput(
-                batch=batch, images=calls * batch, seconds=elapsed, images_per_s=calls * batch / elapsed
-            )
+            return Throughput(batch=batch, images=calls * batch, seconds=elapsed, images_per_s=calls * batch / elapsed)
 
 
 def summarize(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Latency, dict[str, str]]:

@@ -27,7 +27,7 @@ def measure_in_child(job: Job) -> Report:
         job_path, out_path = Path(folder, "job.json"), Path(folder, "out.json")
         job_path.write_bytes(job.encode())
         process = subprocess.Popen(
-            [sys.executable, "-m", "mbbench.measure.worker", str(job_path), str(out_path)],
+            [sys.executable, "-P", "-m", "mbbench.measure.worker", str(job_path), str(out_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -38,7 +38,6 @@ class Job:
     reference: Path  # .npy, float32 (N, classes): PyTorch's logits
     normalization: Normalization
 
-
     def encode(self) -> bytes:
         return msgspec.json.encode(self, enc_hook=str)  # paths
 
@@ -160,9 +159,7 @@ def _time(session: Session, images: object, settings: Settings, progress: _Progr
 
     with latency.no_garbage_collection():
         warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
-        samples = latency.time_calls(
-            call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s
-        )
+        samples = latency.time_calls(call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s)
     figures, reasons = latency.summarize(samples, batch=settings.batch, warmed=warmed)
     progress.add("memory", reasons, latency=figures)
 

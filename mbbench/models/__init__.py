@@ -54,7 +54,7 @@ def build(spec: ModelSpec) -> nn.Module:
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """He initialization (He et al. 2015, fan-in) from a generator of its own: activations keep their scale at any depth."""
+    """He initialization (He et al. 2015, fan-in), seeded: activations keep their scale at any depth."""
     import torch
     from torch import nn
 

@@ -43,7 +43,7 @@ class Inception(nn.Module):
         self.branch1 = ConvBlock(inputs, one, 1)
         self.branch2 = nn.Sequential(ConvBlock(inputs, reduce3, 1), ConvBlock(reduce3, three, 3))
         self.branch3 = nn.Sequential(ConvBlock(inputs, reduce5, 1), ConvBlock(reduce5, five, 3))
-        # torchvision sets ceil_mode here too; at stride 1 it changes nothing, but ONNX's reference implementation errs on it.
+        # torchvision's ceil_mode changes nothing at stride 1, and ONNX's reference evaluator errs on it.
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvBlock(inputs, pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ _GRID = 7  # what the first fully connected layer sees
 
 
 class AdaptiveAveragePool(nn.Module):
-    """Average pooling of (N, C, H, W) to a square grid, equal to `nn.AdaptiveAvgPool2d` but as two products of matrices.
+    """Average pooling of (N, C, H, W) to a square grid: `nn.AdaptiveAvgPool2d` as two products of matrices.
 
     torchvision's VGG16 pools to 7x7 whatever the resolution. From 4x4 (128 pixels) the bins overlap, which ONNX has no
     operator for; a matrix of bin weights is exact and runs everywhere.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mbbench import paper
 from mbbench.report import units
-from mbbench.result import Result
+from mbbench.result import Accuracy, DataInfo, Result
 from mbbench.stats import samples_needed
 
 
@@ -57,9 +58,8 @@ def _headline(results: Sequence[Result]) -> str:
         return "Nothing was measured completely."
     latency, accuracy = subject.measured.latency, subject.measured.accuracy
     assert latency is not None
-    parts = [f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} a batch of"
-             f" {latency.batch}" if latency.batch > 1 else
-             f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} an image"]  # fmt: skip
+    what = "an image" if latency.batch == 1 else f"a batch of {latency.batch}"
+    parts = [f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} {what}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
     if subject.artifact is not None:
@@ -80,15 +80,14 @@ def _card(result: Result) -> Table:
     if (latency := measured.latency) is not None:
         text = f"median {units.milliseconds(latency.median_ms, latency.median_ci95_ms)}"
         rows.append(("Latency", f"{text}, {latency.n} runs of batch {latency.batch}"))
-        tail = [f"{name} {units.milliseconds(value)}" for name, value in _percentiles(result)]
+        tail = (f"p90 {units.milliseconds(latency.p90_ms)}", f"p99 {units.milliseconds(latency.p99_ms)}")
         rows.append(("", ", ".join((f"min {units.milliseconds(latency.min_ms)}", *tail))))
     if (throughput := measured.throughput) is not None:
-        rows.append(("Throughput", f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}"))
-    if measured.memory:
-        phases = ", ".join(
-            f"{name} {units.megabytes(peak)}"
-            for name, peak in _memory_phases(result)
+        rows.append(
+            ("Throughput", f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}")
         )
+    if measured.memory:
+        phases = ", ".join(f"{name} {units.megabytes(peak)}" for name, peak in _memory_phases(result))
         rows.append(("Peak memory", f"{units.megabytes(result.peak_rss_bytes())} resident ({phases})"))
     if result.artifact is not None:
         rows.append(("Size", f"{units.megabytes(result.artifact.size_bytes)} on disk ({result.artifact.format})"))
@@ -99,26 +98,30 @@ def _card(result: Result) -> Table:
         )
         rows.append(("Cold start", f"{seconds}, first inference {units.milliseconds(cold.first_inference_ms)}"))
     if (accuracy := measured.accuracy) is not None and result.data is not None:
-        where = f"{result.data.name}, {accuracy.images} images"
-        if accuracy.top1 is not None:
-            rows.append(("Accuracy", f"top-1 {units.percent(accuracy.top1, accuracy.top1_ci95)}"
-                         f", top-5 {units.percent(accuracy.top5, accuracy.top5_ci95)} ({where})"))  # fmt: skip
-        else:
-            rows.append(("Accuracy", f"{units.NONE} ({result.reasons.get('accuracy.top1', 'not measured')})"))
-        rows.append(("vs. PyTorch", f"top-1 agrees on {units.percent(accuracy.agreement)}, logits differ by at most"
-                     f" {accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"))  # fmt: skip
-    if result.cost is not None:
-        rows.append(("Cost", f"{units.millions(result.cost.mult_adds)} Mult-Adds, {units.millions(result.cost.parameters)}"
-                     f" parameters, activations peak at {units.megabytes(result.cost.activation_peak_bytes)}"))  # fmt: skip
+        rows.append(("Accuracy", _accuracy(result, accuracy, result.data)))
+        errors = f"{accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"
+        agreement = units.percent(accuracy.agreement)
+        rows.append(("vs. PyTorch", f"top-1 agrees on {agreement}, logits differ by at most {errors}"))
+    if (cost := result.cost) is not None:
+        activations = f"activations peak at {units.megabytes(cost.activation_peak_bytes)}"
+        counts = f"{units.millions(cost.mult_adds)} Mult-Adds, {units.millions(cost.parameters)} parameters"
+        rows.append(("Cost", f"{counts}, {activations}"))
     rows.append(("Settings", _settings(result)))
     rows.append(("Machine", result.machine.summary))
     title = f"{result.cell.model.label} on {device_of(result)}"
-    return Table(title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, caption="Brackets hold 95 % intervals.")
+    return Table(
+        title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, caption="Brackets hold 95 % intervals."
+    )
 
 
-def _percentiles(result: Result) -> list[tuple[str, float | None]]:
-    latency = result.measured.latency
-    return [] if latency is None else [("p90", latency.p90_ms), ("p99", latency.p99_ms)]
+def _accuracy(result: Result, accuracy: Accuracy, data: DataInfo) -> str:
+    if accuracy.top1 is None:
+        return f"{units.NONE} ({result.reasons.get('accuracy.top1', 'not measured')})"
+    top1, top5 = (
+        units.percent(accuracy.top1, accuracy.top1_ci95),
+        units.percent(accuracy.top5, accuracy.top5_ci95),
+    )
+    return f"top-1 {top1}, top-5 {top5} ({data.name}, {accuracy.images} images)"
 
 
 def _memory_phases(result: Result) -> list[tuple[str, int]]:
@@ -129,7 +132,9 @@ def _memory_phases(result: Result) -> list[tuple[str, int]]:
 
 def _settings(result: Result) -> str:
     effective = result.measured.effective
-    known = [f"{name} {value}" for name, value in effective.items() if name in ("precision", "streams", "mode", "layout")]
+    known = [
+        f"{name} {value}" for name, value in effective.items() if name in ("precision", "streams", "mode", "layout")
+    ]
     count = effective.get("threads", str(result.settings.threads))
     threads = f"{count} thread{'s' * (count != '1')}"
     pinned = [f"pinned to CPU {effective['cpus']}"] if "cpus" in effective else []
@@ -140,14 +145,17 @@ def _speed(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         latency, throughput = result.measured.latency, result.measured.throughput
-        rows.append((
-            device_of(result),
-            units.milliseconds(latency and latency.median_ms),
-            units.NONE if latency is None or latency.median_ci95_ms is None else units.span(latency.median_ci95_ms),
-            units.milliseconds(latency and latency.p90_ms),
-            units.milliseconds(latency and latency.p99_ms),
-            units.number(throughput and throughput.images_per_s),
-        ))  # fmt: skip
+        figures = [units.NONE] * 4
+        if latency is not None:
+            interval = latency.median_ci95_ms
+            figures = [
+                units.milliseconds(latency.median_ms),
+                units.NONE if interval is None else units.span(interval),
+                units.milliseconds(latency.p90_ms),
+                units.milliseconds(latency.p99_ms),
+            ]
+        figures.append(units.number(None if throughput is None else throughput.images_per_s))
+        rows.append((device_of(result), *figures))
     columns = ("Backend", "Median", "95 % interval", "p90", "p99", "Images/s")
     return Table(f"Speed of {results[0].cell.model.label}", columns, tuple(rows))
 
@@ -156,13 +164,15 @@ def _worth(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         accuracy = result.measured.accuracy
-        rows.append((
-            device_of(result),
-            units.megabytes(result.peak_rss_bytes()),
-            units.megabytes(result.artifact and result.artifact.size_bytes),
-            units.percent(accuracy and accuracy.top1, accuracy and accuracy.top1_ci95),
-            units.percent(accuracy and accuracy.agreement),
-        ))  # fmt: skip
+        rows.append(
+            (
+                device_of(result),
+                units.megabytes(result.peak_rss_bytes()),
+                units.megabytes(_size_bytes(result)),
+                units.NONE if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
+                units.NONE if accuracy is None else units.percent(accuracy.agreement),
+            )
+        )
     columns = ("Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
     return Table("Memory, size and accuracy", columns, tuple(rows))
 
@@ -188,9 +198,9 @@ def _against(subject: Result, baselines: Sequence[Result]) -> Table:
         if (found := paper.published_top1(result.cell.model)) is not None
     )
     caption = (
-        f"Ratios: the other network over {model.label}, at the same resolution and number of classes; paper: its claims for"
-        f" 1.0 MobileNet-224. The other networks have random weights. Published ImageNet top-1, not measured here:"
-        f" {published}."
+        f"Ratios: the other network over {model.label}, at the same resolution and number of classes; paper: its"
+        " claims for 1.0 MobileNet-224. The other networks have random weights. Published ImageNet top-1, not measured"
+        f" here: {published}."
     )
     title = f"{model.label} against {' and '.join(map(_family, baselines))} on {subject.cell.backend}"
     return Table(title, tuple(columns), tuple(rows), caption=caption)
@@ -200,17 +210,29 @@ def _family(result: Result) -> str:
     return result.cell.model.label.rpartition("-")[0]
 
 
+def _mult_adds(result: Result) -> int | None:
+    return None if result.cost is None else result.cost.mult_adds
+
+
+def _parameters(result: Result) -> int | None:
+    return None if result.cost is None else result.cost.parameters
+
+
+def _size_bytes(result: Result) -> int | None:
+    return None if result.artifact is None else result.artifact.size_bytes
+
+
 def _median_ms(result: Result) -> float | None:
     return None if result.measured.latency is None else result.measured.latency.median_ms
 
 
 # Name, value, how to write it, and which of the paper's claims (parameters 0, Mult-Adds 1) it stands beside.
-_QUANTITIES = (
-    ("Mult-Adds", lambda r: r.cost and r.cost.mult_adds, units.millions, 1),
-    ("Parameters", lambda r: r.cost and r.cost.parameters, units.millions, 0),
-    ("Size on disk", lambda r: r.artifact and r.artifact.size_bytes, units.megabytes, None),
+_QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int | None], ...] = (
+    ("Mult-Adds", _mult_adds, units.millions, 1),
+    ("Parameters", _parameters, units.millions, 0),
+    ("Size on disk", _size_bytes, units.megabytes, None),
     ("Median latency", _median_ms, units.milliseconds, None),
-    ("Peak memory", lambda r: r.peak_rss_bytes(), units.megabytes, None),
+    ("Peak memory", Result.peak_rss_bytes, units.megabytes, None),
 )
 
 

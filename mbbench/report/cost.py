@@ -19,7 +19,9 @@ def tables(spec: ModelSpec, cost: Cost, *, layers: bool) -> list[Table]:
     if comparisons:
         row = paper.row_of(spec)
         assert row is not None
-        found.append(_comparison(f"Beside the paper's {row.name} (Table {', '.join(map(str, row.tables))})", comparisons))
+        found.append(
+            _comparison(f"Beside the paper's {row.name} (Table {', '.join(map(str, row.tables))})", comparisons)
+        )
     return found
 
 
@@ -44,7 +46,10 @@ def paper_tables() -> list[Table]:
 def _totals(spec: ModelSpec, cost: Cost) -> Table:
     rows = (
         ("Mult-Adds", units.millions(cost.mult_adds)),
-        ("Parameters", f"{units.millions(cost.parameters)} ({units.millions(cost.weights)} without biases and batch norm)"),
+        (
+            "Parameters",
+            f"{units.millions(cost.parameters)} ({units.millions(cost.weights)} without biases and batch norm)",
+        ),
         ("Weights in fp32", units.megabytes(cost.weight_bytes)),
         ("Activations at their peak", f"{units.megabytes(cost.activation_peak_bytes)} in fp32 at batch 1"),
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mbbench import cache
 from mbbench.data import Dataset
@@ -72,7 +75,7 @@ def random(spec: ModelSpec) -> Weights:
 
         module = build(spec)
         randomize(module, _SEED)
-        checkpoint.save(path, module.state_dict(), {"spec": str(spec)})
+        checkpoint.save(path, module.state_dict(), _facts(spec))
     return Weights(path, spec, WeightsInfo(origin="random", key=key, trained_on=None))
 
 
@@ -81,7 +84,9 @@ def trained(
 ) -> Weights:
     """Train on `data`, or find what was trained so before."""
     if spec.family != "mobilenet_v1":
-        raise UsageError(f"{spec.label} has no embedded weights", "give --weights FILE, or --weights random for speed alone")
+        raise UsageError(
+            f"{spec.label} has no embedded weights", "give --weights FILE, or --weights random for speed alone"
+        )
     if spec.classes != data.classes:
         raise UsageError(f"the data has {data.classes} classes, the model {spec.classes}", "give both the same")
     key = content_key("trained", spec, data.fingerprint, recipe, TRAINER)
@@ -91,12 +96,8 @@ def trained(
 
         images, labels = data.arrays()
         state = train(spec, images, labels, recipe, on_progress)
-        checkpoint.save(path, state, {"spec": str(spec), "recipe": str(recipe), "data": data.fingerprint})
+        checkpoint.save(path, state, _facts(spec) | {"recipe": _json(recipe), "data": data.fingerprint})
     return Weights(path, spec, WeightsInfo(origin="trained", key=key, trained_on=data.fingerprint))
-
-
-def _path(key: str) -> Path:
-    return cache.root() / "weights" / f"{key}.safetensors"
 
 
 def top1(weights: Weights, data: Dataset) -> float:
@@ -108,3 +109,16 @@ def top1(weights: Weights, data: Dataset) -> float:
     logits = np.load(reference.logits(weights, data))
     _, labels = data.arrays()
     return float((logits.argmax(axis=1) == labels).mean())
+
+
+def _path(key: str) -> Path:
+    return cache.root() / "weights" / f"{key}.safetensors"
+
+
+def _facts(spec: ModelSpec) -> dict[str, str]:
+    """The checkpoint's metadata, for whoever finds the file."""
+    return {"spec": _json(spec), **{name: metadata.version(name) for name in ("mbbench", "torch")}}
+
+
+def _json(value: ModelSpec | Recipe) -> str:
+    return msgspec.json.encode(value).decode()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
@@ -18,11 +19,20 @@ _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows
 _NESTED = ("state_dict", "model", "model_state_dict")
 
 
-def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+class _Tensor(msgspec.Struct, frozen=True):
+    """A tensor's entry in a safetensors header; its bytes are those from the first offset to the second."""
 
-    with cache.atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata)
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write the tensors whole or not at all; raises `UsageError` where the disk is full or the folder not writable."""
+    from safetensors.torch import save
+
+    content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
+    with cache.atomic(path) as temporary:  # safetensors' own save_file hides the OSError of a full disk
+        temporary.write_bytes(content)
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -43,12 +53,12 @@ def load(path: Path) -> dict[str, Tensor]:
 def classes_in(path: Path) -> int:
     """How many classes the checkpoint tells apart: the rows of its last matrix (Linear) weight."""
     if path.suffix == ".safetensors":
-        shapes = {name: entry["shape"] for name, entry in _header(path).items() if name != "__metadata__"}
+        shapes = {name: entry.shape for name, entry in _header(path).items()}
     else:
         shapes = {name: list(tensor.shape) for name, tensor in _load_torch(path).items()}
     matrices = [shapes[name] for name in shapes if name in ("classifier.weight", "classifier.6.weight", "fc.weight")]
     if not matrices or len(matrices[0]) != 2:
-        raise UsageError(f"{path} has no classifier that mbbench knows", "give a checkpoint of the model named by --model")
+        raise UsageError(f"{path} has no classifier that mbbench knows", "give a checkpoint of the model of --model")
     return int(matrices[0][0])
 
 
@@ -61,21 +71,24 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path) -> dict[str, _Tensor]:
     """The header: eight bytes of its length, then JSON with each tensor's place in the rest of the file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=math.inf)
+            entries = msgspec.json.decode(file.read(min(length, _HEADER_LIMIT)), type=dict[str, msgspec.Raw])
+        entries.pop("__metadata__", None)
+        header = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in entries.items()}
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", _REMEDY) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no safetensors file", _REMEDY) from error
-    if size != 8 + length + end:
+    if not header:
+        raise UsageError(f"the checkpoint {path} is empty", _REMEDY)
+    if size != 8 + length + max(entry.data_offsets[1] for entry in header.values()):
         raise UsageError(f"the checkpoint {path} is truncated or damaged", "fetch or write it again")
-    return header  # type: ignore[no-any-return]
+    return header
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
@@ -84,13 +97,17 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said once, by the error
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror or error})", _REMEDY) from error
     except pickle.UnpicklingError as error:
-        raise UsageError(f"refused {path}: it is a pickle of more than plain tensors, which could run code", _REMEDY) from error
+        raise UsageError(
+            f"refused {path}: it pickles more than plain tensors, which could run code", _REMEDY
+        ) from error
     except Exception as error:  # damaged archives raise whatever the unpickler trips over
-        raise UsageError(f"cannot read the checkpoint {path} ({_first_line(error)})", _REMEDY) from error
+        raise UsageError(f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)})", _REMEDY) from error
     for name in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -100,4 +117,5 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Its first sentence: torch's others advise to switch the protection off."""
+    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from mbbench.errors import UsageError
 from mbbench.weights.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mbbench.spec import ModelSpec
-
 
 
 def train(
@@ -26,7 +26,11 @@ def train(
     """Train `build(spec)` on uint8 images (N, R, R, 3) and return its state dict.
 
     Deterministic for one machine, torch version and number of threads; torch's global generator is left as it was.
+    Raises `UsageError` for fewer than two images: batch norm cannot learn from one.
     """
+    if len(images) < 2:
+        raise UsageError(f"{len(images)} image cannot train a network", "give at least 2, better hundreds a class")
+
     import torch
     from torch.nn import functional
 
@@ -34,7 +38,8 @@ def train(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        module = build(spec).to(memory_format=torch.channels_last).train()
+        module = build(spec).train()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(recipe.seed)
     steps_per_epoch = max(len(images) // recipe.batch_size, 1)
     steps = recipe.epochs * steps_per_epoch
@@ -49,9 +54,7 @@ def train(
         schedule.step()
         if on_progress is not None:
             epoch = (step - 1) // steps_per_epoch + 1
-            on_progress(
-                Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=round(loss.item(), 4))
-            )
+            on_progress(Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=round(loss.item(), 4)))
     return {name: tensor.detach().contiguous() for name, tensor in module.eval().state_dict().items()}
 
 

@@ -1,0 +1,82 @@
+import gc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mbbench.measure.latency import count_images, no_garbage_collection, summarize, time_calls, warm_up
+from mbbench.result import WarmUp
+from mbbench.testing import FakeClock, FakeSession
+
+WARMED = WarmUp(runs=30, seconds=0.1, steady=True)
+
+
+def scripted(*latencies_ms: float) -> tuple[Callable[[], object], FakeClock]:
+    clock = FakeClock()
+    session = FakeSession(latencies_ms, clock)
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    return lambda: session.run(images), clock
+
+
+def test_every_call_is_timed_alone_and_kept_in_order() -> None:
+    call, clock = scripted(5, 1, 3)
+    assert time_calls(call, min_samples=4, min_s=0.001, max_s=10, clock=clock) == [5e6, 1e6, 3e6, 3e6]
+
+
+def test_timing_goes_on_for_the_shortest_time() -> None:
+    call, clock = scripted(100)
+    assert len(time_calls(call, min_samples=3, min_s=1.0, max_s=10, clock=clock)) == 10
+
+
+def test_timing_ends_at_the_longest_time() -> None:
+    call, clock = scripted(100)
+    assert len(time_calls(call, min_samples=662, min_s=0.5, max_s=1.0, clock=clock)) == 10
+
+
+def test_warm_up_ends_when_three_windows_agree() -> None:
+    call, clock = scripted(*[10] * 10, *[5] * 10, *[2] * 10, 1.01)
+    assert warm_up(call, max_s=60, clock=clock) == WarmUp(runs=60, seconds=0.2003, steady=True)
+
+
+def test_warm_up_says_when_the_latency_never_settles() -> None:
+    call, clock = scripted(*[1.1**i for i in range(200)])
+    warmed = warm_up(call, max_s=2.0, clock=clock)
+    assert not warmed.steady
+    assert warmed.seconds >= 2.0
+
+
+def test_throughput_counts_images_and_leaves_out_the_first_call() -> None:
+    call, clock = scripted(5000, 100)
+    throughput = count_images(call, batch=16, seconds=0.95, clock=clock)
+    assert (throughput.images, throughput.seconds, throughput.images_per_s) == (160, 1.0, 160.0)
+
+
+def test_a_summary_is_exact() -> None:
+    latency, reasons = summarize([n * 1_000_000 for n in range(662, 0, -1)], batch=2, warmed=WARMED)
+    assert (latency.n, latency.batch, latency.min_ms, latency.median_ms) == (662, 2, 1.0, 331.5)
+    assert (latency.p90_ms, latency.p99_ms) == (596.0, 656.0)
+    assert latency.samples_ms[:2] == (662.0, 661.0)
+    assert reasons == {}
+
+
+def test_a_percentile_with_too_few_samples_is_a_reason() -> None:
+    latency, reasons = summarize([1_000_000] * 64, batch=1, warmed=WARMED)
+    assert (latency.p90_ms, latency.p99_ms, latency.median_ci95_ms) == (1.0, None, None)
+    assert reasons == {
+        "latency.p99_ms": "needs 662 samples, has 64",
+        "latency.median_ci95_ms": "needs 100 samples, has 64",
+    }
+
+
+def test_garbage_is_not_collected_within_and_is_again_after() -> None:
+    with no_garbage_collection():
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_garbage_collection_returns_after_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), no_garbage_collection():
+        raise ZeroDivisionError
+    assert gc.isenabled()

@@ -1,0 +1,137 @@
+"""Real child processes, on ONNX Runtime and on versions of it that fail."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from mbbench import data, reference, weights
+from mbbench.backend import Artifact
+from mbbench.export import export
+from mbbench.machine import pick_cpus
+from mbbench.measure.process import explain_exit, measure_in_child
+from mbbench.measure.worker import Job
+from mbbench.models import normalization
+from mbbench.spec import ModelSpec, Settings
+
+SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
+SETTINGS = Settings(
+    min_samples=100, min_s=0.01, max_s=2.0, warmup_max_s=1.0, throughput_s=0.05, bulk_batch=8, timeout_s=60
+)
+
+
+@pytest.fixture(scope="module")
+def job() -> Job:
+    test = data.load("digits", 32, "test", limit=40)
+    found = weights.random(SPEC)
+    return Job(
+        artifact=export(SPEC, found.info.key, "onnx", found.build).artifact(SPEC, 1),
+        backend="onnxruntime",
+        device="",
+        settings=SETTINGS,
+        cpus=pick_cpus(1),
+        images=test.images,
+        labels=test.labels,
+        no_labels=None,
+        reference=reference.logits(found, test),
+        normalization=normalization("mobilenet_v1"),
+    )
+
+
+def test_a_job_survives_its_encoding(job: Job) -> None:
+    decoded = Job.decode(job.encode())
+    assert decoded == job
+    assert isinstance(decoded.artifact, Artifact)
+
+
+def test_a_child_measures_everything(job: Job) -> None:
+    report = measure_in_child(job)
+    measured = report.measured
+    assert report.failure is None
+    assert report.phase == "done"
+    assert measured.parity is not None and measured.parity.passed
+    assert measured.parity.images == 16
+    assert measured.cold is not None
+    assert min(measured.cold.import_s, measured.cold.compile_s, measured.cold.first_inference_ms) > 0
+    assert measured.latency is not None
+    assert measured.latency.n == len(measured.latency.samples_ms) >= 100
+    assert measured.latency.median_ms == pytest.approx(sorted(measured.latency.samples_ms)[measured.latency.n // 2], 0.05)
+    assert measured.throughput is not None
+    assert measured.throughput.batch == 8
+    phases = ["start", "import", "load", "compile", "first_inference", "steady"]
+    assert [reading.phase for reading in measured.memory] == phases
+    peaks = [reading.peak_rss_bytes for reading in measured.memory]
+    assert peaks == sorted(peaks)
+    assert measured.accuracy is not None
+    assert (measured.accuracy.images, measured.accuracy.agreement) == (40, 1.0)
+    assert measured.effective["cpus"] == str(job.cpus[0])
+    assert measured.effective["threads"] == "1"
+
+
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize(
+    ("backend", "cause"),
+    [
+        ("faulty-nan", "the session's outputs are not finite, or of the wrong shape"),
+        ("faulty-constant", "the session's logits differ from PyTorch's"),
+    ],
+)
+def test_wrong_outputs_are_never_timed(job: Job, backend: str, cause: str) -> None:
+    report = measure_in_child(replace(job, backend=backend))
+    assert report.failure is not None
+    assert report.failure.exit_code == 5
+    assert report.failure.cause.startswith(cause)
+    assert report.measured.cold is not None
+    assert (report.measured.latency, report.measured.throughput, report.measured.accuracy) == (None, None, None)
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_child_killed_by_the_kernel_leaves_what_it_had_measured(job: Job) -> None:
+    report = measure_in_child(replace(job, backend="faulty-killed"))
+    assert report.failure is not None
+    assert report.failure.exit_code == 7
+    assert report.failure.cause == (
+        "the measuring process was killed by the kernel or another process (SIGKILL, phase throughput)"
+    )
+    assert report.measured.latency is not None
+    assert report.measured.throughput is None
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_crash_names_its_signal_and_phase(job: Job) -> None:
+    report = measure_in_child(replace(job, backend="faulty-crash"))
+    assert report.failure is not None
+    assert report.failure.cause == "the measuring process died of SIGSEGV in phase latency"
+    assert report.failure.exit_code == 7
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_an_unexpected_error_gives_its_last_line(job: Job) -> None:
+    report = measure_in_child(replace(job, backend="faulty-raise"))
+    assert report.failure is not None
+    assert report.failure.cause == (
+        "the measuring process failed in phase latency: RuntimeError: the runtime lost its mind"
+    )
+    assert report.failure.exit_code == 1
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_child_that_takes_too_long_is_ended_and_its_figures_kept(job: Job) -> None:
+    slow = replace(job, backend="faulty-slow", settings=replace(SETTINGS, timeout_s=6.0))
+    report = measure_in_child(slow)
+    assert report.failure is not None
+    assert report.failure.cause == "took longer than 6 s (phase throughput)"
+    assert report.measured.latency is not None
+
+
+def test_the_childs_environment_is_the_users(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the number of threads is set; this process keeps its own."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert measure_in_child(job).failure is None
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_a_silent_end_still_has_a_reason() -> None:
+    assert explain_exit(3, "open", "").cause == "the measuring process failed in phase open: exit status 3"
+    assert "SIGABRT" in explain_exit(-signal.SIGABRT, "open", "").cause

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+
+from mbbench.errors import UsageError
+from mbbench.spec import ModelSpec, Settings, content_key
+
+
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        (ModelSpec(), "1.0 MobileNet-224"),
+        (ModelSpec(alpha=0.5, resolution=128), "0.5 MobileNet-128"),
+        (ModelSpec(alpha=0.75), "0.75 MobileNet-224"),
+        (ModelSpec(variant="full-conv"), "Conv 1.0 MobileNet-224"),
+        (ModelSpec(variant="shallow", resolution=160), "Shallow 1.0 MobileNet-160"),
+        (ModelSpec(family="vgg16"), "VGG16-224"),
+        (ModelSpec(family="googlenet", resolution=96), "GoogLeNet-96"),
+    ],
+)
+def test_labels_are_the_papers(spec: ModelSpec, label: str) -> None:
+    assert spec.label == label
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, 8.1, 1000.0, math.nan, math.inf])
+def test_an_alpha_that_cannot_be_built_is_refused(alpha: float) -> None:
+    with pytest.raises(UsageError, match=r"alpha .* is outside \(0, 8\]; the paper's"):
+        ModelSpec(alpha=alpha)
+
+
+@pytest.mark.parametrize("resolution", [-1, 0, 31, 2049])
+def test_a_resolution_that_cannot_be_built_is_refused(resolution: int) -> None:
+    with pytest.raises(UsageError, match=f"resolution {resolution} is outside 32 to 2048"):
+        ModelSpec(resolution=resolution)
+
+
+def test_a_width_multiplier_is_mobilenets_alone() -> None:
+    with pytest.raises(UsageError, match="VGG16 has no width multiplier"):
+        ModelSpec(family="vgg16", alpha=0.5)
+
+
+def test_unknown_names_are_refused_with_the_list() -> None:
+    with pytest.raises(UsageError, match="choose one of mobilenet_v1, vgg16, googlenet"):
+        ModelSpec(family="resnet")  # type: ignore[arg-type]
+
+
+def test_a_content_key_depends_on_every_part() -> None:
+    keys = {content_key(*parts) for parts in ([1, 2], [2, 1], [12], [1, "2"], [ModelSpec()], [ModelSpec(alpha=0.5)])}
+    assert len(keys) == 6
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    assert content_key(ModelSpec()) == content_key(ModelSpec())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("threads", 0), ("batch", -1), ("min_s", 0.0), ("max_s", math.nan), ("timeout_s", 86_400.0)]
+)
+def test_settings_that_measure_nothing_are_refused(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=field):
+        Settings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_longest_time_must_hold_the_shortest() -> None:
+    with pytest.raises(UsageError, match="max_s 1 is below min_s 2"):
+        Settings(min_s=2.0, max_s=1.0)
