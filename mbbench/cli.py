@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,16 +78,26 @@ def run(
 ) -> None:
     """Build, export, measure and report: the main job."""
     from mbbench import commands
-    from mbbench.profile import load
+    from mbbench.profile import load, override
 
-    given = {
-        "model": model, "alpha": alpha, "res": res, "variant": variant, "device": device, "data": data,
-        "images": images, "weights": weights, "baselines": baselines,
-        "backend": None if backend is None else tuple(name.strip() for name in backend.split(",")),
-    }  # fmt: skip
-    base = load(profile)
-    settings = replace(base.settings, **_given(threads=threads, batch=batch))
-    commands.run(replace(base, settings=settings, **_given(**given)), results, output, plan_only=plan)
+    names = None if backend is None else tuple(name.strip() for name in backend.split(","))
+    chosen = override(
+        load(profile),
+        {"threads": threads, "batch": batch},
+        {
+            "model": model,
+            "alpha": alpha,
+            "res": res,
+            "variant": variant,
+            "backend": names,
+            "device": device,
+            "data": data,
+            "images": images,
+            "weights": weights,
+            "baselines": baselines,
+        },
+    )
+    commands.run(chosen, results, output, plan_only=plan)
 
 
 @app.command()
@@ -102,10 +111,10 @@ def train(
 ) -> None:
     """Train MobileNetV1, or find what was trained so before, and print the checkpoint's path."""
     from mbbench import commands
-    from mbbench.profile import Profile
+    from mbbench.profile import Profile, override
     from mbbench.weights.recipe import Recipe
 
-    wanted = replace(Profile(), **_given(alpha=alpha, res=res, variant=variant, data=data))
+    wanted = override(Profile(), {}, {"alpha": alpha, "res": res, "variant": variant, "data": data})
     commands.train(wanted, Recipe(**_given(epochs=epochs)), to)
 
 

@@ -17,8 +17,7 @@ _START_S = 1.0  # of a child process, about
 
 def plan(profile: Profile) -> RunSpec:
     """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`."""
-    plain = profile.model == "mobilenet_v1"
-    model = ModelSpec(profile.model, profile.alpha if plain else 1.0, profile.res, 1000, profile.variant)
+    model = ModelSpec(profile.model, profile.alpha, profile.res, variant=profile.variant)
     names = expand(profile.backend)
     cells = []
     for name in names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,18 @@ class Profile:
     weights: str | None = None
     baselines: bool = False
     settings: Settings = field(default_factory=Settings)
+
+
+def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Profile:
+    """The profile with what the command line says in its place; None is silence.
+
+    A profile's alpha and variant are MobileNet's: they do not carry over to another network named instead.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("model", profile.model) != profile.model:
+        given = {"alpha": 1.0, "variant": "standard"} | given
+    changed = {name: value for name, value in settings.items() if value is not None}
+    return replace(profile, settings=replace(profile.settings, **changed), **given)
 
 
 def folders() -> Iterator[Path]:

@@ -81,8 +81,12 @@ def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
             result = _result(spec, machine, item.cell, failure=item.failure)
         else:
             result = _measure(spec, machine, cpus, item, Measuring(item.cell, index, len(ready)), notify)
-        store.append(results, result)
         notify(Finished(result))
+        try:
+            store.append(results, result)
+        except MbbenchError:
+            yield result  # what the disk refuses the report still shows
+            raise
         yield result
         if result.failure is not None and result.failure.exit_code == 130:
             raise KeyboardInterrupt

@@ -1,9 +1,34 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from mbbench.doctor import Check
+from mbbench.machine import Machine
+from mbbench.measure.latency import summarize
+from mbbench.result import (
+    Accuracy,
+    ArtifactInfo,
+    Cold,
+    CostInfo,
+    DataInfo,
+    Measured,
+    Memory,
+    Parity,
+    Result,
+    Throughput,
+    WarmUp,
+    WeightsInfo,
+)
+from mbbench.spec import Cell, ModelSpec, Settings
+from mbbench.stats import Interval
+
 FAULTY = Path(__file__).parent / "faulty"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the golden files anew")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +45,88 @@ def faulty_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the distribution in tests/faulty, here and in child processes."""
     monkeypatch.syspath_prepend(str(FAULTY))
     monkeypatch.setenv("PYTHONPATH", str(FAULTY))
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Result]:
+    """A complete result with round figures; keyword arguments change its cell, its model or whole fields."""
+    return _make_result
+
+
+def _make_result(
+    model: ModelSpec = ModelSpec(alpha=0.5, resolution=128, classes=10),
+    role: Literal["subject", "baseline"] = "subject",
+    backend: str = "openvino",
+    scale: float = 1.0,
+    **fields: Any,
+) -> Result:
+    cost = CostInfo(
+        mult_adds=round(49e6 * scale),
+        parameters=round(1.3e6 * scale),
+        weight_bytes=round(5.2e6 * scale),
+        activation_peak_bytes=786_432,
+    )
+    random = role == "baseline"
+    samples = tuple(scale * (0.5 + 0.001 * (i % 10)) for i in range(700))
+    latency, reasons = summarize(
+        [round(sample * 1e6) for sample in samples], batch=1, warmed=WarmUp(runs=30, seconds=0.02, steady=True)
+    )
+    top1 = None if random else 0.99
+    interval = None if random else Interval(0.97, 0.997)
+    measured = Measured(
+        effective={"precision": "f32", "threads": "1", "streams": "1", "cpus": "1"},
+        parity=Parity(images=16, max_abs_error=1e-5, tolerance=0.01, passed=True),
+        cold=Cold(import_s=0.05, load_s=0.02, compile_s=0.08, first_inference_ms=2.5),
+        latency=latency,
+        throughput=Throughput(batch=16, images=3200, seconds=2.0, images_per_s=1600.0 / scale),
+        memory=tuple(
+            Memory(phase=phase, rss_bytes=size * 1_000_000, peak_rss_bytes=size * 1_000_000)
+            for phase, size in (
+                ("start", 30), ("import", 70), ("load", 80), ("compile", 120), ("first_inference", 121), ("steady", 125)
+            )
+        ),  # fmt: skip
+        accuracy=Accuracy(
+            images=359,
+            top1=top1,
+            top1_ci95=interval,
+            top5=None if random else 1.0,
+            top5_ci95=None if random else Interval(0.99, 1.0),
+            agreement=1.0,
+            agreement_ci95=Interval(0.989, 1.0),
+            max_abs_logit_error=1.1e-5,
+            mean_abs_logit_error=1.6e-6,
+        ),
+    )
+    if random:
+        reasons |= dict.fromkeys(("accuracy.top1", "accuracy.top5"), "random weights have no accuracy")
+    defaults: dict[str, Any] = {
+        "schema": 1,
+        "id": "0123456789abcdef",
+        "time_utc": "2026-01-02T03:04:05+00:00",
+        "cell": Cell(model=model, role=role, weights="random" if random else None, backend=backend, device=""),
+        "settings": Settings(),
+        "versions": {"mbbench": "0.1.0", "numpy": "2.4.6", "torch": "2.13.0", "openvino": "2026.4.1"},
+        "machine": Machine(
+            cpu="Test CPU",
+            architecture="x86_64",
+            isa=("avx2", "avx512f", "avx512_vnni"),
+            physical_cores=2,
+            logical_cores=4,
+            memory_bytes=16 * 2**30,
+            cgroup_cpu_quota=None,
+            hypervisor=None,
+            gpus=(),
+            os="Linux",
+            kernel="6.1",
+            python="3.11.7",
+        ),
+        "conditions": (Check(name="load", status="warn", found="other processes use 0.50 of 4 cores", remedy="stop x"),),
+        "weights": WeightsInfo(origin="random" if random else "trained", key="aa", trained_on=None if random else "bb"),
+        "data": DataInfo(name="digits", images=359, classes=10, fingerprint="cc", preprocess="dd"),
+        "cost": cost,
+        "artifact": ArtifactInfo(format="onnx", size_bytes=round(5.3e6 * scale), sha256="ee", max_abs_error=1e-6),
+        "measured": measured,
+        "failure": None,
+        "reasons": reasons,
+    }
+    return Result(**(defaults | fields))

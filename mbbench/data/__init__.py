@@ -102,8 +102,8 @@ def _source(name: str) -> Source:
 
 def _folder(name: str) -> Path:
     path = Path(name).expanduser()
-    if not path.is_dir():
-        raise UsageError(f"there is no data folder {name}", "name a folder of images, fashion-mnist:DIR, or digits")
+    if not name or not path.is_dir():
+        raise UsageError(f"there is no data folder {name!r}", "name a folder of images, fashion-mnist:DIR, or digits")
     return path
 
 

@@ -154,8 +154,8 @@ class ImageNetValidation(_Files):
 
 def _devkit_places(meta: Path) -> dict[int, int]:
     """ILSVRC2012_ID -> the place of its synset among the sorted ones. Inner nodes of the hierarchy are no classes."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-    from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         rows = loadmat(meta, squeeze_me=True)["synsets"]

@@ -93,7 +93,7 @@ def _card(result: Result) -> Table:
         rows.append(("Size", f"{units.megabytes(result.artifact.size_bytes)} on disk ({result.artifact.format})"))
     if (cold := measured.cold) is not None:
         seconds = ", ".join(
-            f"{name} {units.significant(value)} s"
+            f"{name} {units.seconds(value)}"
             for name, value in (("import", cold.import_s), ("load", cold.load_s), ("compile", cold.compile_s))
         )
         rows.append(("Cold start", f"{seconds}, first inference {units.milliseconds(cold.first_inference_ms)}"))

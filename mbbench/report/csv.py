@@ -22,17 +22,18 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    """(dotted name, scalar); what is null, and lists but those of names and of memory by phase, are left out."""
     match value:
         case dict():
             for name, inner in value.items():
                 yield from _flat(f"{prefix}.{name}" if prefix else name, inner)
-        case list() if all(isinstance(item, dict) and "phase" in item for item in value):
+        case [{"phase": _}, *_]:
             for item in value:
                 rest = {name: inner for name, inner in item.items() if name != "phase"}
                 yield from _flat(f"{prefix}.{item['phase']}", rest)
-        case list() if all(isinstance(item, str) for item in value):
+        case [str(), *_]:
             yield prefix, " ".join(value)
-        case list():
+        case list() | tuple() | None:
             return
         case _:
             yield prefix, value

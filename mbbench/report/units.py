@@ -53,5 +53,9 @@ def span(interval: Interval) -> str:
     return f"{significant(interval.low)} to {significant(interval.high)}"
 
 
+def seconds(value: float) -> str:
+    return milliseconds(value * 1e3) if value < 1 else f"{significant(value)} s"
+
+
 def ratio(numerator: float | None, denominator: float | None) -> str:
     return NONE if numerator is None or not denominator else f"{significant(numerator / denominator)}x"

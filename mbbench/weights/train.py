@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
@@ -11,9 +13,12 @@ from mbbench.weights.recipe import Progress, Recipe
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Generator, Tensor, nn
 
+    from mbbench.models import Normalization
     from mbbench.spec import ModelSpec
+
+_SETTLING_BATCHES = 64
 
 
 def train(
@@ -41,43 +46,63 @@ def train(
         module = build(spec).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(recipe.seed)
-    steps_per_epoch = max(len(images) // recipe.batch_size, 1)
-    steps = recipe.epochs * steps_per_epoch
+    batches = partial(_batches, images, labels, normalization(spec.family), recipe.batch_size, generator)
+    steps = recipe.epochs * max(len(images) // recipe.batch_size, 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
-    norm = normalization(spec.family)
-    for step, (x, y) in enumerate(_batches(images, labels, norm, recipe, generator), 1):
-        loss = functional.cross_entropy(module(x), y, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        if on_progress is not None:
-            epoch = (step - 1) // steps_per_epoch + 1
-            on_progress(Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=round(loss.item(), 4)))
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        for x, y in batches(recipe.shift):
+            loss = functional.cross_entropy(module(x), y, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            step += 1
+            if on_progress is not None:
+                loss_now = round(loss.item(), 4)
+                on_progress(Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=loss_now))
+    _settle_batch_norm(module, (x for x, _ in islice(batches(0.0), _SETTLING_BATCHES)))
     return {name: tensor.detach().contiguous() for name, tensor in module.eval().state_dict().items()}
+
+
+def _settle_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Set batch norm's statistics to their mean over `inputs` under the final weights (Wu and Johnson 2021, section 3).
+
+    The running averages that training leaves still remember earlier weights: after few steps they are useless.
+    """
+    import torch
+    from torch import nn
+
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean of all batches
+    with torch.no_grad():
+        for x in inputs:
+            module(x)
 
 
 def _batches(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    normalization: object,
-    recipe: Recipe,
-    generator: object,
+    normalization: Normalization,
+    batch_size: int,
+    generator: Generator,
+    shift: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every epoch in a new order; the last, smaller batch of an epoch is left out, for batch norm's sake."""
+    """One epoch in a new order; its last, smaller batch is left out, for batch norm's sake."""
     import numpy as np
     import torch
 
     from mbbench.data.feed import to_float
 
-    reach = round(recipe.shift * images.shape[1])
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(images), generator=generator).numpy()  # type: ignore[call-overload]
-        for start in range(0, max(len(order) - recipe.batch_size, 0) + 1, recipe.batch_size):
-            chosen = np.sort(order[start : start + recipe.batch_size])
-            x = torch.from_numpy(to_float(images[chosen], normalization))  # type: ignore[arg-type]
-            if reach:
-                dy, dx = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()  # type: ignore[call-overload]
-                x = x.roll((dy, dx), (2, 3))
-            yield x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels[chosen])
+    reach = round(shift * images.shape[1])
+    order = torch.randperm(len(images), generator=generator).numpy()
+    for start in range(0, max(len(order) - batch_size, 0) + 1, batch_size):
+        chosen = np.sort(order[start : start + batch_size])
+        x = torch.from_numpy(to_float(images[chosen], normalization))
+        if reach:
+            dy, dx = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+            x = x.roll((dy, dx), (2, 3))
+        yield x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels[chosen])

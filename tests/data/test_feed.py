@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mbbench.data.feed import to_float
+from mbbench.models import normalization
+from mbbench.spec import Family
+
+
+@pytest.mark.parametrize("family", ["mobilenet_v1", "vgg16"])
+def test_to_float_follows_the_definition(family: Family) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)
+    normal = normalization(family)
+    expected = (images.astype(np.float64) / 255 - normal.mean) / normal.std
+    found = to_float(images, normal)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), rtol=0, atol=5e-7)
+
+
+def test_mobilenet_takes_minus_one_to_one() -> None:
+    extremes = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
+    assert to_float(extremes, normalization("mobilenet_v1")).reshape(2, 3).tolist() == [[-1] * 3, [1] * 3]
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    images.setflags(write=False)  # as a mapped file's are
+    normal = normalization("vgg16")
+    alone = np.concatenate([to_float(images[i : i + 1], normal) for i in range(4)])
+    assert np.array_equal(to_float(images, normal), alone)
+
+
+def test_the_measuring_process_loads_numpy_alone() -> None:
+    code = (
+        "import sys, numpy as np; from mbbench.data.feed import to_float; from mbbench.models import normalization;"
+        "to_float(np.zeros((1, 2, 2, 3), np.uint8), normalization('mobilenet_v1'));"
+        "print([name for name in ('torch', 'PIL', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mbbench.data.folders import ImageFolder, folder_source
+from mbbench.data.preprocess import Preprocess
+from mbbench.errors import UsageError
+
+
+def write_image(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 40), (shade, shade, shade)).save(path, "PNG")
+
+
+def write_devkit(folder: Path, identifiers: dict[int, str]) -> None:
+    """A meta.mat as the ILSVRC2012 development kit has it: the classes, then the inner nodes of the hierarchy."""
+    from scipy.io import savemat
+
+    rows: NDArray[np.void] = np.zeros(
+        (len(identifiers) + 1, 1), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    )
+    for row, (number, synset) in zip(rows[:, 0], [*identifiers.items(), (1001, "n00000001")], strict=True):
+        row["ILSVRC2012_ID"], row["WNID"], row["num_children"] = number, synset, 2 if number == 1001 else 0
+    savemat(folder / "meta.mat", {"synsets": rows})
+
+
+def test_a_flat_tree_is_divided(tmp_path: Path) -> None:
+    for kind in ("cat", "ant", "bee"):
+        for i in range(10):
+            write_image(tmp_path / kind / "deep" / f"{i}.png")
+    source = folder_source(tmp_path)
+    train, labels = source.items("train", 3)
+    test, test_labels = source.items("test", 3)
+    assert source.classes() == 3
+    assert (labels.tolist(), test_labels.tolist()) == ([0] * 8 + [1] * 8 + [2] * 8, [0, 0, 1, 1, 2, 2])
+    assert sorted([*train, *test]) == sorted(tmp_path.rglob("*.png"))
+    assert [("ant", "bee", "cat").index(path.parts[-3]) for path in test] == test_labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_train_and_val_are_the_splits(tmp_path: Path, name: str) -> None:
+    for part, count in (("train", 3), (name, 2)):
+        for kind in ("a", "b"):
+            for i in range(count):
+                write_image(tmp_path / part / kind / f"{i}.JPG")
+    source = folder_source(tmp_path)
+    train, labels = source.items("train", 0)
+    test, test_labels = source.items("test", 0)
+    assert (labels.tolist(), test_labels.tolist()) == ([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
+    assert {path.relative_to(tmp_path).parts[0] for path in train} == {"train"}
+    assert {path.relative_to(tmp_path).parts[0] for path in test} == {name}
+
+
+def test_labels_of_val_are_those_of_train(tmp_path: Path) -> None:
+    for kind in ("a", "b", "c"):
+        write_image(tmp_path / "train" / kind / "0.png")
+    write_image(tmp_path / "val" / "c" / "0.png")
+    assert folder_source(tmp_path).items("test", 0)[1].tolist() == [2]
+    write_image(tmp_path / "val" / "d" / "0.png")
+    with pytest.raises(UsageError, match="train has no class d, the test folder has"):
+        folder_source(tmp_path).items("test", 0)
+
+
+def test_val_alone_is_for_testing(tmp_path: Path) -> None:
+    for kind in ("a", "b"):
+        write_image(tmp_path / "val" / kind / "0.png")
+    source = folder_source(tmp_path)
+    assert source.items("test", 0)[1].tolist() == [0, 1]
+    with pytest.raises(UsageError, match="is for testing only; add train/ beside val/, or give --weights FILE"):
+        source.items("train", 0)
+
+
+def test_a_thousand_synset_folders_are_for_testing(tmp_path: Path) -> None:
+    for i in range(1000):
+        (tmp_path / f"n{i:08}").mkdir()
+        (tmp_path / f"n{i:08}" / "x.JPEG").touch()
+    source = folder_source(tmp_path)
+    files, labels = source.items("test", 0)
+    assert labels.tolist() == list(range(1000))
+    with pytest.raises(UsageError, match="is for testing only"):
+        source.items("train", 0)
+    (tmp_path / "n00000000").rename(tmp_path / "cat")  # then it is some other set of a thousand classes
+    assert len(folder_source(tmp_path).items("test", 0)[0]) == 1000  # an image a class: all are for testing
+    assert len(folder_source(tmp_path).items("train", 0)[0]) == 0
+
+
+def test_what_is_hidden_or_no_image_is_left_out(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/0.png", "a/._0.png", ".trash/0.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("")
+    source = ImageFolder(tmp_path)
+    files, _ = source.items("test", 0)
+    assert (source.classes(), [path.name for path in files]) == (2, ["0.png", "0.png"])
+
+
+def test_the_identity_follows_names_and_content(tmp_path: Path) -> None:
+    for kind in ("a", "b"):
+        write_image(tmp_path / kind / "0.png")
+    identities = [folder_source(tmp_path).identity()]
+    assert folder_source(tmp_path).identity() == identities[0]
+    Image.new("RGB", (50, 50)).save(tmp_path / "a" / "0.png")
+    identities.append(folder_source(tmp_path).identity())
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "1.png")
+    identities.append(folder_source(tmp_path).identity())
+    (tmp_path / "b").rename(tmp_path / "c")
+    identities.append(folder_source(tmp_path).identity())
+    assert all(one != other for i, one in enumerate(identities) for other in identities[:i])
+
+
+def test_too_few_classes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        folder_source(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has no folders of images; put the images of each class into a folder of its own"
+    )
+    write_image(tmp_path / "only" / "0.png")
+    with pytest.raises(UsageError, match="has images of 1 class;"):
+        folder_source(tmp_path)
+
+
+def imagenet(folder: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> list[Path]:
+    paths = [folder / f"ILSVRC2012_val_{number:08}.JPEG" for number in numbers]
+    for path in paths:
+        write_image(path)
+    return paths
+
+
+def test_imagenet_labels_from_val_txt(tmp_path: Path) -> None:
+    paths = imagenet(tmp_path)
+    lines = [
+        "ILSVRC2012_val_00000003.JPEG 230",
+        "val/ILSVRC2012_val_00000001.JPEG 65",
+        "",
+        "ILSVRC2012_val_00000002.JPEG 970",
+    ]
+    (tmp_path / "val.txt").write_text("\n".join(lines))
+    source = folder_source(tmp_path)
+    files, labels = source.items("test", 0)
+    assert (source.name, source.classes(), files, labels.tolist()) == ("imagenet-val", 1000, paths, [65, 970, 230])
+    with pytest.raises(UsageError, match="for testing only; give --weights FILE"):
+        source.items("train", 0)
+
+
+def test_the_devkits_numbers_are_translated_to_sorted_synsets(tmp_path: Path) -> None:
+    """The kit numbers classes in an order of its own: kit fox, n02119789, is its 1, and 278 of published checkpoints."""
+    write_devkit(tmp_path, {1: "n02119789", 2: "n02100735", 3: "n01440764"})
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n3\n2\n1\n")
+    imagenet(tmp_path, (1, 2, 4))  # the third image is not there
+    assert folder_source(tmp_path).items("test", 0)[1].tolist() == [2, 0, 2]
+
+
+def test_the_devkits_numbers_alone_are_not_enough(tmp_path: Path) -> None:
+    imagenet(tmp_path)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n")
+    with pytest.raises(UsageError) as caught:
+        folder_source(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has no labels; put val.txt, or ILSVRC2012_validation_ground_truth.txt and meta.mat of the"
+        " development kit, beside the images"
+    )
+    (tmp_path / "meta.mat").write_text("no mat file")
+    with pytest.raises(UsageError, match="meta.mat is not the development kit's"):
+        folder_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("ILSVRC2012_val_00000001.JPEG 65\n", "do not fit its images"),
+        ("ILSVRC2012_val_00000001.JPEG\n", "do not fit its images"),
+        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG x\n" for i in (1, 2, 3)), "do not fit its images"),
+        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG 1000\n" for i in (1, 2, 3)), "outside ImageNet's 1000 classes"),
+    ],
+)
+def test_labels_that_do_not_fit(tmp_path: Path, text: str, cause: str) -> None:
+    imagenet(tmp_path)
+    (tmp_path / "val.txt").write_text(text)
+    with pytest.raises(UsageError, match=cause):
+        folder_source(tmp_path)
+
+
+def test_a_list_of_labels_that_is_too_short(tmp_path: Path) -> None:
+    imagenet(tmp_path)
+    write_devkit(tmp_path, {1: "n1", 2: "n2"})
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n")
+    with pytest.raises(UsageError, match="do not fit its images"):
+        folder_source(tmp_path)
+
+
+def test_processes_decode_like_one_and_in_order(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / f"{i:03}.png" for i in range(150)]
+    for i, path in enumerate(paths):
+        write_image(path, shade=i)
+    write_image(tmp_path / "b" / "0.png")
+    found = list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
+    assert [int(pixels[0, 0, 0]) for pixels in found] == list(range(150))
+    few = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess(32, 0.875)))
+    assert all(np.array_equal(one, other) for one, other in zip(few, found, strict=False))
+
+
+@pytest.mark.parametrize("count", [2, 150])
+def test_a_damaged_image_is_named_also_by_processes(tmp_path: Path, count: int) -> None:
+    paths = [tmp_path / "a" / f"{i:03}.png" for i in range(count)]
+    for path in paths:
+        write_image(path)
+    write_image(tmp_path / "b" / "0.png")
+    paths[-1].write_bytes(paths[-1].read_bytes()[:60])
+    with pytest.raises(UsageError, match=rf"^cannot decode {paths[-1]} \(.*\); replace or remove the file$"):
+        list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "BMP")
+    bomb = bytearray(buffer.getvalue())
+    bomb[18:26] = (30_000).to_bytes(4, "little") * 2
+    path = tmp_path / "a" / "bomb.bmp"
+    write_image(tmp_path / "b" / "0.png")
+    path.parent.mkdir()
+    path.write_bytes(bomb)
+    with pytest.raises(UsageError, match=r"cannot decode .*bomb\.bmp"):
+        list(ImageFolder(tmp_path).decode([path], Preprocess(32, 0.875)))

@@ -1,0 +1,92 @@
+"""Whole outputs against golden files; `pytest --golden` writes them anew, to be read before they are committed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mbbench.report import csv, json, markdown, terminal
+from mbbench.result import Failure, Measured, Result
+from mbbench.spec import ModelSpec
+
+Make = Callable[..., Result]
+GOLDEN = Path(__file__).parent.parent / "golden"
+VGG16 = ModelSpec(family="vgg16", resolution=128, classes=10)
+GOOGLENET = ModelSpec(family="googlenet", resolution=128, classes=10)
+
+
+@pytest.fixture
+def one(make_result: Make) -> list[Result]:
+    """One model with its baselines."""
+    return [
+        make_result(),
+        make_result(VGG16, "baseline", scale=100.0),
+        make_result(GOOGLENET, "baseline", scale=10.0),
+    ]
+
+
+@pytest.fixture
+def several(make_result: Make) -> list[Result]:
+    """Three backends, one of which failed before it measured anything."""
+    killed = Failure(cause="the measuring process was killed", remedy="free memory", exit_code=7)
+    return [
+        make_result(),
+        make_result(backend="torch", scale=4.0),
+        replace(make_result(backend="onnxruntime"), failure=killed, measured=Measured()),
+    ]
+
+
+def check(text: str, name: str, request: pytest.FixtureRequest) -> None:
+    path = GOLDEN / name
+    if request.config.getoption("--golden"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_one_model_in_a_terminal(one: list[Result], request: pytest.FixtureRequest) -> None:
+    check(terminal.render(one, width=80, color=False), "one.txt", request)
+
+
+def test_several_backends_in_a_terminal(several: list[Result], request: pytest.FixtureRequest) -> None:
+    check(terminal.render(several, width=80, color=False), "several.txt", request)
+
+
+def test_no_line_is_wider_than_the_terminal(one: list[Result], several: list[Result]) -> None:
+    for results in (one, several):
+        for width in (80, 120):
+            lines = terminal.render(results, width=width, color=False).splitlines()
+            assert max(map(len, lines)) <= width
+
+
+def test_colors_only_where_asked(one: list[Result]) -> None:
+    assert "\x1b[" in terminal.render(one, width=80, color=True)
+    assert "\x1b" not in terminal.render(one, width=80, color=False)
+
+
+def test_markdown(one: list[Result], request: pytest.FixtureRequest) -> None:
+    check(markdown.render(one), "one.md", request)
+
+
+def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
+    hostile = make_result(backend="<script>|*x*")
+    assert "<script>" not in markdown.render([hostile])
+    assert "\\<script\\>\\|\\*x\\*" in markdown.render([hostile])
+
+
+def test_csv(several: list[Result], request: pytest.FixtureRequest) -> None:
+    check(csv.render(several), "several.csv", request)
+
+
+def test_json_is_the_records(one: list[Result]) -> None:
+    assert msgspec.json.decode(json.render(one), type=list[Result]) == one
+
+
+def test_random_weights_show_no_accuracy(make_result: Make) -> None:
+    text = terminal.render([make_result(VGG16, "subject", scale=100.0)], width=80, color=False)
+    assert "top-1 99.0 %" in text
+    baseline = replace(make_result(VGG16, "baseline"), cell=replace(make_result().cell, weights="random"))
+    text = terminal.render([baseline], width=80, color=False)
+    assert "top-1 99.0 %" not in text
+    assert "— (random weights have no accuracy)" in text

@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import pytest
+
+from mbbench import plan, registry
+from mbbench.errors import UsageError
+from mbbench.profile import Profile
+from mbbench.spec import ModelSpec
+
+
+def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
+    spec = plan.plan(Profile(alpha=0.5, res=128, backend=("openvino", "torch"), baselines=True))
+    rows = [(cell.backend, cell.role, cell.model.label, cell.weights) for cell in spec.cells]
+    assert rows == [
+        ("openvino", "subject", "0.5 MobileNet-128", None),
+        ("openvino", "baseline", "VGG16-128", "random"),
+        ("openvino", "baseline", "GoogLeNet-128", "random"),
+        ("torch", "subject", "0.5 MobileNet-128", None),
+        ("torch", "baseline", "VGG16-128", "random"),
+        ("torch", "baseline", "GoogLeNet-128", "random"),
+    ]
+
+
+def test_a_network_is_no_baseline_of_itself() -> None:
+    spec = plan.plan(Profile(model="vgg16", weights="random", baselines=True))
+    assert [cell.model for cell in spec.cells] == [ModelSpec(family="vgg16"), ModelSpec(family="googlenet")]
+
+
+def test_an_alpha_for_a_network_without_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="no width multiplier"):
+        plan.plan(Profile(model="vgg16", alpha=0.5))
+
+
+def test_all_is_every_backend_that_can_start_and_names_count_once() -> None:
+    everything = plan.expand(["all", "onnxruntime"])
+    assert {"onnxruntime", "openvino", "torch-eager"} <= set(everything) <= set(registry.names())
+    assert len(everything) == len(set(everything))
+
+
+def test_no_backend_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no backend is named"):
+        plan.expand([""])
+
+
+def test_the_description_is_exact() -> None:
+    spec = plan.plan(replace(Profile(alpha=0.25, res=96, device="CPU", baselines=True)))
+    table = plan.describe(spec)
+    assert table.title == "3 cells, 15 to 69 s of measuring"
+    assert table.rows == (
+        ("0.25 MobileNet-96", "openvino", "CPU", "trained on digits, once", "5 to 23 s"),
+        ("VGG16-96", "openvino", "CPU", "random", "5 to 23 s"),
+        ("GoogLeNet-96", "openvino", "CPU", "random", "5 to 23 s"),
+    )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mbbench import data, weights
+from mbbench.data.feed import to_float
+from mbbench.errors import UsageError
+from mbbench.models import build, load_parameters, normalization
+from mbbench.spec import ModelSpec
+from mbbench.weights.recipe import Progress, Recipe
+from mbbench.weights.train import train
+
+SPEC = ModelSpec(alpha=0.25, resolution=32, classes=2)
+RECIPE = Recipe(epochs=2, batch_size=16)
+
+
+def shades(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Dark and light noise, in turn."""
+    labels = np.arange(count) % 2
+    noise = np.random.default_rng(0).integers(0, 120, (count, 32, 32, 3))
+    return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels.astype(np.int64)
+
+
+def test_two_trainings_are_one() -> None:
+    images, labels = shades(40)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = train(SPEC, images, labels, RECIPE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = train(SPEC, images, labels, RECIPE)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = train(SPEC, images, labels, replace(RECIPE, seed=1))
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+@pytest.mark.parametrize("epochs", [10, 40])
+def test_it_learns_and_batch_norm_fits_the_final_weights(epochs: int) -> None:
+    """After 40 steps the running averages of training answered 1 to everything: half of it right."""
+    images, labels = shades(64)
+    module = build(SPEC)
+    load_parameters(module, train(SPEC, images, labels, Recipe(epochs=epochs, batch_size=16)), "trained")
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(to_float(images, normalization(SPEC.family))))
+    assert (logits.argmax(1).numpy() == labels).mean() >= {10: 0.85, 40: 1.0}[epochs]
+
+
+def test_progress_counts_every_step() -> None:
+    images, labels = shades(40)
+    seen: list[Progress] = []
+    train(SPEC, images, labels, RECIPE, seen.append)
+    assert [(one.step, one.steps, one.epoch, one.epochs) for one in seen] == [
+        (1, 4, 1, 2),
+        (2, 4, 1, 2),
+        (3, 4, 2, 2),
+        (4, 4, 2, 2),
+    ]
+    assert all(0 < one.loss < 10 for one in seen)
+
+
+def test_the_state_is_ready_for_use() -> None:
+    images, labels = shades(20)
+    state = train(SPEC, images, labels, RECIPE)
+    assert not any(tensor.requires_grad for tensor in state.values())
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    assert {int(tensor) for name, tensor in state.items() if name.endswith("num_batches_tracked")} == {1}
+
+
+@pytest.mark.parametrize("count", [2, 3, 15, 17])
+def test_few_images_still_train(count: int) -> None:
+    images, labels = shades(count)
+    assert all(tensor.isfinite().all() for tensor in train(SPEC, images, labels, RECIPE).values())
+
+
+def test_one_image_is_too_few() -> None:
+    images, labels = shades(1)
+    with pytest.raises(UsageError, match="^1 image cannot train a network"):
+        train(SPEC, images, labels, RECIPE)
+
+
+def test_no_epochs_train_nothing() -> None:
+    with pytest.raises(UsageError, match="^0 epochs train nothing; give at least 1$"):
+        Recipe(epochs=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("alpha", "resolution", "least"), [(0.5, 128, 0.97), (0.25, 96, 0.95)])
+def test_the_default_recipe_converges_on_digits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alpha: float, resolution: int, least: float
+) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    spec = ModelSpec(alpha=alpha, resolution=resolution, classes=10)
+    trained = weights.trained(spec, data.load("digits", resolution, "train"), Recipe())
+    assert weights.top1(trained, data.load("digits", resolution, "test")) >= least
