@@ -8,6 +8,7 @@ shift, which belong to their convolution: what a checkpoint holds. Batch 1, fp32
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def count(module: nn.Module, resolution: int) -> Cost:
     import torch
     from torch import nn
 
-    module = module.to("meta")
+    module = copy.deepcopy(module).to("meta")
     outputs: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Any:

@@ -31,6 +31,16 @@ def test_atomic_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        with cache.atomic(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path, failure: type[BaseException]) -> None:
     path = tmp_path / "file"

@@ -82,7 +82,7 @@ def _header(path: Path) -> dict[str, _Tensor]:
         header = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in entries.items()}
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", _REMEDY) from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no safetensors file", _REMEDY) from error
     if not header:
         raise UsageError(f"the checkpoint {path} is empty", _REMEDY)

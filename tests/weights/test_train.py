@@ -80,12 +80,12 @@ def test_few_images_still_train(count: int) -> None:
 
 def test_one_image_is_too_few() -> None:
     images, labels = shades(1)
-    with pytest.raises(UsageError, match="^1 image cannot train a network"):
+    with pytest.raises(UsageError, match=r"^1 image cannot train a network"):
         train(SPEC, images, labels, RECIPE)
 
 
 def test_no_epochs_train_nothing() -> None:
-    with pytest.raises(UsageError, match="^0 epochs train nothing; give at least 1$"):
+    with pytest.raises(UsageError, match=r"^0 epochs train nothing; give at least 1$"):
         Recipe(epochs=0)
 
 

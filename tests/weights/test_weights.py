@@ -150,9 +150,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained() -> None:
-    with pytest.raises(UsageError, match="^VGG16-32 has no embedded weights"):
+    with pytest.raises(UsageError, match=r"^VGG16-32 has no embedded weights"):
         weights.trained(ModelSpec("vgg16", resolution=32, classes=10), digits(), RECIPE)
-    with pytest.raises(UsageError, match="^the data has 10 classes, the model 3"):
+    with pytest.raises(UsageError, match=r"^the data has 10 classes, the model 3"):
         weights.trained(replace(SPEC, classes=3), digits(), RECIPE)
 
 

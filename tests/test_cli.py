@@ -1,0 +1,235 @@
+"""The command line as a user meets it: what goes where, and which exit code."""
+
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbbench import cli, store
+
+MBBENCH = [sys.executable, "-c", "from mbbench.cli import main; main()"]
+QUICK = ("run", "--alpha", "0.25", "--res", "32", "--weights", "random", "--backend", "onnxruntime", "--images", "40")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def invoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run mbbench in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mbbench", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> str:
+    path = tmp_path / "fast.toml"
+    path.write_text(
+        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 1.0\nwarmup_max_s = 0.5\nthroughput_s = 0.05\nbulk_batch = 8\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run", "--plan"]])
+def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from mbbench.cli import main; sys.argv[1:] = " + repr(arguments) + "\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'onnx', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_no_command_shows_the_commands(invoke: Invoke) -> None:
+    _, out, err = invoke()
+    assert all(name in out + err for name in ("run", "train", "cost", "backends", "doctor"))
+
+
+def test_the_main_job_reports_on_stdout_and_tells_progress_on_stderr(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast)
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime" in out
+    assert "[1/1] measuring 0.25 MobileNet-32 on onnxruntime ..." in err
+    assert "1 result written to reports/results.jsonl" in err
+    assert "\x1b" not in out + err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.settings.min_samples == 20
+
+
+@pytest.mark.parametrize("output", ["json", "csv", "markdown"])
+def test_stdout_holds_one_format_and_nothing_else(invoke: Invoke, fast: str, output: str) -> None:
+    code, out, _ = invoke(*QUICK, "--profile", fast, "--output", output)
+    assert code == 0
+    if output == "json":
+        (record,) = json.loads(out)
+        assert record["cell"]["backend"] == "onnxruntime"
+        assert len(record["measured"]["latency"]["samples_ms"]) == record["measured"]["latency"]["n"]
+    elif output == "csv":
+        header, row = csv.reader(out.splitlines())
+        assert float(row[header.index("measured.latency.median_ms")]) > 0
+        assert len(row) == len(header)
+    else:
+        assert out.startswith("**0.25 MobileNet-32 on onnxruntime: ")
+
+
+def test_a_plan_does_no_work(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, _ = invoke("run", "--alpha", "0.5", "--res", "128", "--baselines", "--plan")
+    assert code == 0
+    assert "3 cells, 15 to 69 s of measuring" in out
+    assert not (tmp_path / "reports").exists()
+
+
+def test_cost_counts_and_compares(invoke: Invoke) -> None:
+    code, out, _ = invoke("cost", "--alpha", "0.5", "--res", "160")
+    assert code == 0
+    assert "76.5 M" in out
+    assert "Beside the paper's 0.50 MobileNet-160 (Table 9)" in out
+    record = json.loads(invoke("cost", "--output", "json")[1])
+    assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352
+
+
+def test_all_of_the_papers_tables(invoke: Invoke) -> None:
+    code, out, _ = invoke("cost", "--paper", "--output", "markdown")
+    assert code == 0
+    assert "| 1.0 MobileNet-224 (Table 4, 6, 7, 8) | Mult-Adds | 569 | 568.7 | yes |  |" in out
+    assert "| Conv 3x3, Mult-Adds | 1.19 | 1.906 | no | +60.14%" in out
+
+
+def test_backends_are_listed_with_reasons(invoke: Invoke) -> None:
+    code, out, _ = invoke("backends", "--output", "json")
+    assert code == 0
+    found = {record["name"]: record for record in json.loads(out)}
+    assert found["onnxruntime"]["precisions"] == {"cpu": ["fp32", "int8"]}
+    assert set(found["tensorrt"]["versions"]) == {"tensorrt-rtx-cu13", "cuda-bindings"}
+    if "error" in found["tensorrt"]:
+        assert found["tensorrt"]["error"]["remedy"]
+
+
+def test_the_doctor_judges_and_changes_nothing(invoke: Invoke) -> None:
+    code, out, _ = invoke("doctor", "--output", "json")
+    assert code == 0
+    checks = {check["name"]: check["status"] for check in json.loads(out)["checks"]}
+    assert set(checks.values()) <= {"ok", "warn", "unknown"}
+    assert {"load", "steal", "governor", "turbo", "cgroup quota", "memory"} <= set(checks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--alpha", "0"), 2, "alpha 0 is outside (0, 8]; the paper's width multipliers are"),
+        (("--alpha", "-1"), 2, "alpha -1 is outside"),
+        (("--alpha", "nan"), 2, "alpha nan is outside"),
+        (("--alpha", "99"), 2, "alpha 99 is outside"),
+        (("--res", "16"), 2, "resolution 16 is outside 32 to 2048"),
+        (("--model", "vgg16", "--alpha", "0.5"), 2, "VGG16 has no width multiplier"),
+        (("--model", "vgg16"), 2, "VGG16-224 has no embedded weights; give --weights FILE"),
+        (("--backend", "tensorflow"), 6, "there is no backend 'tensorflow'; installed are: "),
+        (("--backend", "onnxruntime", "--device", "gpu"), 6, "no device 'gpu'; choose one of cpu"),
+        (("--threads", "5000"), 2, "5000 threads do not fit"),
+        (("--threads", "0"), 2, "threads is 0"),
+        (("--batch", "-2"), 2, "batch is -2"),
+        (("--profile", "fast"), 2, "there is no profile 'fast'; choose one of ci, default"),
+        (("--data", "no-such-folder"), 2, "no-such-folder"),
+        (("--images", "0"), 2, "0 images are none"),
+        (("--weights", "no-such.safetensors"), 2, "no-such.safetensors"),
+        (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (File exists)"),
+    ],
+)
+def test_bad_input_is_one_line_and_the_documented_code(
+    invoke: Invoke, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    found, out, err = invoke("run", *arguments)
+    assert (found, out) == (code, "")
+    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))  # but for progress
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_an_unknown_option_is_a_usage_error(invoke: Invoke) -> None:
+    assert invoke("run", "--no-such-option")[0] == 2
+
+
+class Hostile:
+    """Unpickling this would make a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_a_hostile_checkpoint_is_refused_and_not_run(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Hostile()}))
+    code, _, err = invoke("run", "--weights", "evil.pth")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_wrong_outputs_exit_with_5_and_are_stored(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast, "--backend", "faulty-nan")
+    assert code == 5
+    assert "Nothing was measured completely." in out
+    assert "error: the session's outputs are not finite" in err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.measured.latency is None
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_some_failed_cells_exit_with_7_and_the_others_are_shown(invoke: Invoke, fast: str) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast, "--backend", "onnxruntime,faulty-killed")
+    assert code == 7
+    assert "faulty-killed failed: the measuring process was killed by the kernel" in " ".join(out.split())
+    assert "error: 1 of 2 cells failed" in err
+
+
+def test_a_full_disk_shows_the_result_all_the_same(invoke: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch,
+                                                   tmp_path: Path) -> None:  # fmt: skip
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = invoke(*QUICK, "--profile", fast, "--results", "/dev/full")
+    assert code == 2
+    assert "0.25 MobileNet-32 on onnxruntime" in out
+    assert "error: cannot write /dev/full (No space left on device)" in err
+    assert len(list(store.read(tmp_path / "mbbench-rescued.jsonl"))) == 1
+
+
+def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast: str) -> None:
+    endless = tmp_path / "endless.toml"
+    endless.write_text("[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.5\nthroughput_s = 600.0\nwarmup_max_s = 0.5\n")
+    command = [*MBBENCH, *QUICK, "--profile", str(endless)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "measuring" in line:
+            break
+    time.sleep(5)  # the throughput phase would take ten minutes
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted during throughput" in out
+    assert "Traceback" not in err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.measured.latency is not None
+    assert result.measured.throughput is None

@@ -1,0 +1,127 @@
+"""The whole way on ONNX Runtime, and what happens to a run when one of its cells fails."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mbbench import store
+from mbbench.errors import BackendError, CellsFailedError, ParityError, UsageError
+from mbbench.result import Failure, Result
+from mbbench.run import Event, Finished, Measuring, Working, run, verdict
+from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+
+SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
+CELL = Cell(
+    model=ModelSpec(alpha=0.25, resolution=32),
+    role="subject",
+    weights="random",
+    backend="onnxruntime",
+    device="",
+)
+
+
+def spec_of(*cells: Cell) -> RunSpec:
+    return RunSpec(cells=cells, data="digits", images=40, settings=SETTINGS)
+
+
+def quiet(event: Event) -> None:
+    pass
+
+
+def test_a_run_measures_stores_and_announces(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "results.jsonl"
+    events: list[Event] = []
+    (result,) = run(spec_of(CELL), path, events.append)
+    assert list(store.read(path)) == [result]
+    assert result.failure is None
+    assert result.cell == replace(CELL, model=replace(CELL.model, classes=10))
+    assert result.weights is not None and result.weights.origin == "random"
+    assert result.data is not None and (result.data.name, result.data.images) == ("digits", 40)
+    assert result.cost is not None and result.artifact is not None
+    assert result.artifact.size_bytes > result.cost.weight_bytes * 0.9
+    assert set(result.versions) == {"mbbench", "numpy", "torch", "onnxruntime"}
+    assert result.measured.accuracy is not None
+    assert result.measured.accuracy.top1 is None
+    assert result.reasons["accuracy.top1"] == "random weights have no accuracy"
+    kinds = [type(event) for event in events if not isinstance(event, Working)]
+    assert kinds == [Measuring, Finished]
+
+
+def test_the_second_run_prepares_nothing_and_has_the_same_id(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    (first,) = run(spec_of(CELL), path, quiet)
+    events: list[Event] = []
+    (second,) = run(spec_of(CELL), path, events.append)
+    assert not any(isinstance(event, Working) for event in events)
+    assert first.id == second.id
+    assert len(list(store.read(path))) == 2
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_failing_cell_becomes_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    cells = (replace(CELL, backend="faulty-killed"), CELL)
+    results = list(run(spec_of(*cells), tmp_path / "results.jsonl", quiet))
+    assert [result.failure is None for result in results] == [False, True]
+    assert list(store.read(tmp_path / "results.jsonl")) == results
+    with pytest.raises(CellsFailedError, match="1 of 2 cells failed: the measuring process was killed by the kernel"):
+        verdict(results)
+
+
+def test_a_backend_that_cannot_start_costs_only_its_own_cells(tmp_path: Path) -> None:
+    cells = (replace(CELL, device="gpu"), CELL)
+    results = list(run(spec_of(*cells), tmp_path / "results.jsonl", quiet))
+    assert results[0].failure is not None
+    assert (results[0].failure.exit_code, results[0].failure.cause) == (6, "no device 'gpu'")
+    assert results[1].failure is None
+
+
+def test_no_backend_that_can_start_ends_the_run_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(BackendError, match="there is no backend 'tensorflow'"):
+        list(run(spec_of(replace(CELL, backend="tensorflow")), path, quiet))
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (replace(CELL, weights="/no/such.safetensors"), "no/such.safetensors"),
+        (replace(CELL, model=ModelSpec(family="vgg16", resolution=32), weights=None), "VGG16-32 has no embedded weights"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_measured(tmp_path: Path, cell: Cell, message: str) -> None:
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(UsageError, match=message):
+        list(run(spec_of(CELL, cell), path, quiet))
+    assert path.read_bytes() == b""
+
+
+def test_more_threads_than_cpus_are_refused(tmp_path: Path) -> None:
+    many = replace(spec_of(CELL), settings=replace(SETTINGS, threads=4096))
+    with pytest.raises(UsageError, match="4096 threads do not fit"):
+        list(run(many, tmp_path / "results.jsonl", quiet))
+
+
+def failed(result: Result, exit_code: int) -> Result:
+    return replace(result, failure=Failure(cause=f"cause {exit_code}", remedy="remedy", exit_code=exit_code))
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ((0, 0), None),
+        ((6, 6), BackendError),
+        ((6, 0), CellsFailedError),
+        ((7, 7), CellsFailedError),
+        ((7, 5), ParityError),
+        ((5, 0), ParityError),
+    ],
+)
+def test_the_verdict_follows_the_failures(make_result, codes, expected) -> None:  # type: ignore[no-untyped-def]
+    results = [failed(make_result(), code) if code else make_result() for code in codes]
+    if expected is None:
+        verdict(results)
+        return
+    with pytest.raises(expected):
+        verdict(results)
