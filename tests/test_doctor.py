@@ -1,0 +1,145 @@
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mbbench.doctor import Check, Snapshot, judge, snapshot
+from mbbench.machine import Machine
+from mbbench.result import Result
+
+QUIET = Snapshot(
+    time_s=0.0,
+    busy_ticks=1000,
+    total_ticks=4000,
+    steal_ticks=0,
+    own_ticks=100,
+    process_ticks={"7 builder": 10},
+    throttled=0,
+    thermal_throttles=0,
+    governors=("performance",),
+    boost="off",
+    smt=False,
+    memory_available_bytes=12 * 10**9,
+    swap_used_bytes=0,
+    gpu_processes=(),
+)
+LATER = replace(QUIET, time_s=1.0, busy_ticks=1100, total_ticks=4400, own_ticks=200)  # 1 s of 4 CPUs, 100 ticks ours
+
+
+@pytest.fixture
+def machine(make_result: Callable[..., Result]) -> Machine:
+    return make_result().machine
+
+
+def one(name: str, machine: Machine, before: Snapshot = QUIET, after: Snapshot = LATER) -> Check:
+    return next(check for check in judge(machine, before, after) if check.name == name)
+
+
+def test_a_quiet_machine_has_no_warnings(machine: Machine) -> None:
+    assert [check.status for check in judge(machine, QUIET, LATER)] == ["ok"] * 9
+
+
+def test_load_is_what_others_use_and_names_them(machine: Machine) -> None:
+    after = replace(LATER, busy_ticks=1150, process_ticks={"7 builder": 55, "8 idle": 0})
+    check = one("load", machine, after=after)
+    assert (check.status, check.found) == ("warn", "other processes use 0.50 of 4 cores")
+    assert check.remedy == "stop builder, or measure when the machine is idle"
+
+
+def test_our_own_work_is_no_load(machine: Machine) -> None:
+    after = replace(LATER, busy_ticks=1400, own_ticks=500)
+    assert one("load", machine, after=after).found == "other processes use 0.00 of 4 cores"
+
+
+def test_steal_is_a_share_of_the_time(machine: Machine) -> None:
+    check = one("steal", machine, after=replace(LATER, steal_ticks=20))
+    assert (check.status, check.found) == ("warn", "the hypervisor took 5.0% of the CPU time")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "found", "remedy"),
+    [
+        ("governor", {"governors": ("powersave",)}, "powersave", "cpupower frequency-set -g performance"),
+        ("turbo", {"boost": "on"}, "on: clock rates depend", "no_turbo"),
+        ("heat", {"thermal_throttles": 3}, "throttled 3 times for heat", "cool"),
+        ("SMT", {"smt": True}, "on: a neighbour", "smt/control"),
+        ("memory", {"memory_available_bytes": 10**9}, "1.0 GB available", "free memory"),
+        ("memory", {"swap_used_bytes": 2 * 10**9}, "12.0 GB available, 2.0 GB swapped out", "swapoff"),
+    ],
+)
+def test_each_fault_has_its_figure_and_its_remedy(
+    machine: Machine, name: str, change: dict[str, object], found: str, remedy: str
+) -> None:
+    check = one(name, machine, after=replace(LATER, **change))  # type: ignore[arg-type]
+    assert check.status == "warn"
+    assert check.found.startswith(found)
+    assert check.remedy is not None and remedy in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("governor", {"governors": ()}),
+        ("turbo", {"boost": None}),
+        ("heat", {"thermal_throttles": None}),
+        ("SMT", {"smt": None}),
+        ("memory", {"memory_available_bytes": None}),
+        ("load", {"total_ticks": QUIET.total_ticks}),
+    ],
+)
+def test_what_the_kernel_does_not_show_is_unknown_and_no_warning(
+    machine: Machine, name: str, change: dict[str, object]
+) -> None:
+    assert one(name, machine, after=replace(LATER, **change)).status == "unknown"  # type: ignore[arg-type]
+
+
+def test_throttling_counts_while_measuring(machine: Machine) -> None:
+    limited = replace(machine, cgroup_cpu_quota=1.5)
+    assert one("cgroup quota", limited).status == "ok"
+    check = one("cgroup quota", limited, after=replace(LATER, throttled=4))
+    assert (check.status, check.found) == ("warn", "a quota of 1.5 cores, throttled 4 times")
+
+
+def test_a_virtual_machine_and_a_shared_gpu_are_said(machine: Machine) -> None:
+    assert one("virtual machine", replace(machine, hypervisor="KVM")).status == "warn"
+    with_gpu = replace(machine, gpus=("NVIDIA X",))
+    check = one("GPU users", with_gpu, after=replace(LATER, gpu_processes=("12, python",)))
+    assert (check.status, check.found) == ("warn", "1 processes compute on the GPU: 12, python")
+
+
+def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
+    files = {
+        "proc/stat": "cpu  100 5 50 1000 20 1 2 7 0 0\ncpu0 1 2 3\n",
+        "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 500 kB\nSwapTotal: 100 kB\nSwapFree: 40 kB\n",
+        "proc/12/stat": "12 (a (b) c) S 1 1 1 0 -1 4 0 0 0 0 30 12 1 2 20 0 1 0\n",
+        f"proc/{os.getpid()}/stat": f"{os.getpid()} (me) S 1 1 1 0 -1 4 0 0 0 0 3 4 5 6 20 0 1 0\n",
+        "sys/fs/cgroup/cpu.stat": "usage_usec 5\nnr_throttled 9\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "2\n",
+        "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "3\n",
+        "sys/devices/system/cpu/intel_pstate/no_turbo": "1\n",
+        "sys/devices/system/cpu/smt/active": "1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = snapshot(tmp_path)
+    assert replace(found, time_s=0.0, gpu_processes=()) == Snapshot(
+        time_s=0.0,
+        busy_ticks=165,
+        total_ticks=1185,
+        steal_ticks=7,
+        own_ticks=18,
+        process_ticks={"12 a (b) c": 42},
+        throttled=9,
+        thermal_throttles=5,
+        governors=("powersave",),
+        boost="off",
+        smt=True,
+        memory_available_bytes=512_000,
+        swap_used_bytes=61_440,
+        gpu_processes=(),
+    )

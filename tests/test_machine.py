@@ -1,0 +1,127 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mbbench.errors import UsageError
+from mbbench.machine import cpu_quota, fingerprint, pick_cpus
+
+AMD = """processor\t: 0
+vendor_id\t: AuthenticAMD
+model name\t: AMD EPYC 9654 96-Core Processor
+flags\t\t: fpu fma avx2 f16c avx512f avx512_vnni avx512_bf16 hypervisor
+
+processor\t: 1
+model name\t: another
+"""
+INTEL = "processor: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t: avx2 avx512f amx_tile amx_int8 amx_bf16\n"
+ARM = """processor\t: 0
+BogoMIPS\t: 2100.00
+Features\t: fp asimd asimdhp asimddp sve i8mm bf16
+CPU implementer\t: 0x41
+CPU part\t: 0xd40
+"""
+
+
+def tree(root: Path, **files: str) -> Path:
+    """Write files; `__` in a name stands for the slash."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def topology(root: Path, cores: list[int]) -> Path:
+    """Logical CPU i is a thread of core cores[i]."""
+    for cpu, core in enumerate(cores):
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "core_id").write_text(f"{core}\n")
+        (folder / "physical_package_id").write_text("0\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "cpu", "isa"),
+    [
+        (AMD, "AMD EPYC 9654 96-Core Processor", ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16")),
+        (INTEL, "Intel(R) Xeon(R) Platinum 8480+", ("avx2", "avx512f", "amx_tile", "amx_int8", "amx_bf16")),
+        (ARM, "ARM implementer 0x41 part 0xd40", ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve")),
+    ],
+    ids=["amd", "intel", "arm"],
+)
+def test_the_cpu_and_what_it_can_do(tmp_path: Path, cpuinfo: str, cpu: str, isa: tuple[str, ...]) -> None:
+    machine = fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo, proc__meminfo="MemTotal:  1048576 kB\n"))
+    assert (machine.cpu, machine.isa, machine.memory_bytes) == (cpu, isa, 2**30)
+
+
+def test_cores_are_counted_once_whatever_their_threads(tmp_path: Path) -> None:
+    assert fingerprint(topology(tmp_path, [0, 1, 0, 1])).physical_cores == 2
+
+
+def test_a_hypervisor_shows_in_the_flags(tmp_path: Path) -> None:
+    root = tree(tmp_path, proc__cpuinfo=AMD, sys__class__dmi__id__sys_vendor="QEMU\n")
+    assert fingerprint(root).hypervisor == "QEMU"
+    assert fingerprint(tree(tmp_path, proc__cpuinfo=INTEL)).hypervisor is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "quota"),
+    [
+        ("sys__fs__cgroup__cpu.max", "150000 100000\n", 1.5),
+        ("sys__fs__cgroup__cpu.max", "max 100000\n", None),
+        ("nothing", "", None),
+    ],
+)
+def test_a_quota_of_cgroup_2(tmp_path: Path, name: str, text: str, quota: float | None) -> None:
+    assert cpu_quota(tree(tmp_path, **{name: text})) == quota
+
+
+@pytest.mark.parametrize(("microseconds", "quota"), [("200000", 2.0), ("-1", None)])
+def test_a_quota_of_cgroup_1(tmp_path: Path, microseconds: str, quota: float | None) -> None:
+    folder = "sys__fs__cgroup__cpu__cpu.cfs_"
+    files = {f"{folder}quota_us": microseconds, f"{folder}period_us": "100000"}
+    assert cpu_quota(tree(tmp_path, **files)) == quota
+
+
+def test_an_empty_machine_degrades_without_failing(tmp_path: Path) -> None:
+    machine = fingerprint(tmp_path)
+    assert machine.isa == ()
+    assert machine.cpu
+    assert machine.physical_cores >= 1
+
+
+def test_the_id_names_what_makes_measurements_comparable(tmp_path: Path) -> None:
+    machine = fingerprint(tree(tmp_path, proc__cpuinfo=AMD))
+    assert replace(machine, kernel="other", python="3.99").id == machine.id
+    assert replace(machine, memory_bytes=machine.memory_bytes + 1000).id == machine.id
+    for change in ({"cpu": "x"}, {"isa": ()}, {"cgroup_cpu_quota": 1.0}, {"gpus": ("x",)}, {"hypervisor": "x"}):
+        assert replace(machine, **change).id != machine.id  # type: ignore[arg-type]
+
+
+def test_a_summary_is_one_line() -> None:
+    machine = replace(
+        fingerprint(), cpu="CPU", physical_cores=2, logical_cores=4, isa=("avx2", "avx512f", "avx512_vnni"),
+        memory_bytes=16 * 2**30, gpus=(),
+    )  # fmt: skip
+    assert machine.summary == "CPU, 2 cores (4 threads), AVX512F AVX512_VNNI, 16 GiB"
+
+
+def test_cpus_are_picked_from_the_end_one_thread_a_core_first(tmp_path: Path) -> None:
+    root = topology(tmp_path, [0, 1, 2, 0, 1, 2])
+    everything = frozenset(range(6))
+    assert pick_cpus(1, root, everything) == (5,)
+    assert pick_cpus(3, root, everything) == (5, 4, 3)
+    assert pick_cpus(4, root, everything) == (5, 4, 3, 2)
+    assert pick_cpus(2, root, frozenset({0, 3, 1})) == (3, 1)
+
+
+def test_without_a_topology_every_cpu_is_a_core(tmp_path: Path) -> None:
+    assert pick_cpus(2, tmp_path, frozenset({0, 1, 2})) == (2, 1)
+
+
+def test_more_threads_than_allowed_cpus_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        pick_cpus(3, tmp_path, frozenset({0, 1}))
+    assert str(caught.value) == "3 threads do not fit on the 2 CPUs allowed here; give --threads 2"
