@@ -38,7 +38,9 @@ def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> Non
     finally:
         if done:
             _write(_render(done, output))
-            Console(stderr=True).print(f"{len(done)} result{'s' * (len(done) > 1)} written to {results}", highlight=False, soft_wrap=True)
+            Console(stderr=True).print(
+                f"{len(done)} result{'s' * (len(done) > 1)} written to {results}", highlight=False, soft_wrap=True
+            )
     running.verdict(done)
 
 

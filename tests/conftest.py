@@ -16,6 +16,7 @@ from mbbench.result import (
     Measured,
     Memory,
     Parity,
+    Phase,
     Result,
     Throughput,
     WarmUp,
@@ -24,6 +25,15 @@ from mbbench.result import (
 from mbbench.spec import Cell, ModelSpec, Settings
 from mbbench.stats import Interval
 
+_MODEL = ModelSpec(alpha=0.5, resolution=128, classes=10)
+_MEMORY: dict[Phase, int] = {
+    "start": 30_000_000,
+    "import": 70_000_000,
+    "load": 80_000_000,
+    "compile": 120_000_000,
+    "first_inference": 121_000_000,
+    "steady": 125_000_000,
+}
 FAULTY = Path(__file__).parent / "faulty"
 
 
@@ -54,7 +64,7 @@ def make_result() -> Callable[..., Result]:
 
 
 def _make_result(
-    model: ModelSpec = ModelSpec(alpha=0.5, resolution=128, classes=10),
+    model: ModelSpec | None = None,
     role: Literal["subject", "baseline"] = "subject",
     backend: str = "openvino",
     scale: float = 1.0,
@@ -79,12 +89,7 @@ def _make_result(
         cold=Cold(import_s=0.05, load_s=0.02, compile_s=0.08, first_inference_ms=2.5),
         latency=latency,
         throughput=Throughput(batch=16, images=3200, seconds=2.0, images_per_s=1600.0 / scale),
-        memory=tuple(
-            Memory(phase=phase, rss_bytes=size * 1_000_000, peak_rss_bytes=size * 1_000_000)
-            for phase, size in (
-                ("start", 30), ("import", 70), ("load", 80), ("compile", 120), ("first_inference", 121), ("steady", 125)
-            )
-        ),  # fmt: skip
+        memory=tuple(Memory(phase=phase, rss_bytes=size, peak_rss_bytes=size) for phase, size in _MEMORY.items()),
         accuracy=Accuracy(
             images=359,
             top1=top1,
@@ -103,7 +108,9 @@ def _make_result(
         "schema": 1,
         "id": "0123456789abcdef",
         "time_utc": "2026-01-02T03:04:05+00:00",
-        "cell": Cell(model=model, role=role, weights="random" if random else None, backend=backend, device=""),
+        "cell": Cell(
+            model=model or _MODEL, role=role, weights="random" if random else None, backend=backend, device=""
+        ),
         "settings": Settings(),
         "versions": {"mbbench": "0.1.0", "numpy": "2.4.6", "torch": "2.13.0", "openvino": "2026.4.1"},
         "machine": Machine(
@@ -120,7 +127,9 @@ def _make_result(
             kernel="6.1",
             python="3.11.7",
         ),
-        "conditions": (Check(name="load", status="warn", found="other processes use 0.50 of 4 cores", remedy="stop x"),),
+        "conditions": (
+            Check(name="load", status="warn", found="other processes use 0.50 of 4 cores", remedy="stop x"),
+        ),
         "weights": WeightsInfo(origin="random" if random else "trained", key="aa", trained_on=None if random else "bb"),
         "data": DataInfo(name="digits", images=359, classes=10, fingerprint="cc", preprocess="dd"),
         "cost": cost,

@@ -46,7 +46,8 @@ def invoke(
 def fast(tmp_path: Path) -> str:
     path = tmp_path / "fast.toml"
     path.write_text(
-        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 1.0\nwarmup_max_s = 0.5\nthroughput_s = 0.05\nbulk_batch = 8\n"
+        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 1.0\n"
+        "warmup_max_s = 0.5\nthroughput_s = 0.05\nbulk_batch = 8\n"
     )
     return str(path)
 
@@ -66,7 +67,7 @@ def test_no_command_shows_the_commands(invoke: Invoke) -> None:
     assert all(name in out + err for name in ("run", "train", "cost", "backends", "doctor"))
 
 
-def test_the_main_job_reports_on_stdout_and_tells_progress_on_stderr(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: str, tmp_path: Path) -> None:
     code, out, err = invoke(*QUICK, "--profile", fast)
     assert code == 0
     assert "0.25 MobileNet-32 on onnxruntime" in out
@@ -215,7 +216,9 @@ def test_a_full_disk_shows_the_result_all_the_same(invoke: Invoke, fast: str, mo
 
 def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast: str) -> None:
     endless = tmp_path / "endless.toml"
-    endless.write_text("[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.5\nthroughput_s = 600.0\nwarmup_max_s = 0.5\n")
+    endless.write_text(
+        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.5\nthroughput_s = 600.0\nwarmup_max_s = 0.5\n"
+    )
     command = [*MBBENCH, *QUICK, "--profile", str(endless)]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

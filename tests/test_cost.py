@@ -45,9 +45,7 @@ def test_layers_are_counted_one_by_one() -> None:
     layers = cost_of(ModelSpec(alpha=0.5, resolution=128, classes=10)).layers
     assert len(layers) == 28
     assert layers[0] == Layer("stem.conv", "Conv 3x3", (16, 64, 64), 64 * 64 * 27 * 16, 27 * 16, 27 * 16 + 32)
-    assert layers[1] == Layer(
-        "blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), 64 * 64 * 9 * 16, 9 * 16, 9 * 16 + 32
-    )
+    assert layers[1] == Layer("blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), 64 * 64 * 9 * 16, 9 * 16, 9 * 16 + 32)
     assert layers[-1] == Layer("classifier", "Fully connected", (10,), 5120, 5120, 5130)
 
 

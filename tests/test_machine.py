@@ -14,7 +14,9 @@ flags\t\t: fpu fma avx2 f16c avx512f avx512_vnni avx512_bf16 hypervisor
 processor\t: 1
 model name\t: another
 """
-INTEL = "processor: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t: avx2 avx512f amx_tile amx_int8 amx_bf16\n"
+INTEL = (
+    "processor: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t: avx2 avx512f amx_tile amx_int8 amx_bf16\n"
+)
 ARM = """processor\t: 0
 BogoMIPS\t: 2100.00
 Features\t: fp asimd asimdhp asimddp sve i8mm bf16
@@ -97,7 +99,7 @@ def test_the_id_names_what_makes_measurements_comparable(tmp_path: Path) -> None
     assert replace(machine, kernel="other", python="3.99").id == machine.id
     assert replace(machine, memory_bytes=machine.memory_bytes + 1000).id == machine.id
     for change in ({"cpu": "x"}, {"isa": ()}, {"cgroup_cpu_quota": 1.0}, {"gpus": ("x",)}, {"hypervisor": "x"}):
-        assert replace(machine, **change).id != machine.id  # type: ignore[arg-type]
+        assert replace(machine, **change).id != machine.id
 
 
 def test_a_summary_is_one_line() -> None:

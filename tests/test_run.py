@@ -87,7 +87,10 @@ def test_no_backend_that_can_start_ends_the_run_at_once(tmp_path: Path) -> None:
     ("cell", "message"),
     [
         (replace(CELL, weights="/no/such.safetensors"), "no/such.safetensors"),
-        (replace(CELL, model=ModelSpec(family="vgg16", resolution=32), weights=None), "VGG16-32 has no embedded weights"),
+        (
+            replace(CELL, model=ModelSpec(family="vgg16", resolution=32), weights=None),
+            "VGG16-32 has no embedded weights",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(tmp_path: Path, cell: Cell, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ def render(results: Sequence[Result]) -> str:
     return file.getvalue()
 
 
-def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, object]]:
     """(dotted name, scalar); what is null, and lists but those of names and of memory by phase, are left out."""
     match value:
         case dict():

@@ -142,7 +142,7 @@ def test_imagenet_labels_from_val_txt(tmp_path: Path) -> None:
 
 
 def test_the_devkits_numbers_are_translated_to_sorted_synsets(tmp_path: Path) -> None:
-    """The kit numbers classes in an order of its own: its 1 is n02119789, whose place in published checkpoints is 278."""
+    """The kit numbers classes in an order of its own, published checkpoints in that of the sorted synsets."""
     write_devkit(tmp_path, {1: "n02119789", 2: "n02100735", 3: "n01440764"})
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n3\n2\n1\n")
     imagenet(tmp_path, (1, 2, 4))  # the third image is not there

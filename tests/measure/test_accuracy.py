@@ -35,7 +35,8 @@ def images_of(values: list[int]) -> NDArray[np.uint8]:
 
 
 def one_hot(values: Floats) -> Floats:
-    return np.eye(10, dtype=np.float32)[np.round(values).astype(int)]
+    logits: Floats = np.eye(10, dtype=np.float32)[np.round(values).astype(int)]
+    return logits
 
 
 def test_evaluation_counts_top1_top5_and_agreement() -> None:

@@ -56,7 +56,9 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert min(measured.cold.import_s, measured.cold.compile_s, measured.cold.first_inference_ms) > 0
     assert measured.latency is not None
     assert measured.latency.n == len(measured.latency.samples_ms) >= 100
-    assert measured.latency.median_ms == pytest.approx(sorted(measured.latency.samples_ms)[measured.latency.n // 2], 0.05)
+    assert measured.latency.median_ms == pytest.approx(
+        sorted(measured.latency.samples_ms)[measured.latency.n // 2], 0.05
+    )
     assert measured.throughput is not None
     assert measured.throughput.batch == 8
     phases = ["start", "import", "load", "compile", "first_inference", "steady"]

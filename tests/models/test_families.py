@@ -135,7 +135,9 @@ def test_a_checkpoint_that_does_not_fit_names_the_first_tensor() -> None:
     with pytest.raises(UsageError, match="x has extra, which the model has not"):
         load_parameters(module, state | {"extra": torch.zeros(1)}, "x")
     wide = build(ModelSpec(alpha=0.5, resolution=64, classes=10)).state_dict()
-    with pytest.raises(UsageError, match=r"x has stem.conv.weight of shape \(16, 3, 3, 3\), the model wants \(8, 3, 3, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"x has stem.conv.weight of shape \(16, 3, 3, 3\), the model wants \(8, 3, 3, 3\)"
+    ):
         load_parameters(module, wide, "x")
 
 
@@ -153,7 +155,7 @@ def test_adaptive_pooling_equals_torchs(size: int) -> None:
 
 def test_mobilenet_sees_pixels_from_minus_one_to_one() -> None:
     for family in ("mobilenet_v1", "googlenet"):
-        norm = normalization(family)  # type: ignore[arg-type]
+        norm = normalization(family)
         assert [(pixel - norm.mean[0]) / norm.std[0] for pixel in (0, 0.5, 1)] == [-1, 0, 1]
     assert normalization("vgg16").mean == (0.485, 0.456, 0.406)
 
@@ -161,9 +163,9 @@ def test_mobilenet_sees_pixels_from_minus_one_to_one() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
 @pytest.mark.parametrize("family", ["vgg16", "googlenet"])
 def test_torchvisions_checkpoints_load_and_give_its_logits(family: str) -> None:
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):  # operators that torchvision's wheel expects of a CUDA build
-        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")  # type: ignore[no-untyped-call]
     from torchvision import models
 
     oracle = models.vgg16() if family == "vgg16" else models.googlenet(weights=None, init_weights=False)
