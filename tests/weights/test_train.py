@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +53,19 @@ def test_it_learns_and_batch_norm_fits_the_final_weights(epochs: int) -> None:
     with torch.inference_mode():
         logits = module(torch.from_numpy(to_float(images, normalization(SPEC.family))))
     assert (logits.argmax(1).numpy() == labels).mean() >= {10: 0.85, 40: 1.0}[epochs]
+
+
+def test_idle_threads_sleep_soon_and_child_processes_never_hear_of_it() -> None:
+    code = (
+        "import os; from mbbench.weights import train; train._import_torch(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "None\n"
+    if platform.system() == "Linux":
+        assert "GOMP_SPINCOUNT = '1000'" in done.stderr
 
 
 def test_progress_counts_every_step() -> None:
