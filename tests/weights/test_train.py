@@ -55,7 +55,7 @@ def test_it_learns_and_batch_norm_fits_the_final_weights(epochs: int) -> None:
     assert (logits.argmax(1).numpy() == labels).mean() >= {10: 0.85, 40: 1.0}[epochs]
 
 
-def test_idle_threads_sleep_soon_and_child_processes_never_hear_of_it() -> None:
+def test_idle_threads_sleep_soon_and_children_never_hear_of_it() -> None:
     code = (
         "import os; from mbbench.weights import train; train._import_torch(); print(os.environ.get('GOMP_SPINCOUNT'))"
     )
