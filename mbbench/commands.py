@@ -76,7 +76,8 @@ def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
     from mbbench.report import cost as report
 
     if spec is None:
-        _write_tables(report.paper_tables(), paper.ROWS, output)
+        reproduction = paper.reproduce()
+        _write_tables(report.paper_tables(reproduction), reproduction, output)
         return
     from mbbench.cost import cost_of
 
@@ -123,7 +124,7 @@ def doctor(output: str) -> None:
         ("Check", "Verdict", "Found", "Remedy"),
         rows,
         numeric=False,
-        caption=f"{warnings} warning(s); nothing was changed." if warnings else "Fit for measuring.",
+        notes=(f"{warnings} warning(s); nothing was changed." if warnings else "Fit for measuring.",),
     )
     _write_tables([table], {"machine": machine, "id": machine.id, "checks": checks}, output)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mbbench.cost import Cost
+from mbbench.cost import Cost, cost_of
 from mbbench.spec import ModelSpec
 
 
@@ -31,11 +31,20 @@ class Published:
 class Comparison:
     """A counted figure beside the printed one, in the printed one's unit. `reason` says why they differ."""
 
-    what: str
+    name: str  # of the network or layer type
+    what: str  # Mult-Adds or parameters
     printed: str
     counted: float
     agrees: bool
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """The paper's tables of costs, as far as their networks are built here, beside what is counted."""
+
+    table_2: tuple[Comparison, ...]
+    tables_4_to_9: tuple[Comparison, ...]
 
 
 VGG16 = ModelSpec(family="vgg16")
@@ -81,15 +90,12 @@ CHECKPOINTS: Mapping[tuple[float, int], tuple[float, float]] = {
 }  # fmt: skip
 
 _REASONS: Mapping[tuple[str, str], str] = {
-    (
-        "Conv MobileNet",
-        "Mult-Adds",
-    ): "4866.3 M without the classifier's 1.0 M: the paper seems to have left it out here",
-    ("GoogleNet", "Mult-Adds"): "torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 1583 M",
-    ("GoogleNet", "parameters"): "torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 6.99 M",
-    ("VGG 16", "Mult-Adds"): "15347 M without the fully connected layers: the usual 15.3 billion leaves them out",
+    ("Conv MobileNet", "Mult-Adds"): "4866.3 without the classifier's 1.0, which the paper seems to have left out here",
+    ("GoogleNet", "Mult-Adds"): "Torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 1583",
+    ("GoogleNet", "parameters"): "Torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 6.99",
+    ("VGG 16", "Mult-Adds"): "15347 without the fully connected layers: the usual 15.3 billion leaves them out",
+    ("Conv 3x3", "Mult-Adds"): "Digits swapped in print, it seems: with 1.91 the paper's column sums to 100",
 }
-_CONV_3X3_REASON = "digits swapped in print, it seems: with 1.91 the paper's column sums to 100"
 
 
 def row_of(spec: ModelSpec) -> Published | None:
@@ -109,16 +115,25 @@ def published_top1(spec: ModelSpec) -> tuple[float, str] | None:
     return None if row is None else (row.top1_percent, f"paper, Table {row.tables[-1]}")
 
 
+def reproduce() -> Reproduction:
+    models = [
+        replace(comparison, name=f"{row.name} ({', '.join(map(str, row.tables))})")
+        for row in ROWS
+        if row.spec is not None
+        for comparison in compare(row.spec, cost_of(row.spec))
+    ]
+    return Reproduction(table_2=compare_layer_types(cost_of(ModelSpec())), tables_4_to_9=tuple(models))
+
+
 def compare(spec: ModelSpec, cost: Cost) -> tuple[Comparison, ...]:
     """The counts of a network that the paper has, beside its figures; empty for others and without 1000 classes."""
     row = row_of(spec)
     if row is None or spec.classes != 1000:
         return ()
-    figures = [
+    return (
         _compare(row.name, "Mult-Adds", row.mult_adds, cost.mult_adds / 1e6),
         _compare(row.name, "parameters", row.parameters, cost.weights / 1e6),
-    ]
-    return tuple(figures)
+    )
 
 
 def compare_layer_types(cost: Cost) -> tuple[Comparison, ...]:
@@ -127,8 +142,8 @@ def compare_layer_types(cost: Cost) -> tuple[Comparison, ...]:
     figures = []
     for name, (mult_adds, parameters) in LAYER_TYPES.items():
         share = counted[name]
-        figures.append(_compare(name, f"{name}, Mult-Adds", mult_adds, share.mult_adds_share * 100))
-        figures.append(_compare(name, f"{name}, parameters", parameters, share.weights_share * 100))
+        figures.append(_compare(name, "Mult-Adds", mult_adds, share.mult_adds_share * 100))
+        figures.append(_compare(name, "parameters", parameters, share.weights_share * 100))
     return tuple(figures)
 
 
@@ -136,8 +151,8 @@ def _compare(name: str, what: str, printed: str, counted: float) -> Comparison:
     agrees = agrees_with(printed, counted)
     reason = None
     if not agrees:
-        reason = _CONV_3X3_REASON if name == "Conv 3x3" else _REASONS.get((name, what), "unexplained")
-    return Comparison(what, printed, counted, agrees, reason)
+        reason = _REASONS.get((name, what), "unexplained")
+    return Comparison(name, what, printed, counted, agrees, reason)
 
 
 def agrees_with(printed: str, counted: float) -> bool:

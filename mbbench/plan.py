@@ -70,6 +70,8 @@ def describe(spec: RunSpec) -> Table:
         ("Model", "Backend", "Device", "Weights", "Time"),
         tuple(rows),
         numeric=False,
-        caption="Besides: training and export where they are not cached, evaluation on the test images,"
-        " and for very slow models at least 30 warm-up calls.",
+        notes=(
+            "Besides: training and export where they are not cached, evaluation on the test images, and the end of a"
+            " call that outlasts its phase.",
+        ),
     )

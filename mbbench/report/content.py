@@ -14,14 +14,14 @@ from mbbench.stats import samples_needed
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`numeric` right-aligns all columns but the first; `header` shows their names; `caption` stands below."""
+    """`numeric` right-aligns all columns but the first; `header` shows their names; `notes` are paragraphs below."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: bool = True
     header: bool = True
-    caption: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _card(result: Result) -> Table:
     rows.append(("Machine", result.machine.summary))
     title = f"{result.cell.model.label} on {device_of(result)}"
     return Table(
-        title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, caption="Brackets hold 95 % intervals."
+        title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, notes=("Brackets hold 95 % intervals.",)
     )
 
 
@@ -203,7 +203,7 @@ def _against(subject: Result, baselines: Sequence[Result]) -> Table:
         f" here: {published}."
     )
     title = f"{model.label} against {' and '.join(map(_family, baselines))} on {subject.cell.backend}"
-    return Table(title, tuple(columns), tuple(rows), caption=caption)
+    return Table(title, tuple(columns), tuple(rows), notes=(caption,))
 
 
 def _family(result: Result) -> str:

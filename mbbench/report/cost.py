@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from mbbench import paper
-from mbbench.cost import Cost, cost_of
+from mbbench.cost import Cost
 from mbbench.report import units
 from mbbench.report.content import Table
 from mbbench.spec import ModelSpec
+
+_AGREES = "* not the printed figure when rounded or cut off at its last digit (the paper does either)."
 
 
 def tables(spec: ModelSpec, cost: Cost, *, layers: bool) -> list[Table]:
     found = [_totals(spec, cost), _by_type(spec, cost)]
     if layers:
         found.append(_by_layer(cost))
-    comparisons = paper.compare(spec, cost)
-    if comparisons:
-        row = paper.row_of(spec)
-        assert row is not None
-        found.append(
-            _comparison(f"Beside the paper's {row.name} (Table {', '.join(map(str, row.tables))})", comparisons)
-        )
+    row = paper.row_of(spec)
+    if row is not None and (comparisons := paper.compare(spec, cost)):
+        numbers = ", ".join(map(str, row.tables))
+        title = f"Beside the paper's Table {numbers}: Mult-Adds and parameters, in millions"
+        found.append(_comparison(title, comparisons))
     return found
 
 
-def paper_tables() -> list[Table]:
+def paper_tables(reproduction: paper.Reproduction) -> list[Table]:
     """The paper's Tables 2 and 4 to 9, as counted here and as printed."""
-    rows = []
-    for row in paper.ROWS:
-        if row.spec is None:
-            continue
-        name = f"{row.name} (Table {', '.join(map(str, row.tables))})"
-        rows += [(name, *_figures(comparison)) for comparison in paper.compare(row.spec, cost_of(row.spec))]
-    models = Table(
-        "Tables 4 to 9: Mult-Adds and parameters, in millions",
-        ("Model", "Quantity", "Paper", "Counted", "Agrees", "Why not"),
-        tuple(rows),
-        caption="Agrees: equal to the paper's figure when rounded or cut off at its last digit; the paper does either.",
-    )
-    shares = paper.compare_layer_types(cost_of(ModelSpec()))
-    return [models, _comparison("Table 2: shares by layer type of 1.0 MobileNet-224, in percent", shares)]
+    return [
+        _comparison(
+            "Tables 4 to 9 (their numbers in brackets): Mult-Adds and parameters, in millions",
+            reproduction.tables_4_to_9,
+        ),
+        _comparison("Table 2: shares by layer type of 1.0 MobileNet-224, in percent", reproduction.table_2),
+    ]
 
 
 def _totals(spec: ModelSpec, cost: Cost) -> Table:
@@ -85,20 +79,18 @@ def _by_layer(cost: Cost) -> Table:
 
 
 def _comparison(title: str, comparisons: Sequence[paper.Comparison]) -> Table:
-    rows = tuple(_figures(comparison) for comparison in comparisons)
-    return Table(title, ("Quantity", "Paper", "Counted", "Agrees", "Why not"), rows)
-
-
-def _figures(comparison: paper.Comparison) -> tuple[str, str, str, str, str]:
-    decimals = len(comparison.printed.partition(".")[2]) + 1
-    difference = ""
-    if not comparison.agrees:
-        share = comparison.counted / float(comparison.printed) - 1
-        difference = f"{share:+.2%}: {comparison.reason}"
-    return (
-        comparison.what,
-        comparison.printed,
-        f"{comparison.counted:.{decimals}f}",
-        "yes" if comparison.agrees else "no",
-        difference,
-    )
+    """A row for each name, with Mult-Adds and parameters beside what is printed; the differences explained below."""
+    rows = []
+    for name, group in groupby(comparisons, key=lambda comparison: comparison.name):
+        cells = [name]
+        for figure in group:
+            decimals = len(figure.printed.partition(".")[2]) + 1
+            cells += [f"{figure.counted:.{decimals}f}{'' if figure.agrees else '*'}", figure.printed]
+        rows.append(tuple(cells))
+    reasons = [
+        f"* {c.name}, {c.what}: {c.counted / float(c.printed) - 1:+.2%}. {c.reason}."
+        for c in comparisons
+        if not c.agrees
+    ]
+    columns = ("", "Mult-Adds", "paper", "Parameters", "paper")
+    return Table(title, columns, tuple(rows), notes=(_AGREES, *reasons))

@@ -19,8 +19,8 @@ def render(results: Sequence[Result]) -> str:
 def render_table(table: Table) -> str:
     rule = ["---", *("---:" if table.numeric else "---" for _ in table.columns[1:])]
     lines = [f"### {_escape(table.title)}", "", _row(table.columns), _row(rule), *map(_row, table.rows)]
-    if table.caption:
-        lines += ["", _escape(table.caption)]
+    for note in table.notes:
+        lines += ["", _escape(note)]
     return "\n".join(lines)
 
 

@@ -46,6 +46,6 @@ def render_table(console: Console, table: Table) -> None:
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
-    if table.caption:
-        console.print(Text(table.caption, style="dim"))
+    for note in table.notes:
+        console.print(Text(note, style="dim"))
     console.print()
