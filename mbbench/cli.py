@@ -76,7 +76,10 @@ def run(
     output: OutputOption = "table",
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")] = False,
 ) -> None:
-    """Build, export, measure and report: the main job."""
+    """Build, export, measure and report: the main job.
+
+    Options win over the profile; the defaults shown are those of the profile `default`.
+    """
     from mbbench import commands
     from mbbench.profile import load, override
 
@@ -161,7 +164,7 @@ def _given(**options: object) -> dict[str, Any]:
 def main() -> None:
     """The entry point: one line for a user's mistake, and the documented exit code."""
     try:
-        app()
+        app(prog_name="mbbench")
     except MbbenchError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)

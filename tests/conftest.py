@@ -35,10 +35,24 @@ _MEMORY: dict[Phase, int] = {
     "steady": 125_000_000,
 }
 FAULTY = Path(__file__).parent / "faulty"
+_ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a whole output with a file of tests/golden, or with a path from the repository's root."""
+
+    def check(text: str, name: str) -> None:
+        path = _ROOT / (name if "/" in name else f"tests/golden/{name}")
+        if request.config.getoption("--golden"):
+            path.write_text(text)
+        assert text == path.read_text()
+
+    return check
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -105,16 +106,27 @@ def test_cost_counts_and_compares(invoke: Invoke) -> None:
     code, out, _ = invoke("cost", "--alpha", "0.5", "--res", "160")
     assert code == 0
     assert "76.5 M" in out
-    assert "Beside the paper's 0.50 MobileNet-160 (Table 9)" in out
+    assert "Beside the paper's Table 9: Mult-Adds and parameters, in millions" in out
     record = json.loads(invoke("cost", "--output", "json")[1])
     assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352
 
 
 def test_all_of_the_papers_tables(invoke: Invoke) -> None:
-    code, out, _ = invoke("cost", "--paper", "--output", "markdown")
-    assert code == 0
-    assert "| 1.0 MobileNet-224 (Table 4, 6, 7, 8) | Mult-Adds | 569 | 568.7 | yes |  |" in out
-    assert "| Conv 3x3, Mult-Adds | 1.19 | 1.906 | no | +60.14%" in out
+    record = json.loads(invoke("cost", "--paper", "--output", "json")[1])
+    counted = {(c["name"], c["what"]): c["counted"] for c in record["tables_4_to_9"]}
+    assert counted["1.0 MobileNet-224 (4, 6, 7, 8)", "Mult-Adds"] == 568.740352
+    assert "| VGG 16 (8) | 15470.3\\* | 15300 | 138.3 | 138 |" in invoke("cost", "--paper", "--output", "markdown")[1]
+
+
+def test_training_prints_the_checkpoints_path_and_finds_it_again(invoke: Invoke, tmp_path: Path) -> None:
+    command = ("train", "--alpha", "0.25", "--res", "32", "--epochs", "1")
+    code, out, err = invoke(*command, "--to", "mine.safetensors")
+    assert (code, out) == (0, "mine.safetensors\n")
+    assert re.search(r"^0\.25 MobileNet-32: top-1 [0-9.]+ % on the 359 test images of digits$", err, re.MULTILINE)
+    kept = Path(invoke(*command)[1].strip())
+    assert kept.read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
+    code, out, _ = invoke("train", "--alpha", "0.25", "--res", "32", "--epochs", "1", "--to", "no/such/folder")
+    assert (code, out) == (2, "")
 
 
 def test_backends_are_listed_with_reasons(invoke: Invoke) -> None:
@@ -221,13 +233,18 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
     )
     command = [*MBBENCH, *QUICK, "--profile", str(endless)]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "measuring" in line:
+    while process.poll() is None:  # the throughput phase would take ten minutes
+        if any('"phase":"throughput"' in path.read_text() for path in tmp_path.glob("mbbench-*/out.json")):
             break
-    time.sleep(5)  # the throughput phase would take ten minutes
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130

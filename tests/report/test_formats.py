@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,7 +11,7 @@ from mbbench.result import Failure, Measured, Result
 from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
-GOLDEN = Path(__file__).parent.parent / "golden"
+Golden = Callable[[str, str], None]
 VGG16 = ModelSpec(family="vgg16", resolution=128, classes=10)
 GOOGLENET = ModelSpec(family="googlenet", resolution=128, classes=10)
 
@@ -38,19 +37,12 @@ def several(make_result: Make) -> list[Result]:
     ]
 
 
-def check(text: str, name: str, request: pytest.FixtureRequest) -> None:
-    path = GOLDEN / name
-    if request.config.getoption("--golden"):
-        path.write_text(text)
-    assert text == path.read_text()
+def test_one_model_in_a_terminal(one: list[Result], golden: Golden) -> None:
+    golden(terminal.render(one, width=80, color=False), "one.txt")
 
 
-def test_one_model_in_a_terminal(one: list[Result], request: pytest.FixtureRequest) -> None:
-    check(terminal.render(one, width=80, color=False), "one.txt", request)
-
-
-def test_several_backends_in_a_terminal(several: list[Result], request: pytest.FixtureRequest) -> None:
-    check(terminal.render(several, width=80, color=False), "several.txt", request)
+def test_several_backends_in_a_terminal(several: list[Result], golden: Golden) -> None:
+    golden(terminal.render(several, width=80, color=False), "several.txt")
 
 
 def test_no_line_is_wider_than_the_terminal(one: list[Result], several: list[Result]) -> None:
@@ -65,8 +57,8 @@ def test_colors_only_where_asked(one: list[Result]) -> None:
     assert "\x1b" not in terminal.render(one, width=80, color=False)
 
 
-def test_markdown(one: list[Result], request: pytest.FixtureRequest) -> None:
-    check(markdown.render(one), "one.md", request)
+def test_markdown(one: list[Result], golden: Golden) -> None:
+    golden(markdown.render(one), "one.md")
 
 
 def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
@@ -75,8 +67,8 @@ def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
     assert "\\<script\\>\\|\\*x\\*" in markdown.render([hostile])
 
 
-def test_csv(several: list[Result], request: pytest.FixtureRequest) -> None:
-    check(csv.render(several), "several.csv", request)
+def test_csv(several: list[Result], golden: Golden) -> None:
+    golden(csv.render(several), "several.csv")
 
 
 def test_json_is_the_records(one: list[Result]) -> None:

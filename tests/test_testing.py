@@ -1,0 +1,94 @@
+"""The conformance suite must catch a backend that breaks the contract: each of its tests is failed here once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mbbench import registry
+from mbbench.backend import Artifact, Backend, Format, Session, Stage
+from mbbench.errors import BackendError
+from mbbench.spec import ModelSpec, Precision
+from mbbench.testing import BackendContract, FakeBackend, FakeClock
+
+ARTIFACT = Artifact(Path("model.onnx"), "onnx", "fp32", ModelSpec(alpha=0.25, resolution=32, classes=7), 1, "")
+IMAGES = np.zeros((2, 3, 32, 32), np.float32)
+
+
+def test_the_fake_takes_its_scripted_latencies_and_then_the_last_for_ever() -> None:
+    clock = FakeClock()
+    stages: list[Stage] = []
+    with FakeBackend((3.0, 1.5), clock).open(ARTIFACT, "", threads=1, stage=stages.append) as session:
+        times = [(session.run(IMAGES), clock.now_ns)[1] for _ in range(3)]
+        assert session.run(IMAGES).shape == (2, 7)
+    assert times == [3_000_000, 4_500_000, 6_000_000]
+    assert stages == ["import", "load", "compile"]
+
+
+class Bad(Session):
+    """Gives one and the same buffer each time, of the wrong type, whatever the images."""
+
+    facts: Mapping[str, str] = {"precision": ""}
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros((1, 10))
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        self._buffer += 1
+        return self._buffer
+
+
+class BadBackend(Backend):
+    formats: ClassVar[tuple[Format, ...]] = ()
+
+    def versions(self) -> Mapping[str, str]:
+        return {}
+
+    def devices(self) -> Mapping[str, str]:
+        return {"cpu": ""}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        return frozenset({"int8"})
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        stage("compile")
+        return Bad()
+
+
+def contract_tests() -> list[str]:
+    return [name for name in dir(BackendContract) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("name", contract_tests())
+def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Path) -> None:
+    test = getattr(BackendContract(), name)
+    stages: list[Stage] = []
+    session = BadBackend().open(ARTIFACT, "", threads=1, stage=stages.append)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    known: dict[str, Any] = {
+        "backend": BadBackend(),
+        "artifact": replace(ARTIFACT, path=tmp_path / "model.onnx"),
+        "opened": (session, stages),
+        "tmp_path": tmp_path,
+        "batch": 1,
+    }
+    wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test(**{argument: known[argument] for argument in wanted})
+
+
+def test_a_backend_that_cannot_start_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoDevice(FakeBackend):
+        def devices(self) -> Mapping[str, str]:
+            raise BackendError("no GPU was found", "plug one in")
+
+    class Contract(BackendContract):
+        name = "fake"
+
+    monkeypatch.setattr(registry, "load", lambda name: NoDevice())
+    with pytest.raises(pytest.skip.Exception, match="fake cannot start here: no GPU was found; plug one in"):
+        Contract.backend.__wrapped__.__get__(None, Contract)()
