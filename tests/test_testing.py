@@ -91,4 +91,4 @@ def test_a_backend_that_cannot_start_here_is_skipped_with_its_reason(monkeypatch
 
     monkeypatch.setattr(registry, "load", lambda name: NoDevice())
     with pytest.raises(pytest.skip.Exception, match="fake cannot start here: no GPU was found; plug one in"):
-        Contract.backend.__wrapped__.__get__(None, Contract)()
+        Contract.backend.__wrapped__.__get__(None, Contract)()  # type: ignore[attr-defined]
