@@ -88,7 +88,8 @@ class Backend(ABC):
         """Compile the artifact; raises `BackendError` that says how to fix it.
 
         Call `stage("import")`, `stage("load")` and `stage("compile")` as each of these begins: mbbench reads its clock
-        and the kernel's memory counters there. Nothing may be left to compile when this returns.
+        and the kernel's memory counters there. Leave out `load` where the runtime reads and compiles in one call.
+        Nothing may be left to compile when this returns.
         """
 
 

@@ -24,7 +24,7 @@ class Cold:
     """What it takes to get ready in a fresh process, and the first answer."""
 
     import_s: float
-    load_s: float
+    load_s: float | None  # None: within compile_s
     compile_s: float
     first_inference_ms: float
 

@@ -145,7 +145,7 @@ class BackendContract:
             assert precisions <= set(get_args(Precision))
 
     def test_stages_are_announced_once_and_in_order(self, opened: tuple[Session, list[Stage]]) -> None:
-        assert opened[1] == ["import", "load", "compile"]
+        assert opened[1] in (["import", "load", "compile"], ["import", "compile"])
 
     def test_facts_tell_the_precision(self, opened: tuple[Session, list[Stage]]) -> None:
         facts = opened[0].facts

@@ -39,9 +39,7 @@ class OnnxRuntimeBackend(Backend):
         stage("import")
         ort = _onnxruntime()
         device = pick_device(device, _PROVIDERS)
-        # One call reads, optimizes and prepares; reading the file first would hold a large model in memory twice.
-        stage("load")
-        stage("compile")
+        stage("compile")  # one call reads and compiles; reading the file first would hold a large model twice
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

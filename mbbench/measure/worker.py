@@ -76,14 +76,17 @@ class Stages:
             self.memory.append(reading)
         self._phase = begin
 
-    def cold(self, first_inference_s: float) -> Cold:
+    def cold(self, first_inference_s: float) -> tuple[Cold, dict[str, str]]:
+        """The stages' durations, and why one is missing."""
         starts = self.starts
-        return Cold(
-            import_s=starts["load"] - starts["import"],
-            load_s=starts["compile"] - starts["load"],
+        load = starts.get("load")
+        cold = Cold(
+            import_s=starts.get("load", starts["compile"]) - starts["import"],
+            load_s=None if load is None else starts["compile"] - load,
             compile_s=starts["end"] - starts["compile"],
             first_inference_ms=first_inference_s * 1e3,
         )
+        return cold, {"cold.load_s": "the runtime reads and compiles in one call"} if load is None else {}
 
 
 class _Progress:
@@ -126,11 +129,10 @@ def measure(job: Job, progress: _Progress) -> None:
         before = perf_counter()
         session.run(timed)
         first_inference_s = perf_counter() - before
-        cold = stages.cold(first_inference_s)
+        cold, reasons = stages.cold(first_inference_s)
         stages.end_phase("steady")
-        progress.add(
-            "parity", cold=cold, memory=tuple(stages.memory), effective={**session.facts, "cpus": _cpus(job.cpus)}
-        )
+        effective = {**session.facts, "cpus": _cpus(job.cpus)}
+        progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
         few = min(accuracy.PARITY_IMAGES, len(images))
         parity = accuracy.check_parity(session, images[:few], reference[:few], job.normalization, batch)
         progress.add("latency", parity=parity)

@@ -95,6 +95,7 @@ def _card(result: Result) -> Table:
         seconds = ", ".join(
             f"{name} {units.seconds(value)}"
             for name, value in (("import", cold.import_s), ("load", cold.load_s), ("compile", cold.compile_s))
+            if value is not None
         )
         rows.append(("Cold start", f"{seconds}, first inference {units.milliseconds(cold.first_inference_ms)}"))
     if (accuracy := measured.accuracy) is not None and result.data is not None:

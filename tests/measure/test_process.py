@@ -54,6 +54,8 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert measured.parity.images == 16
     assert measured.cold is not None
     assert min(measured.cold.import_s, measured.cold.compile_s, measured.cold.first_inference_ms) > 0
+    assert measured.cold.load_s is None
+    assert report.reasons["cold.load_s"] == "the runtime reads and compiles in one call"
     assert measured.latency is not None
     assert measured.latency.n == len(measured.latency.samples_ms) >= 100
     assert measured.latency.median_ms == pytest.approx(
@@ -61,7 +63,7 @@ def test_a_child_measures_everything(job: Job) -> None:
     )
     assert measured.throughput is not None
     assert measured.throughput.batch == 8
-    phases = ["start", "import", "load", "compile", "first_inference", "steady"]
+    phases = ["start", "import", "compile", "first_inference", "steady"]
     assert [reading.phase for reading in measured.memory] == phases
     peaks = [reading.peak_rss_bytes for reading in measured.memory]
     assert peaks == sorted(peaks)
