@@ -16,7 +16,7 @@ test-all: $(INSTALLED)  ## the slow tests too
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
 test-gpu: $(INSTALLED)  ## what needs a CUDA device
-	$(VENV)/bin/python -m pytest -m gpu backends/tensorrt
+	$(VENV)/bin/python -m pytest -m "not slow" backends/tensorrt
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -1,12 +1,17 @@
-"""What the documents say about the command line is what it says itself."""
+"""What the documents say is so."""
 
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mbbench import cli
 
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 _HEADER = """# Commands
 
 Every command's own help, written by `pytest --golden` and held true by `tests/test_docs.py`.
@@ -26,3 +31,24 @@ def test_every_help_is_in_the_docs(
         text = "\n".join(line.rstrip() for line in capsys.readouterr().out.strip("\n").splitlines())
         blocks.append(f"## {' '.join(command)}\n\n```text\n{text}\n```\n")
     golden("\n".join(blocks), "docs/commands.md")
+
+
+def test_the_backend_in_contributing_passes_the_conformance_suite(tmp_path: Path) -> None:
+    blocks = dict(re.findall(r"^`?([^\n]*)\n\n```(?:toml|python)\n(.*?)^```", CONTRIBUTING.read_text(), re.M | re.S))
+    project, module, test = blocks.values()
+    (entry_point,) = re.findall(r'^\[project.entry-points."mbbench.backends"\]\n(.*)$', project, re.M)
+    metadata = tmp_path / "mbbench_reference-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mbbench-reference\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[mbbench.backends]\n{entry_point.replace(chr(34), '')}\n")
+    (tmp_path / "mbbench_reference.py").write_text(module)
+    (tmp_path / "test_reference.py").write_text(test)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_reference.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "12 passed" in done.stdout

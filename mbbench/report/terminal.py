@@ -22,6 +22,7 @@ def render(results: Sequence[Result], *, width: int, color: bool) -> str:
     for table in content.tables:
         render_table(console, table)
     if content.notes:
+        console.print()
         console.print(Text("Notes", style="bold"))
         for note in content.notes:
             grid = RichTable.grid(padding=(0, 1))
@@ -48,4 +49,3 @@ def render_table(console: Console, table: Table) -> None:
     console.print(grid)
     for note in table.notes:
         console.print(Text(note, style="dim"))
-    console.print()
