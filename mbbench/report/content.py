@@ -52,13 +52,19 @@ def device_of(result: Result) -> str:
 
 
 def _headline(results: Sequence[Result]) -> str:
-    """One sentence with the first subject's figures."""
-    subject = next((r for r in results if r.cell.role == "subject" and r.measured.latency is not None), None)
-    if subject is None or subject.failure is not None:
+    """One sentence with the figures of the subject that has the lowest median."""
+    whole = [
+        (result, result.measured.latency)
+        for result in results
+        if result.cell.role == "subject" and result.measured.latency is not None and result.failure is None
+    ]
+    if not whole:
         return "Nothing was measured completely."
-    latency, accuracy = subject.measured.latency, subject.measured.accuracy
-    assert latency is not None
+    subject, latency = min(whole, key=lambda pair: pair[1].median_ms)
+    accuracy = subject.measured.accuracy
     what = "an image" if latency.batch == 1 else f"a batch of {latency.batch}"
+    if len(whole) > 1:
+        what += f" (the lowest median of {len(whole)} backends)"
     parts = [f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} {what}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
@@ -146,18 +152,16 @@ def _speed(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         latency, throughput = result.measured.latency, result.measured.throughput
-        figures = [units.NONE] * 4
+        figures = [units.NONE] * 3
         if latency is not None:
-            interval = latency.median_ci95_ms
             figures = [
-                units.milliseconds(latency.median_ms),
-                units.NONE if interval is None else units.span(interval),
-                units.milliseconds(latency.p90_ms),
-                units.milliseconds(latency.p99_ms),
+                units.number(latency.median_ms, interval=latency.median_ci95_ms),
+                units.number(latency.p90_ms),
+                units.number(latency.p99_ms),
             ]
         figures.append(units.number(None if throughput is None else throughput.images_per_s))
         rows.append((device_of(result), *figures))
-    columns = ("Backend", "Median", "95 % interval", "p90", "p99", "Images/s")
+    columns = ("Backend", "Median, ms [95 %]", "p90, ms", "p99, ms", "Images/s")
     return Table(f"Speed of {results[0].cell.model.label}", columns, tuple(rows))
 
 

@@ -22,17 +22,20 @@ def significant(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def number(value: float | None, unit: str = "") -> str:
-    return NONE if value is None else f"{significant(value)}{unit and ' ' + unit}"
+def number(value: float | None, unit: str = "", interval: Interval | None = None) -> str:
+    if value is None:
+        return NONE
+    text = f"{significant(value)}{unit and ' ' + unit}"
+    return text if interval is None else f"{text} [{significant(interval.low)}, {significant(interval.high)}]"
 
 
 def megabytes(size_bytes: int | None) -> str:
     """Decimal megabytes (10^6 bytes)."""
-    return NONE if size_bytes is None else f"{significant(size_bytes / 1e6)} MB"
+    return number(None if size_bytes is None else size_bytes / 1e6, "MB")
 
 
 def millions(count: int | None) -> str:
-    return NONE if count is None else f"{significant(count / 1e6)} M"
+    return number(None if count is None else count / 1e6, "M")
 
 
 def percent(share: float | None, interval: Interval | None = None) -> str:
@@ -43,14 +46,7 @@ def percent(share: float | None, interval: Interval | None = None) -> str:
 
 
 def milliseconds(value: float | None, interval: Interval | None = None) -> str:
-    if value is None:
-        return NONE
-    text = f"{significant(value)} ms"
-    return text if interval is None else f"{text} [{significant(interval.low)}, {significant(interval.high)}]"
-
-
-def span(interval: Interval) -> str:
-    return f"{significant(interval.low)} to {significant(interval.high)}"
+    return number(value, "ms", interval)
 
 
 def seconds(value: float) -> str:

@@ -43,4 +43,3 @@ def test_units_and_intervals() -> None:
     assert units.milliseconds(0.479, Interval(0.478, 0.48)) == "0.479 ms [0.478, 0.480]"
     assert units.ratio(27.0, 2.0) == "13.5x"
     assert (units.seconds(0.05), units.seconds(12.34)) == ("50.0 ms", "12.3 s")
-    assert units.span(Interval(0.1, 0.2)) == "0.100 to 0.200"
