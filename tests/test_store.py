@@ -61,6 +61,29 @@ def test_a_full_disk_is_one_line_and_the_result_is_saved_elsewhere(
     assert [result.cell.backend for result in store.read(rescued)] == ["kept"]
 
 
+def test_a_disk_that_takes_half_a_line_is_left_as_it_was(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.jsonl"
+    store.append(path, make_result(backend="first"))
+    before = path.read_bytes()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+    with pytest.raises(UsageError, match=r"No space left on device.*this result is only in the report"):
+        store.append(path, make_result(backend="second"))
+    assert path.read_bytes() == before
+
+
+def test_a_line_is_on_the_disk_before_append_returns(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    store.append(tmp_path / "results.jsonl", make_result())
+    assert synced == [(tmp_path / "results.jsonl").stat().st_size]
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder_is_found_before_anything_is_measured(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

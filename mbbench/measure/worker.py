@@ -131,7 +131,7 @@ def measure(job: Job, progress: _Progress) -> None:
         first_inference_s = perf_counter() - before
         cold, reasons = stages.cold(first_inference_s)
         stages.end_phase("steady")
-        effective = {**session.facts, "cpus": _cpus(job.cpus)}
+        effective = {**session.facts, **_affinity()}
         progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
         few = min(accuracy.PARITY_IMAGES, len(images))
         parity = accuracy.check_parity(session, images[:few], reference[:few], job.normalization, batch)
@@ -166,8 +166,11 @@ def _time(session: Session, images: object, settings: Settings, progress: _Progr
     progress.add("memory", reasons, latency=figures)
 
 
-def _cpus(cpus: tuple[int, ...]) -> str:
-    return ",".join(map(str, sorted(cpus)))
+def _affinity() -> dict[str, str]:
+    """The CPUs this process is pinned to, as the kernel says; empty where it does not pin."""
+    if not hasattr(os, "sched_getaffinity"):
+        return {}
+    return {"cpus": ",".join(map(str, sorted(os.sched_getaffinity(0))))}
 
 
 def main(job_path: str, out_path: str) -> int:

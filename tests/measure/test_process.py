@@ -129,10 +129,14 @@ def test_a_child_that_takes_too_long_is_ended_and_its_figures_kept(job: Job) -> 
     assert report.measured.latency is not None
 
 
-def test_the_childs_environment_is_the_users(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the number of threads is set; this process keeps its own."""
+@pytest.mark.usefixtures("faulty_backends")
+def test_the_childs_environment_is_the_users_but_for_the_number_of_threads(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert measure_in_child(job).failure is None
+    effective = measure_in_child(replace(job, backend="faulty-telling")).measured.effective
+    assert effective["OMP_NUM_THREADS"] == "1"
+    assert effective["MBBENCH_CACHE"] == os.environ["MBBENCH_CACHE"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
