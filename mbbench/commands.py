@@ -86,27 +86,22 @@ def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
 
 
 def backends(output: str) -> None:
-    rows, records = [], []
-    for name in registry.names():
-        record: dict[str, object] = {"name": name}
-        records.append(record)
-        try:
-            backend = registry.load(name)
-            record["versions"] = versions = dict(backend.versions())
-            record["devices"] = devices = dict(backend.devices())
-            record["precisions"] = {device: sorted(backend.precisions(device)) for device in devices}
-        except BackendError as error:
-            record["error"] = {"cause": error.cause, "remedy": error.remedy}
-            text = " ".join(map(" ".join, dict(record.get("versions", {})).items()))  # type: ignore[call-overload]
-            rows.append((name, text or units.NONE, f"cannot start: {error}", ""))
-            continue
-        text = ", ".join(f"{package} {version}" for package, version in versions.items())
-        for device, chip in devices.items():
-            rows.append((name, text, f"{device}: {chip}", " ".join(sorted(backend.precisions(device)))))
-    if not rows:
-        raise BackendError("no backend is installed", "run `pip install mbbench-openvino`, say")
-    _write_tables([Table("Backends", ("Name", "Version", "Device", "Precisions"), tuple(rows), numeric=False)],
-                  records, output)  # fmt: skip
+    found = [registry.describe(name) for name in registry.names()]
+    if not found:
+        raise BackendError(
+            "no backend is installed", "run `pip install -e backends/openvino` in mbbench's checkout, say"
+        )
+    rows: list[tuple[str, ...]] = []
+    for backend in found:
+        versions = ", ".join(f"{package} {version}" for package, version in backend.versions.items()) or units.NONE
+        if backend.error is not None:
+            rows.append((backend.name, versions, "cannot start", ""))
+        for device, chip in backend.devices.items():
+            rows.append((backend.name, versions, f"{device}: {chip}", " ".join(backend.precisions[device])))
+    reasons = tuple(f"{backend.name} cannot start: {backend.error}." for backend in found if backend.error is not None)
+    columns = ("Name", "Version", "Device", "Precisions")
+    table = Table("Backends", columns, tuple(rows), numeric=False, notes=reasons)
+    _write_tables([table], found, output)
 
 
 def doctor(output: str) -> None:
