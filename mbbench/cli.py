@@ -64,7 +64,13 @@ def run(
     data: DataOption = None,
     images: Annotated[int | None, typer.Option("--images", help="Evaluate on so many.", show_default="all")] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="FILE|random", help="A checkpoint.", show_default="train")
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE|random|imagenet",
+            help="FILE may be keras:FILE.h5, timm: or torchvision:.",
+            show_default="train",
+        ),
     ] = None,
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")

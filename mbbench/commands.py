@@ -50,7 +50,7 @@ def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
     with Display(Console(stderr=True)) as display:
 
         def training(progress: Progress) -> None:
-            display.work(f"training, loss {progress.loss:.3f}", progress.step, progress.steps)
+            display.work("training", progress.step, progress.steps, f"loss {progress.loss:.3f}")
 
         def load(split: data.Split) -> data.Dataset:
             return data.load(

@@ -44,7 +44,8 @@ class Display:
                 if result.failure is not None:
                     self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
 
-    def work(self, what: str, done: int, total: int) -> None:
+    def work(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """`detail` may change at every step; only a terminal shows it."""
         if not self._console.is_terminal:
             if what != self._last:
                 self._console.print(f"{what} ...", highlight=False)
@@ -64,7 +65,8 @@ class Display:
             if self._task is not None:
                 self._progress.remove_task(self._task[1])
             self._task = (what, self._progress.add_task(what, total=total))
-        self._progress.update(self._task[1], completed=done, total=total)
+        description = f"{what}, {detail}" if detail else what
+        self._progress.update(self._task[1], completed=done, total=total, description=description)
 
     def _still(self) -> None:
         """Stop the thread that draws: nothing of the parent's may run while a child measures."""

@@ -117,7 +117,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
-    origin: Literal["trained", "file", "random"]
+    origin: Literal["trained", "file", "imported", "random"]
     key: str
     trained_on: str | None  # the data set's fingerprint
 

@@ -12,6 +12,7 @@ from mbbench.errors import UsageError
 
 Family = Literal["mobilenet_v1", "vgg16", "googlenet"]
 Variant = Literal["standard", "full-conv", "shallow"]
+Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 MAX_ALPHA = 8.0  # about 205 M parameters; a few steps wider and the weights exceed what one ONNX file holds (2 GB)
@@ -26,7 +27,8 @@ class ModelSpec:
     """A network's architecture. `alpha` (the width multiplier) and `variant` apply to MobileNetV1 alone.
 
     `variant`: `full-conv` replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4);
-    `shallow` leaves out the five 14x14x512 blocks (Table 5). Raises `UsageError` for a network that cannot be built.
+    `shallow` leaves out the five 14x14x512 blocks (Table 5). `padding` is MobileNetV1's too: checkpoints of Keras need
+    Keras's, which at stride 2 is right and bottom only. Raises `UsageError` for a network that cannot be built.
     """
 
     family: Family = "mobilenet_v1"
@@ -34,6 +36,7 @@ class ModelSpec:
     resolution: int = 224
     classes: int = 1000
     variant: Variant = "standard"
+    padding: Padding = "symmetric"
 
     def __post_init__(self) -> None:
         for name, value, known in (

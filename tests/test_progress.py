@@ -43,9 +43,17 @@ def test_a_terminal_gets_a_bar_with_counts() -> None:
     to = console(terminal=True)
     with Display(to) as display:
         display.work("training", 0, 40)
-        display.work("training", 30, 40)
-    assert "training" in written(to)
+        display.work("training", 30, 40, "loss 0.5")
+    assert "training, loss 0.5" in written(to)
     assert "30/40" in written(to)
+
+
+def test_details_make_no_new_lines() -> None:
+    to = console(terminal=False)
+    with Display(to) as display:
+        for step in range(3):
+            display.work("training", step, 3, f"loss {step}")
+    assert written(to) == "training ...\n"
 
 
 def test_nothing_is_drawn_while_a_child_measures(

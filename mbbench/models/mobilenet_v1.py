@@ -19,6 +19,8 @@ _BLOCKS = (
     (1024, 1),
 )
 _STEM = 32
+EPSILON = 1e-3  # Keras's
+_KERAS_PAD = (0, 1, 0, 1)  # Keras's ZeroPadding2D(((0, 1), (0, 1))) before a depthwise convolution of stride 2
 _SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 removes
 
 
@@ -28,21 +30,28 @@ def scaled(channels: int, alpha: float) -> int:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, ReLU6.
+    """Convolution, batch norm, ReLU6. Padding is symmetric unless `pad` says (left, right, top, bottom)."""
 
-    Padding is symmetric. Keras and TF-slim pad only on the right and at the bottom where the stride is 2 and the size
-    even, so an importer of their weights has to follow theirs.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, depthwise: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        depthwise: bool = False,
+        pad: tuple[int, int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         groups = inputs if depthwise else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)  # Keras's epsilon
+        self.pad = nn.Identity() if pad is None else nn.ZeroPad2d(pad)
+        symmetric = kernel // 2 if pad is None else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, symmetric, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=EPSILON)
         self.act = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+        return self.act(self.bn(self.conv(self.pad(x))))  # type: ignore[no-any-return]
 
 
 class MobileNetV1(nn.Module):
@@ -54,16 +63,19 @@ class MobileNetV1(nn.Module):
         if spec.variant == "shallow":
             del table[_SHALLOW]
         width = scaled(_STEM, spec.alpha)
-        self.stem = ConvBlock(3, width, 3, stride=2)
+        keras = spec.padding == "keras"
+        before = spec.resolution % 2  # the stem's is "same": one more on the left and top where the size is odd
+        self.stem = ConvBlock(3, width, 3, stride=2, pad=(before, 1, before, 1) if keras else None)
         blocks: list[nn.Module] = []
         for channels, stride in table:
             outputs = scaled(channels, spec.alpha)
+            pad = _KERAS_PAD if keras and stride == 2 else None
             if spec.variant == "full-conv":
-                blocks.append(ConvBlock(width, outputs, 3, stride))
+                blocks.append(ConvBlock(width, outputs, 3, stride, pad=pad))
             else:
                 blocks.append(
                     nn.Sequential(
-                        ConvBlock(width, width, 3, stride, depthwise=True),
+                        ConvBlock(width, width, 3, stride, depthwise=True, pad=pad),
                         ConvBlock(width, outputs, 1),
                     )
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from mbbench.data import Dataset
 from mbbench.errors import UsageError
 from mbbench.result import WeightsInfo
 from mbbench.spec import ModelSpec, content_key
-from mbbench.weights import checkpoint
+from mbbench.weights import checkpoint, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
 if TYPE_CHECKING:
@@ -50,20 +50,38 @@ def resolve(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Weights:
-    """The weights that `choice` names, made or found: None trains on `train()`, "random" initializes, else a file.
+    """The weights that `choice` names, made or found.
 
-    The spec that comes back has the checkpoint's number of classes. Raises `UsageError`.
+    None trains on `train()`, "random" initializes, "imagenet" is what the network's authors published (`imagenet`),
+    `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else is a file of ours. The spec that
+    comes back has the checkpoint's number of classes and its padding. Raises `UsageError`.
     """
     if choice is None:
         return trained(spec, train(), recipe, on_progress)
     if choice == "random":
         return random(spec)
+    if choice == "imagenet":
+        return imported("torchvision", imagenet.fetch(spec), spec)
+    kind, colon, file = choice.partition(":")
+    if colon and kind in importers.KINDS:
+        return imported(kind, Path(file).expanduser(), spec)
     path = Path(choice).expanduser()
-    classes = checkpoint.classes_in(path)
-    own = ModelSpec(spec.family, spec.alpha, spec.resolution, classes, spec.variant)
-    with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return Weights(path, own, WeightsInfo(origin="file", key=key, trained_on=None))
+    own = replace(spec, classes=checkpoint.classes_in(path), padding=checkpoint.padding_in(path))
+    return Weights(path, own, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
+
+
+def imported(kind: str, path: Path, spec: ModelSpec) -> Weights:
+    """Another framework's checkpoint as one of ours; `kind` is one of `importers.KINDS`."""
+    from mbbench.models import build, load_parameters
+
+    key = content_key("imported", kind, _digest(path), spec, importers.IMPORTER)
+    state, own = importers.load(kind, path, spec)
+    module = build(own)
+    load_parameters(module, state, str(path))
+    target = _path(key)
+    if not checkpoint.is_whole(target):
+        checkpoint.save(target, module.state_dict(), _facts(own) | {"imported": kind})
+    return Weights(target, own, WeightsInfo(origin="imported", key=key, trained_on=None))
 
 
 def random(spec: ModelSpec) -> Weights:
@@ -109,6 +127,14 @@ def top1(weights: Weights, data: Dataset) -> float:
     logits = np.load(reference.logits(weights, data))
     _, labels = data.arrays()
     return float((logits.argmax(axis=1) == labels).mean())
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", "name another file") from error
 
 
 def _path(key: str) -> Path:

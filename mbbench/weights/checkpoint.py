@@ -10,12 +10,14 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
+from mbbench.spec import Padding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _REMEDY = "give a .safetensors file, or a .pt or .pth file of plain tensors"
 _HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows
+CLASSIFIERS = ("classifier.weight", "classifier.6.weight", "fc.weight")  # whose rows are the classes
 _NESTED = ("state_dict", "model", "model_state_dict")
 
 
@@ -24,6 +26,12 @@ class _Tensor(msgspec.Struct, frozen=True):
 
     shape: list[int]
     data_offsets: tuple[int, int]
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    """What matters of the spec that mbbench writes into a checkpoint."""
+
+    padding: Padding = "symmetric"
 
 
 def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -53,13 +61,23 @@ def load(path: Path) -> dict[str, Tensor]:
 def classes_in(path: Path) -> int:
     """How many classes the checkpoint tells apart: the rows of its last matrix (Linear) weight."""
     if path.suffix == ".safetensors":
-        shapes = {name: entry.shape for name, entry in _header(path).items()}
+        shapes = {name: entry.shape for name, entry in _header(path)[0].items()}
     else:
         shapes = {name: list(tensor.shape) for name, tensor in _load_torch(path).items()}
-    matrices = [shapes[name] for name in shapes if name in ("classifier.weight", "classifier.6.weight", "fc.weight")]
+    matrices = [shapes[name] for name in shapes if name in CLASSIFIERS]
     if not matrices or len(matrices[0]) != 2:
         raise UsageError(f"{path} has no classifier that mbbench knows", "give a checkpoint of the model of --model")
     return int(matrices[0][0])
+
+
+def padding_in(path: Path) -> Padding:
+    """The padding of the network whose checkpoint this is, where the file says: those that mbbench writes do."""
+    if path.suffix != ".safetensors":
+        return "symmetric"
+    try:
+        return msgspec.json.decode(_header(path)[1].get("spec", "{}"), type=_Spec).padding
+    except msgspec.MsgspecError:
+        return "symmetric"  # another program's `spec`
 
 
 def is_whole(path: Path) -> bool:
@@ -71,14 +89,14 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def _header(path: Path) -> dict[str, _Tensor]:
-    """The header: eight bytes of its length, then JSON with each tensor's place in the rest of the file."""
+def _header(path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
+    """Tensors and metadata of the header: eight bytes of its length, then JSON with each tensor's place in the file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             entries = msgspec.json.decode(file.read(min(length, _HEADER_LIMIT)), type=dict[str, msgspec.Raw])
-        entries.pop("__metadata__", None)
+        metadata = msgspec.json.decode(entries.pop("__metadata__", msgspec.Raw(b"{}")), type=dict[str, str])
         header = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in entries.items()}
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", _REMEDY) from error
@@ -88,7 +106,7 @@ def _header(path: Path) -> dict[str, _Tensor]:
         raise UsageError(f"the checkpoint {path} is empty", _REMEDY)
     if size != 8 + length + max(entry.data_offsets[1] for entry in header.values()):
         raise UsageError(f"the checkpoint {path} is truncated or damaged", "fetch or write it again")
-    return header
+    return header, metadata
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
