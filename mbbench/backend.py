@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from mbbench.errors import BackendError
+from mbbench.result import Executed
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "safetensors"]
 Stage = Literal["import", "load", "compile"]
+Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "s8s8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,16 @@ class Artifact:
 
     `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
     `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
+
+    The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
+    activations, int8 weights, int32 biases) and `s8s8` (int8 symmetric throughout, fp32 biases) have Q/DQ pairs around
+    what is to be int8.
     """
 
     path: Path
     format: Format
-    precision: Precision
+    precision: Precision  # what to execute
+    dialect: Dialect  # what the file holds
     spec: ModelSpec
     batch: int  # the batch size to tune for; `Session.run` must take others too
     sha256: str
@@ -66,10 +73,19 @@ class Session(ABC):
         self.close()
 
 
+class LayerAudit(ABC):
+    """What a `Session` may also be: one whose runtime tells what it made of the model."""
+
+    @abstractmethod
+    def executed(self) -> tuple[Executed, ...]:
+        """The nodes that the runtime executes, in order; called once, after all timing."""
+
+
 class Backend(ABC):
     """Cheap to construct; describes its runtime and opens artifacts on it."""
 
     formats: ClassVar[tuple[Format, ...]]  # the artifact formats it opens, best first
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32"}  # the file in which each precision is fast here
 
     @abstractmethod
     def versions(self) -> Mapping[str, str]:

@@ -72,6 +72,25 @@ def run(
             show_default="train",
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="NAMES", help="fp32, bf16, fp16, int8.", show_default="fp32"),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration", metavar="DATA|random", help="To calibrate INT8 with.", show_default="DATA's training split"
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", metavar="POINTS", help="Fail where more top-1 is lost against fp32.")
+    ] = None,
+    accuracy_control: Annotated[
+        bool | None, typer.Option("--accuracy-control", help="Keep layers in fp32 until --max-drop holds.")
+    ] = None,
+    require_effective: Annotated[
+        bool | None, typer.Option("--require-effective", help="Fail a cell that ran in another precision.")
+    ] = None,
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
     ] = None,
@@ -89,7 +108,6 @@ def run(
     from mbbench import commands
     from mbbench.profile import load, override
 
-    names = None if backend is None else tuple(name.strip() for name in backend.split(","))
     chosen = override(
         load(profile),
         {"threads": threads, "batch": batch},
@@ -98,11 +116,16 @@ def run(
             "alpha": alpha,
             "res": res,
             "variant": variant,
-            "backend": names,
+            "backend": _names(backend),
             "device": device,
             "data": data,
             "images": images,
             "weights": weights,
+            "precision": _names(precision),
+            "calibration": calibration,
+            "max_drop": max_drop,
+            "accuracy_control": accuracy_control,
+            "require_effective": require_effective,
             "baselines": baselines,
         },
     )
@@ -147,6 +170,19 @@ def cost(
 
 
 @app.command()
+def explain(
+    results: Annotated[Path, typer.Option("--results", help="What `mbbench run` appended to.")] = Path(
+        "reports/results.jsonl"
+    ),
+    output: OutputOption = "table",
+) -> None:
+    """Say why a lower precision is faster here, or is not, from results in fp32 and in it."""
+    from mbbench import commands
+
+    commands.explain(results, output)
+
+
+@app.command()
 def backends(output: OutputOption = "table") -> None:
     """List the backends: versions, devices, precisions, and why one cannot start."""
     from mbbench import commands
@@ -160,6 +196,10 @@ def doctor(output: OutputOption = "table") -> None:
     from mbbench import commands
 
     commands.doctor(output)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _given(**options: object) -> dict[str, Any]:

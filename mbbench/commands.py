@@ -85,6 +85,26 @@ def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
     _write_tables(report.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, output)
 
 
+def explain(results: Path, output: str) -> None:
+    from mbbench import explain as explaining
+    from mbbench import store
+    from mbbench.cost import cost_of
+
+    found = [
+        explaining.explain(reference, result, cost_of(result.cell.model))
+        for reference, result in explaining.pairs(list(store.read(results)))
+    ]
+    if not found:
+        raise UsageError(f"{results} has no cell in fp32 and in another precision", "run with --precision fp32,int8")
+    tables = []
+    for one in found:
+        ratio = units.NONE if one.ratio is None else f"{one.ratio:.2f}"
+        title = f"{one.result.cell.model.label} in {one.result.cell.precision} on {one.result.cell.backend}"
+        rows = (("Median over fp32's", ratio), *(("", reason) for reason in one.reasons))
+        tables.append(Table(title, ("Quantity", "Value"), rows, numeric=False, header=False))
+    _write_tables(tables, [{"id": one.result.id, "ratio": one.ratio, "reasons": one.reasons} for one in found], output)
+
+
 def backends(output: str) -> None:
     found = [registry.describe(name) for name in registry.names()]
     if not found:

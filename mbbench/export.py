@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbbench import cache
-from mbbench.backend import Artifact, Format
+from mbbench.backend import Artifact, Dialect, Format
 from mbbench.errors import ParityError
 from mbbench.result import ArtifactInfo
-from mbbench.spec import ModelSpec, content_key
+from mbbench.spec import ModelSpec, Precision, content_key
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
     from torch import nn
 
-_EXPORTER = 1  # raise it when this file writes something else for the same input
+_EXPORTER = 2  # raise it when this file writes something else for the same input
 _OPSET = 18
-_TOLERANCE = 1e-3  # of the largest logit
+# Of the largest logit. bf16 keeps 8 bits of the mantissa, fp16 11; over 28 layers either loses some more.
+_TOLERANCES: dict[Dialect, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 _EXAMPLES = 2
 
 
@@ -35,62 +37,108 @@ class Exported:
     path: Path
     info: ArtifactInfo
 
-    def artifact(self, spec: ModelSpec, batch: int) -> Artifact:
+    def artifact(self, spec: ModelSpec, batch: int, precision: Precision = "fp32") -> Artifact:
         return Artifact(
             path=self.path,
             format=self.info.format,  # type: ignore[arg-type]
-            precision="fp32",
+            precision=precision,
+            dialect=self.info.dialect,  # type: ignore[arg-type]
             spec=spec,
             batch=batch,
             sha256=self.info.sha256,
         )
 
 
-def export(spec: ModelSpec, weights_key: str, format: Format, build: Callable[[], nn.Module]) -> Exported:
+def export(
+    spec: ModelSpec, weights_key: str, format: Format, build: Callable[[], nn.Module], dialect: Dialect = "fp32"
+) -> Exported:
     """Write the module that `build()` returns (its weights are named by `weights_key`), or find it in the cache.
 
-    Raises `ParityError` if the file, run by its format's reference implementation, does not give PyTorch's logits.
+    `dialect` may be `bf16` or `fp16` too, whose networks take and give fp32. Raises `ParityError` if the file, run by
+    its format's reference implementation, does not give PyTorch's logits.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxscript", "safetensors")]
-    key = content_key(spec, weights_key, format, tools, _EXPORTER)
+
+    def write(path: Path) -> float:
+        import onnx
+        import torch
+
+        from mbbench.models import fold_batch_norm
+
+        module = build()
+        folded = fold_batch_norm(module)
+        images = torch.rand(
+            (_EXAMPLES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0)
+        )
+        images = images * 2 - 1
+        if format == "onnx":
+            onnx.save(to_onnx(_typed(folded, dialect), spec.resolution), path)
+            logits = _run_onnx(path, images.numpy())
+        else:
+            _write_safetensors(folded, path)
+            logits = _run_safetensors(path, spec, images)
+        return _parity(module, images, logits, _TOLERANCES[dialect])
+
+    return _remember(content_key(spec, weights_key, format, dialect, tools, _EXPORTER), format, dialect, write)
+
+
+def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: Format, dialect: Dialect) -> Exported:
+    """Write the Q/DQ graph that `graph()` returns, or find it under `key`, which names all that it is made of."""
+
+    def write(path: Path) -> None:
+        import onnx
+        from safetensors.numpy import save_file
+
+        from mbbench.compress.transcribe import tensors
+
+        if format == "onnx":
+            onnx.save(graph(), path)
+        else:
+            save_file(tensors(graph()), path)
+
+    return _remember(content_key(key, format, dialect, _EXPORTER), format, dialect, write)
+
+
+def _remember(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:
+    """The file called `key`, whole; `write` makes it and returns by how much its logits differ from PyTorch's."""
     path = cache.root() / "artifacts" / f"{key}.{format}"
     info_path = path.with_suffix(".json")
     if path.exists() and info_path.exists():
         info = msgspec.json.decode(info_path.read_bytes(), type=ArtifactInfo)
         if info.size_bytes == path.stat().st_size:
             return Exported(path, info)
-
-    import torch
-
-    from mbbench.models import fold_batch_norm
-
-    module = build()
-    folded = fold_batch_norm(module)
-    images = torch.rand((_EXAMPLES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0))
-    images = images * 2 - 1
     with cache.atomic(path) as temporary:
-        if format == "onnx":
-            _write_onnx(folded, images, temporary)
-            logits = _run_onnx(temporary, images.numpy())
-        else:
-            _write_safetensors(folded, temporary)
-            logits = _run_safetensors(temporary, spec, images)
-        error = _parity(module, images, logits)
+        error = write(temporary)
         content = hashlib.file_digest(temporary.open("rb"), "sha256").hexdigest()
-    info = ArtifactInfo(format=format, size_bytes=path.stat().st_size, sha256=content, max_abs_error=error)
+    info = ArtifactInfo(
+        format=format, dialect=dialect, size_bytes=path.stat().st_size, sha256=content, max_abs_error=error
+    )
     with cache.atomic(info_path) as temporary:
         temporary.write_bytes(msgspec.json.encode(info))
     return Exported(path, info)
 
 
-def _parity(module: nn.Module, images: object, logits: NDArray[np.float32]) -> float:
+def _typed(folded: nn.Module, dialect: Dialect) -> nn.Module:
+    """The module with everything but its input and output in the dialect's type."""
+    if dialect == "fp32":
+        return folded
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dialect]
+    folded.to(dtype)
+    folded.register_forward_pre_hook(lambda _, given: (given[0].to(dtype),))
+    folded.register_forward_hook(lambda _, __, logits: logits.float())
+    return folded
+
+
+def _parity(module: nn.Module, images: object, logits: NDArray[np.float32], tolerance: float) -> float:
     import numpy as np
     import torch
 
     with torch.inference_mode():
         expected = module(images).numpy()
     error = float(np.abs(logits - expected).max())
-    allowed = _TOLERANCE * float(np.abs(expected).max())
+    allowed = tolerance * float(np.abs(expected).max())
     if not error <= allowed:  # also true for NaN
         raise ParityError(
             f"the exported model's logits differ from PyTorch's by up to {error:.3g} (allowed {allowed:.3g})",
@@ -99,7 +147,8 @@ def _parity(module: nn.Module, images: object, logits: NDArray[np.float32]) -> f
     return error
 
 
-def _write_onnx(module: nn.Module, images: object, path: Path) -> None:
+def to_onnx(module: nn.Module, resolution: int) -> onnx.ModelProto:
+    """The graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`."""
     import torch
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -107,7 +156,7 @@ def _write_onnx(module: nn.Module, images: object, path: Path) -> None:
         warnings.simplefilter("ignore")  # the exporter deprecates its own insides
         program = torch.onnx.export(
             module,
-            (images,),
+            (torch.zeros(_EXAMPLES, 3, resolution, resolution),),
             dynamo=True,
             verbose=False,
             opset_version=_OPSET,
@@ -116,7 +165,40 @@ def _write_onnx(module: nn.Module, images: object, path: Path) -> None:
             dynamic_shapes=({0: torch.export.Dim("N")},),
         )
     assert program is not None
-    program.save(str(path), external_data=False)
+    model: onnx.ModelProto = program.model_proto
+    _name_after_modules(model.graph)
+    return model
+
+
+def _name_after_modules(graph: onnx.GraphProto) -> None:
+    """Call nodes and tensors by the module they come from, and drop what else the exporter notes: it has paths in it.
+
+    A module's last node gets the module's name (`blocks.0.1.conv`), and so does its output; a node before it gets its
+    operator's after a slash.
+    """
+    import ast
+
+    last: dict[str, str] = {}
+    for node in graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = [scope for scope in ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1] if scope]
+        node.name = scopes[-1] if scopes else node.op_type
+        last[node.name] = node.output[0]
+    outputs = {value.name for value in graph.output}
+    names: dict[str, str] = {}
+    for node in graph.node:
+        if node.output[0] != last[node.name]:
+            node.name = f"{node.name}/{node.op_type}"
+        if node.output[0] not in outputs:
+            names[node.output[0]] = node.name
+    assert len(set(names.values())) == len(names)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        del node.metadata_props[:]
+    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del value.metadata_props[:]
+    del graph.value_info[:], graph.metadata_props[:]
 
 
 def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,14 +22,23 @@ def plan(profile: Profile) -> RunSpec:
     cells = []
     for name in names:
         own = Cell(model=model, role="subject", weights=profile.weights, backend=name, device=profile.device)
-        cells.append(own)
+        cells += [replace(own, precision=precision) for precision in dict.fromkeys(profile.precision)]
         if profile.baselines:
             cells += [
                 replace(own, model=ModelSpec(family, resolution=profile.res), role="baseline", weights="random")
                 for family in _BASELINES
                 if family != profile.model
             ]
-    return RunSpec(cells=tuple(cells), data=profile.data, images=profile.images, settings=profile.settings)
+    return RunSpec(
+        cells=tuple(cells),
+        data=profile.data,
+        images=profile.images,
+        settings=profile.settings,
+        calibration=profile.calibration,
+        max_drop=profile.max_drop,
+        accuracy_control=profile.accuracy_control,
+        require_effective=profile.require_effective,
+    )
 
 
 def expand(backends: Sequence[str]) -> tuple[str, ...]:

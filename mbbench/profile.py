@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, Settings, Variant
+from mbbench.spec import Family, Precision, Settings, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,11 @@ class Profile:
     variant: Variant = "standard"
     backend: tuple[str, ...] = ("openvino",)
     device: str = ""
+    precision: tuple[Precision, ...] = ("fp32",)
+    calibration: str | None = None
+    max_drop: float | None = None
+    accuracy_control: bool = False
+    require_effective: bool = False
     data: str = "digits"
     images: int | None = None
     weights: str | None = None

@@ -7,7 +7,11 @@ from importlib import metadata
 from pathlib import Path
 
 from mbbench import cache
+from mbbench.backend import Dialect
+from mbbench.compress.search import Prepared
 from mbbench.data import Dataset
+from mbbench.measure.accuracy import PARITY_IMAGES
+from mbbench.models import Normalization
 from mbbench.spec import content_key
 from mbbench.weights import Weights
 
@@ -39,6 +43,22 @@ def logits(weights: Weights, data: Dataset, on_progress: Callable[[int, int], No
                 on_progress(min(start + _BATCH, len(images)), len(images))
     with cache.atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.concatenate(parts))
+    return path
+
+
+def simulated(prepared: Prepared, dialect: Dialect, data: Dataset, normalization: Normalization) -> Path:
+    """A .npy file of logits of the first images of `data` that a Q/DQ graph gives when it is computed in floats."""
+    path = cache.root() / "references" / f"{prepared.graph.stem}-{dialect}-{data.fingerprint}.npy"
+    if not path.exists():
+        import numpy as np
+
+        from mbbench.compress.calibrate import logits as run
+        from mbbench.data.feed import to_float
+
+        images, _ = data.arrays()
+        values = run(prepared.write(dialect), to_float(images[:PARITY_IMAGES], normalization), optimize=False)
+        with cache.atomic(path) as temporary, temporary.open("wb") as file:
+            np.save(file, values)
     return path
 
 

@@ -81,6 +81,22 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Top-1 lost against the fp32 reference on the same images; shares are 0 to 1, and a gain is negative.
+
+    `p_value` is McNemar's exact test of whether the two differ at all. `worst_class` is the one that lost most.
+    """
+
+    share: float
+    ci95: Interval
+    only_reference_right: int
+    only_this_right: int
+    p_value: float
+    worst_class: int
+    worst_class_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
     """Shares are 0 to 1. `agreement`: how often the top-1 class equals the PyTorch fp32 reference's."""
 
@@ -93,6 +109,32 @@ class Accuracy:
     agreement_ci95: Interval
     max_abs_logit_error: float
     mean_abs_logit_error: float
+    drop: Drop | None  # None: no labels
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A node of what a runtime made of the model: the names it has from the artifact, its type, its precision."""
+
+    names: tuple[str, ...]
+    type: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionShare:
+    precision: str
+    mult_adds_share: float  # 0 to 1
+    layers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedInfo:
+    """What ran in which precision, by the runtime's own account; layers are convolutions and fully connected ones."""
+
+    shares: tuple[PrecisionShare, ...]
+    fp32_layers: tuple[str, ...]
+    moves: int  # nodes that only convert or reorder tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +148,7 @@ class Measured:
     throughput: Throughput | None = None
     memory: tuple[Memory, ...] = ()
     accuracy: Accuracy | None = None
+    layers: tuple[Executed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +183,37 @@ class CostInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way to quantize, tried on images held out from calibration."""
+
+    ranges: Literal["minmax", "percentile", "mse"]
+    equalized: bool
+    bias_corrected: bool
+    share: float  # of right answers, 0 to 1
+    logit_rmse: float  # against fp32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationInfo:
+    """How INT8 was made. `judged_by`: right answers are the labels', or fp32's where labels mean nothing."""
+
+    calibration: str  # the data's name, or "random"
+    calibration_fingerprint: str
+    images: int
+    held_out: int
+    judged_by: Literal["top1", "agreement"]
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    kept_fp32: tuple[str, ...]  # nodes that accuracy control left alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactInfo:
     format: str
+    dialect: str
     size_bytes: int
     sha256: str
-    max_abs_error: float  # its outputs, run by the format's reference implementation, against PyTorch's
+    max_abs_error: float | None  # its outputs, by the format's reference implementation, against PyTorch's; INT8: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +230,8 @@ class Result:
     data: DataInfo | None
     cost: CostInfo | None
     artifact: ArtifactInfo | None
+    quantization: QuantizationInfo | None
+    executed: ExecutedInfo | None
     measured: Measured
     failure: Failure | None
     reasons: dict[str, str]  # why a field is null, by its dotted name

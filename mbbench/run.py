@@ -6,21 +6,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from mbbench import cache, data, doctor, reference, registry, store, weights
+from mbbench import audit, cache, data, doctor, reference, registry, store, weights
 from mbbench.backend import Backend, pick_device
+from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
-from mbbench.export import Exported, export
+from mbbench.export import Exported, export, export_quantized
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
 from mbbench.measure.worker import Job, Report
 from mbbench.models import normalization
-from mbbench.result import SCHEMA, CostInfo, DataInfo, Failure, Measured, Result
-from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
+from mbbench.result import SCHEMA, CostInfo, DataInfo, ExecutedInfo, Failure, Measured, QuantizationInfo, Result
+from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, content_key
 from mbbench.weights.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
         try:
             backend = registry.load(cell.backend)
             backend.versions()
-            pick_device(cell.device, backend.devices())
+            _require_precision(cell, backend, pick_device(cell.device, backend.devices()))
             backends.append(backend)
         except BackendError as error:
             backends.append(Failed(cell, _failure(error)))
@@ -131,6 +133,17 @@ def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
     for cell, found in zip(spec.cells, backends, strict=True):
         ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, found, notify))
     return ready
+
+
+def _require_precision(cell: Cell, backend: Backend, device: str) -> None:
+    """Raise `BackendError` where the precision would only be emulated, or the backend has no file for it."""
+    native = backend.precisions(device) & backend.dialects.keys()
+    if cell.precision not in native:
+        known = ", ".join(name for name in get_args(Precision) if name in native)
+        raise BackendError(
+            f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
+            f"choose --precision {known}",
+        )
 
 
 def _prepare(spec: RunSpec, cell: Cell, backend: Backend, notify: Notify) -> _Ready:
@@ -162,8 +175,10 @@ def _measure(
     """Export, compare, measure. Every failure ends up in the result."""
     cell = ready.cell
     exported: Exported | None = None
+    prepared: search.Prepared | None = None
     cost: CostInfo | None = None
     report = Report(phase="export", measured=Measured(), reasons={})
+    executed: ExecutedInfo | None = None
     before = doctor.snapshot()
 
     def build() -> nn.Module:
@@ -172,16 +187,23 @@ def _measure(
 
     try:
         cost = _cost(cell.model)
-        exported = export(cell.model, ready.weights.info.key, ready.backend.formats[0], build)
         answers = reference.logits(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
+        expected = answers
+        format, dialect = ready.backend.formats[0], ready.backend.dialects[cell.precision]
+        if cell.precision == "int8":
+            prepared = _quantize(spec, ready, notify)
+            exported = export_quantized(lambda: prepared.write(dialect), prepared.graph.stem, format, dialect)
+            expected = reference.simulated(prepared, dialect, ready.data, normalization(cell.model.family))
+        else:
+            exported = export(cell.model, ready.weights.info.key, format, build, dialect)
         no_labels = _no_labels(ready)
         notify(announcement)
         before = doctor.snapshot()
         report = measure_in_child(
             Job(
-                artifact=exported.artifact(cell.model, spec.settings.batch),
+                artifact=exported.artifact(cell.model, spec.settings.batch, cell.precision),
                 backend=cell.backend,
                 device=cell.device,
                 settings=spec.settings,
@@ -190,9 +212,13 @@ def _measure(
                 labels=ready.data.labels if no_labels is None else None,
                 no_labels=no_labels,
                 reference=answers,
+                expected=expected,
                 normalization=normalization(cell.model.family),
             )
         )
+        if report.measured.layers:
+            executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
+        report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
         report = replace(report, failure=_failure(error))
     except Exception as error:  # a fault of ours or of a library must not cost the cells that follow
@@ -206,9 +232,72 @@ def _measure(
         failure=report.failure,
         ready=ready,
         exported=exported,
+        quantization=None if prepared is None else prepared.info,
+        executed=executed,
         cost=cost,
         report=report,
         conditions=doctor.judge(machine, before, doctor.snapshot()),
+    )
+
+
+def _broken(
+    spec: RunSpec, cell: Cell, report: Report, executed: ExecutedInfo | None, prepared: search.Prepared | None
+) -> Failure | None:
+    """The promise that a cell measured to its end did not keep: the precision it ran in, or the accuracy."""
+    accuracy = report.measured.accuracy
+    if cell.role == "baseline" or report.failure is not None:
+        return None
+    if spec.require_effective:
+        kept = prepared.info.kept_fp32 if prepared is not None else ()
+        reason = (
+            "the backend does not tell what it executed"
+            if executed is None
+            else audit.fell_back(executed, cell.precision, kept)
+        )
+        if reason is not None:
+            cause = f"not all of it ran in {cell.precision}: {reason}"
+            return Failure(cause=cause, remedy="see `mbbench explain`, or leave out --require-effective", exit_code=5)
+    if spec.max_drop is not None and accuracy is not None:
+        if accuracy.drop is None:
+            return Failure(
+                cause=f"--max-drop cannot be judged: {report.reasons['accuracy.top1']}",
+                remedy="give data and weights whose classes are the same",
+                exit_code=5,
+            )
+        if accuracy.drop.share * 100 > spec.max_drop:
+            low, high = accuracy.drop.ci95.low * 100, accuracy.drop.ci95.high * 100
+            return Failure(
+                cause=f"top-1 dropped by {accuracy.drop.share * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32,"
+                f" more than {spec.max_drop:g}",
+                remedy="add --accuracy-control, or fine-tune with `mbbench compress --qat`",
+                exit_code=5,
+            )
+    return None
+
+
+def _quantize(spec: RunSpec, ready: _Ready, notify: Notify) -> search.Prepared:
+    """Calibrate on images of the training split, never on those of the test, and quantize."""
+    model, normal = ready.cell.model, normalization(ready.cell.model.family)
+    source = spec.calibration or spec.data
+    if source == "random":
+        key, load = "random", partial(search.random_calibration, model.resolution)
+    else:
+        count = search.IMAGES + search.HELD_OUT
+        train = data.load(
+            source, model.resolution, "train", limit=count,
+            on_progress=lambda *done: notify(Working("decoding images to calibrate with", *done)),
+        )  # fmt: skip
+        labelled = _no_labels(ready) is None and train.classes == model.classes
+        key = train.fingerprint
+        load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
+    return search.prepare(
+        model,
+        ready.weights.info.key,
+        ready.weights.build,
+        load,
+        key,
+        max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
+        on_progress=lambda what, *done: notify(Working(what, *done)),
     )
 
 
@@ -238,6 +327,8 @@ def _result(
     failure: Failure | None,
     ready: _Ready | None = None,
     exported: Exported | None = None,
+    quantization: QuantizationInfo | None = None,
+    executed: ExecutedInfo | None = None,
     cost: CostInfo | None = None,
     report: Report | None = None,
     conditions: tuple[doctor.Check, ...] = (),
@@ -270,6 +361,8 @@ def _result(
         data=info,
         cost=cost,
         artifact=artifact,
+        quantization=quantization,
+        executed=executed,
         measured=Measured() if report is None else report.measured,
         failure=failure,
         reasons={} if report is None else report.reasons,

@@ -115,6 +115,10 @@ class Cell:
     device: str  # "": the backend's first
     precision: Precision = "fp32"
 
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"unknown precision {self.precision!r}", f"choose one of {', '.join(get_args(Precision))}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
@@ -124,3 +128,7 @@ class RunSpec:
     data: str
     images: int | None  # evaluate on this many test images; None: all
     settings: Settings
+    calibration: str | None = None  # data to calibrate INT8 with; None: the data's training split; or "random"
+    max_drop: float | None = None  # the top-1 that may be lost against fp32, in points
+    accuracy_control: bool = False  # keep layers in fp32 until max_drop holds
+    require_effective: bool = False  # fail a cell that does not run in the precision asked for

@@ -69,3 +69,21 @@ def wilson_interval(successes: int, n: int) -> Interval:
     half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
     scale = 1 + _Z95**2 / n
     return Interval(max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test (1947): are two classifiers right on the same images equally often?
+
+    Only the images on which one alone is right count; under the hypothesis each falls to either with probability 1/2.
+    """
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, float(2 * tail / 2**n))
+
+
+def paired_interval(only_first: int, only_second: int, n: int) -> Interval:
+    """95 % interval of the difference of two proportions on the same `n` items (Bonett and Price 2012)."""
+    first, second, count = only_first + 1, only_second + 1, n + 2
+    difference = (first - second) / count
+    half = _Z95 * math.sqrt((first + second) / count - difference**2) / math.sqrt(count)
+    return Interval(max(difference - half, -1.0), min(difference + half, 1.0))

@@ -13,6 +13,7 @@ from mbbench.result import (
     Cold,
     CostInfo,
     DataInfo,
+    Drop,
     Measured,
     Memory,
     Parity,
@@ -114,6 +115,17 @@ def _make_result(
             agreement_ci95=Interval(0.989, 1.0),
             max_abs_logit_error=1.1e-5,
             mean_abs_logit_error=1.6e-6,
+            drop=None
+            if random
+            else Drop(
+                share=0.0,
+                ci95=Interval(-0.005, 0.005),
+                only_reference_right=0,
+                only_this_right=0,
+                p_value=1.0,
+                worst_class=0,
+                worst_class_share=0.0,
+            ),
         ),
     )
     if random:
@@ -147,7 +159,11 @@ def _make_result(
         "weights": WeightsInfo(origin="random" if random else "trained", key="aa", trained_on=None if random else "bb"),
         "data": DataInfo(name="digits", images=359, classes=10, fingerprint="cc", preprocess="dd"),
         "cost": cost,
-        "artifact": ArtifactInfo(format="onnx", size_bytes=round(5.3e6 * scale), sha256="ee", max_abs_error=1e-6),
+        "artifact": ArtifactInfo(
+            format="onnx", dialect="fp32", size_bytes=round(5.3e6 * scale), sha256="ee", max_abs_error=1e-6
+        ),
+        "quantization": None,
+        "executed": None,
         "measured": measured,
         "failure": None,
         "reasons": reasons,

@@ -15,7 +15,7 @@ from mbbench.errors import BackendError
 from mbbench.spec import ModelSpec, Precision
 from mbbench.testing import BackendContract, FakeBackend, FakeClock
 
-ARTIFACT = Artifact(Path("model.onnx"), "onnx", "fp32", ModelSpec(alpha=0.25, resolution=32, classes=7), 1, "")
+ARTIFACT = Artifact(Path("model.onnx"), "onnx", "fp32", "fp32", ModelSpec(alpha=0.25, resolution=32, classes=7), 1, "")
 IMAGES = np.zeros((2, 3, 32, 32), np.float32)
 
 

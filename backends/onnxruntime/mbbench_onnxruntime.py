@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage, pick_device
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
+from mbbench.result import Executed
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider"}
 
 class OnnxRuntimeBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "int8": "u8s8"}
 
     def versions(self) -> Mapping[str, str]:
         try:
@@ -40,21 +44,28 @@ class OnnxRuntimeBackend(Backend):
         ort = _onnxruntime()
         device = pick_device(device, _PROVIDERS)
         stage("compile")  # one call reads and compiles; reading the file first would hold a large model twice
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors come back as exceptions
+
+        def make(optimized: Path | None = None) -> Any:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            options.log_severity_level = 4  # errors come back as exceptions
+            if optimized is not None:
+                options.optimized_model_filepath = str(optimized)
+            return ort.InferenceSession(artifact.path, options, providers=[_PROVIDERS[device]])
+
         try:
-            session = ort.InferenceSession(artifact.path, options, providers=[_PROVIDERS[device]])
+            session = make()
         except Exception as error:  # the binding's exceptions share no base class of their own
             raise BackendError(
                 f"ONNX Runtime refuses {artifact.path}: {str(error).splitlines()[0]}", "export the model again"
             ) from error
-        return _OnnxRuntimeSession(session, threads)
+        return _OnnxRuntimeSession(session, threads, make)
 
 
-class _OnnxRuntimeSession(Session):
-    def __init__(self, session: Any, threads: int) -> None:
+class _OnnxRuntimeSession(Session, LayerAudit):
+    def __init__(self, session: Any, threads: int, optimized: Callable[[Path], object]) -> None:
+        self._optimized = optimized
         self._run = session.run
         self._input = session.get_inputs()[0].name
         self._outputs = [session.get_outputs()[0].name]
@@ -68,8 +79,26 @@ class _OnnxRuntimeSession(Session):
         logits: NDArray[np.float32] = self._run(self._outputs, {self._input: images})[0]
         return logits
 
+    def executed(self) -> tuple[Executed, ...]:
+        """The graph after ONNX Runtime's optimizations, which a second session writes down."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "optimized.onnx")
+            self._optimized(path)
+            graph = onnx.load(path).graph
+        return tuple(
+            Executed((node.name, *node.input), node.op_type, "int8" if _is_integer(node.op_type) else "fp32")
+            for node in graph.node
+        )
+
     def close(self) -> None:
         del self._run
+
+
+def _is_integer(operator: str) -> bool:
+    """ONNX Runtime's integer kernels: QLinearConv, QGemm, ConvInteger, MatMulInteger, ..."""
+    return operator.startswith(("QLinear", "QGemm")) or operator.endswith("Integer")
 
 
 def _onnxruntime() -> ModuleType:

@@ -11,7 +11,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, Dialect, Format, Session, Stage, pick_device
 from mbbench.errors import BackendError
 from mbbench.spec import Precision
 
@@ -26,6 +26,7 @@ _DRIVER = "install NVIDIA's driver, or run this on a machine with an NVIDIA GPU"
 
 class TensorRtBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
 
     def versions(self) -> Mapping[str, str]:
         _, distribution = _installed()

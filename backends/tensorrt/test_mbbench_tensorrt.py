@@ -60,7 +60,7 @@ def small_model() -> onnx.ModelProto:
 def artifact(folder: Path, batch: int = 1) -> Artifact:
     path = folder / "small.onnx"
     onnx.save(small_model(), path)
-    return Artifact(path, "onnx", "fp32", ModelSpec(resolution=32, classes=5), batch, "")
+    return Artifact(path, "onnx", "fp32", "fp32", ModelSpec(resolution=32, classes=5), batch, "")
 
 
 @pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])

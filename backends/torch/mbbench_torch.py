@@ -7,15 +7,18 @@ channels-last. Batch norm is folded in both, as anyone would who deploys.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Format, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.compress import quantized
 from mbbench.errors import BackendError, UsageError
 from mbbench.machine import fingerprint
+from mbbench.result import Executed
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -23,14 +26,24 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+Call = Callable[["torch.Tensor"], "torch.Tensor"]
+
+# Any of these instructions makes a precision native; without them PyTorch converts to fp32 and back.
+_NEEDED: dict[Precision, set[str]] = {
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+    "int8": {"avx512_vnni", "avx_vnni", "amx_int8"},
+}
+_COMPUTING = re.compile(r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|_(mkl_)?linear(_pointwise)?|addmm|mm)")
+
 
 class _TorchBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("safetensors",)
     mode: ClassVar[str]
 
     @abstractmethod
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What `Session.run` calls."""
+    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+        """What `Session.run` calls, and what it executes."""
 
     def versions(self) -> Mapping[str, str]:
         try:
@@ -43,7 +56,9 @@ class _TorchBackend(Backend):
         return {"cpu": fingerprint().cpu}
 
     def precisions(self, device: str) -> frozenset[Precision]:
-        return frozenset({"fp32"})
+        isa = set(fingerprint().isa)
+        native = {precision for precision, needed in _NEEDED.items() if isa & needed}
+        return frozenset({"fp32", *(native & self.dialects.keys())})
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")
@@ -57,32 +72,47 @@ class _TorchBackend(Backend):
         stage("load")
         module = fold_batch_norm(build(artifact.spec))
         try:
-            load_parameters(module, checkpoint.load(artifact.path), str(artifact.path))
-        except UsageError as error:
-            raise BackendError(error.cause, "export the model again") from error
+            state = checkpoint.load(artifact.path)
+            if artifact.dialect == "u8s8":
+                quantized.load(module, state)
+            else:
+                load_parameters(module, state, str(artifact.path))
+        except (UsageError, KeyError) as error:
+            cause = error.cause if isinstance(error, UsageError) else f"{artifact.path} lacks {error}"
+            raise BackendError(cause, "export the model again") from error
         stage("compile")
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision, torch.float32)
+        if dtype != torch.float32:
+            module = module.to(dtype)
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        call = self.prepare(module, torch.zeros(artifact.input_shape))
+        call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
         return _TorchSession(
             call,
             {
-                "precision": str(next(module.parameters()).dtype).removeprefix("torch."),
+                "precision": "int8" if artifact.dialect == "u8s8" else str(dtype).removeprefix("torch."),
                 "threads": str(torch.get_num_threads()),
                 "mode": self.mode,
                 "layout": "channels-last",
             },
+            dtype,
+            executed,
         )
 
 
 class EagerBackend(_TorchBackend):
     mode = "eager"
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
 
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        return _channels_last(module)
+    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+        executed = [
+            Executed((name,), type(layer).__name__, _name(layer.weight.dtype)) for name, layer in _layers(module)
+        ]
+        return _channels_last(module), tuple(executed)
 
 
 class CompiledBackend(_TorchBackend):
     mode = "compile"
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "u8s8"}
 
     def devices(self) -> Mapping[str, str]:
         compiler = os.environ.get("CXX", "g++")
@@ -93,12 +123,15 @@ class CompiledBackend(_TorchBackend):
             )
         return super().devices()
 
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         import torch
         from torch._inductor import config
 
         torch.compiler.reset()
-        config.freezing = True  # lets Inductor lay the weights out for oneDNN
+        config.freezing = True  # lets Inductor lay the weights out for oneDNN, and fuse int8 convolutions
+        config.force_disable_caches = True  # a graph from the cache is not shown to the pass below
+        nodes: list[tuple[str, str]] = []
+        config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_computing(graph))
         compiled = torch.compile(_channels_last(module), dynamic=False)
         try:
             with torch.inference_mode():
@@ -107,26 +140,60 @@ class CompiledBackend(_TorchBackend):
             raise BackendError(
                 f"torch.compile failed: {str(error).strip().splitlines()[0]}", "use --backend torch-eager"
             ) from error
-        return compiled
+        config.post_grad_custom_pre_pass = None
+        # Inductor drops the layers' names and keeps their order.
+        names = [name for name, _ in _layers(module)]
+        if len(names) != len(nodes):
+            return compiled, ()
+        return compiled, tuple(
+            Executed((name,), operator, precision) for name, (operator, precision) in zip(names, nodes, strict=True)
+        )
 
 
-class _TorchSession(Session):
-    def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], facts: Mapping[str, str]) -> None:
+class _TorchSession(Session, LayerAudit):
+    def __init__(
+        self, call: Call, facts: Mapping[str, str], dtype: torch.dtype, executed: tuple[Executed, ...]
+    ) -> None:
         import torch
 
         self._call, self._inference_mode, self._from_numpy = call, torch.inference_mode, torch.from_numpy
+        self._dtype, self._executed = dtype, executed
         self.facts = facts
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._inference_mode():
-            logits: NDArray[np.float32] = self._call(self._from_numpy(images)).numpy()
+            logits: NDArray[np.float32] = self._call(self._from_numpy(images).to(self._dtype)).float().numpy()
         return logits
+
+    def executed(self) -> tuple[Executed, ...]:
+        return self._executed
 
     def close(self) -> None:
         del self._call
 
 
-def _channels_last(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _layers(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    from torch import nn
+
+    yield from ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
+def _computing(graph: Any) -> Iterator[tuple[str, str]]:
+    """(operator, precision) of Inductor's convolutions and matrix products; oneDNN's quantized ones begin with q."""
+    for node in graph.nodes:
+        operator = str(node.target).split(".")[1:2]
+        if node.op != "call_function" or not operator or not _COMPUTING.fullmatch(operator[0]):
+            continue
+        name = operator[0]
+        yield name, "int8" if name.startswith("q") else _name(node.meta["val"].dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, name)
+
+
+def _channels_last(module: torch.nn.Module) -> Call:
     import torch
 
     def call(images: torch.Tensor) -> Any:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from mbbench.backend import Session
 from mbbench.errors import ParityError
 from mbbench.models import Normalization
-from mbbench.result import Accuracy, Parity
-from mbbench.stats import Interval, wilson_interval
+from mbbench.result import Accuracy, Drop, Parity
+from mbbench.spec import Precision
+from mbbench.stats import Interval, mcnemar, paired_interval, wilson_interval
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 PARITY_IMAGES = 16
-_RELATIVE_TOLERANCE = (
-    1e-3  # of the largest reference logit; fp32 kernels differ by some 1e-5, a wrong layer by far more
-)
+# Of the largest reference logit. fp32 kernels differ by some 1e-5, a wrong layer by far more. bf16 keeps 8 bits of the
+# mantissa and fp16 11, lost anew in every layer. INT8 is held against the same graph in floats: integer kernels
+# differ from it where a value rounds the other way, or where they round once and it twice: by 1 to 12 %.
+_TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 1e-1, "int8": 2.5e-1}
 _CONSTANT = 1e-6  # spread over images, of the largest logit, under which outputs do not depend on the input
 
 
@@ -42,12 +44,13 @@ def check_parity(
     reference: NDArray[np.float32],
     normalization: Normalization,
     batch: int,
+    precision: Precision = "fp32",
 ) -> Parity:
     """Compare the session's logits of `images` with `reference` (N, classes)."""
     import numpy as np
 
     logits = np.concatenate(list(logits_of(session, images, normalization, batch)))
-    tolerance = _RELATIVE_TOLERANCE * float(np.abs(reference).max())
+    tolerance = _TOLERANCES[precision] * float(np.abs(reference).max())
     comparable = logits.shape == reference.shape and bool(np.isfinite(logits).all())
     error = float(np.abs(logits - reference).max()) if comparable else None
     return Parity(
@@ -96,10 +99,12 @@ def evaluate(
     n, classes = reference.shape
     reasons: dict[str, str] = {}
     top1 = top5 = agreeing = seen = 0
+    answers = np.empty(n, np.int64)
     max_error = sum_error = 0.0
     for logits in logits_of(session, images, normalization, batch):
         rows = slice(seen, seen + len(logits))
         best = logits.argmax(axis=1)
+        answers[rows] = best
         agreeing += int((best == reference[rows].argmax(axis=1)).sum())
         error = np.abs(logits - reference[rows])
         max_error = max(max_error, float(error.max()))
@@ -130,6 +135,27 @@ def evaluate(
             agreement_ci95=wilson_interval(agreeing, n),
             max_abs_logit_error=max_error,
             mean_abs_logit_error=sum_error / (n * classes),
+            drop=None if labels is None else drop(reference.argmax(axis=1), answers, np.asarray(labels)),
         ),
         reasons,
+    )
+
+
+def drop(reference: NDArray[np.int64], answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Drop:
+    """What `answers` (N,) lose against those of the reference on the same images."""
+    import numpy as np
+
+    before, after = reference == labels, answers == labels
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    counts = np.bincount(labels)
+    losses = np.bincount(labels, before.astype(np.int64) - after) / np.maximum(counts, 1)
+    worst = int(losses.argmax())
+    return Drop(
+        share=(lost - gained) / len(labels),
+        ci95=paired_interval(lost, gained, len(labels)),
+        only_reference_right=lost,
+        only_this_right=gained,
+        p_value=mcnemar(lost, gained),
+        worst_class=worst,
+        worst_class_share=float(losses[worst]),
     )

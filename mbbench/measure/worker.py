@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from mbbench import registry
-from mbbench.backend import Artifact, Session, Stage
+from mbbench.backend import Artifact, LayerAudit, Session, Stage
 from mbbench.errors import MbbenchError
 from mbbench.measure import accuracy, latency, memory
 from mbbench.models import Normalization
@@ -36,6 +36,7 @@ class Job:
     labels: Path | None  # .npy, int64 (N,)
     no_labels: str | None  # why there are none
     reference: Path  # .npy, float32 (N, classes): PyTorch's logits
+    expected: Path  # .npy, float32 (at least the first images, classes): logits to be equal to, but for rounding
     normalization: Normalization
 
     def encode(self) -> bytes:
@@ -134,7 +135,10 @@ def measure(job: Job, progress: _Progress) -> None:
         effective = {**session.facts, **_affinity()}
         progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
         few = min(accuracy.PARITY_IMAGES, len(images))
-        parity = accuracy.check_parity(session, images[:few], reference[:few], job.normalization, batch)
+        parity = accuracy.check_parity(
+            session, images[:few], np.load(job.expected, mmap_mode="r")[:few], job.normalization, batch,
+            job.artifact.precision,
+        )  # fmt: skip
         progress.add("latency", parity=parity)
         accuracy.require_parity(parity)
         _time(session, timed, settings, progress)
@@ -150,7 +154,9 @@ def measure(job: Job, progress: _Progress) -> None:
         figures, reasons = accuracy.evaluate(
             session, images, labels, reference, job.normalization, settings.bulk_batch, job.no_labels
         )
-        progress.add("close", reasons, accuracy=figures)
+        progress.add("audit", reasons, accuracy=figures)
+        if isinstance(session, LayerAudit):
+            progress.add("close", layers=session.executed())
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from mbbench import paper
 from mbbench.report import units
-from mbbench.result import Accuracy, DataInfo, Result
+from mbbench.result import Accuracy, DataInfo, Drop, Result
 from mbbench.stats import samples_needed
+
+_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,10 @@ def document(results: Sequence[Result]) -> Document:
 
 
 def device_of(result: Result) -> str:
-    """`openvino 2026.4.1`, with the device if one was asked for."""
+    """`openvino 2026.4.1 int8`, with the device if one was asked for; fp32 goes without saying."""
     version = result.versions.get(result.cell.backend) or result.versions.get(result.cell.backend.split("-")[0], "")
-    return " ".join(part for part in (result.cell.backend, version, result.cell.device) if part)
+    precision = "" if result.cell.precision == "fp32" else result.cell.precision
+    return " ".join(part for part in (result.cell.backend, version, result.cell.device, precision) if part)
 
 
 def _headline(results: Sequence[Result]) -> str:
@@ -64,8 +67,8 @@ def _headline(results: Sequence[Result]) -> str:
     accuracy = subject.measured.accuracy
     what = "an image" if latency.batch == 1 else f"a batch of {latency.batch}"
     if len(whole) > 1:
-        what += f" (the lowest median of {len(whole)} backends)"
-    parts = [f"{subject.cell.model.label} on {subject.cell.backend}: {units.milliseconds(latency.median_ms)} {what}"]
+        what += f" (the lowest median of {len(whole)} cells)"
+    parts = [f"{_place(subject)}: {units.milliseconds(latency.median_ms)} {what}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
     if subject.artifact is not None:
@@ -108,17 +111,52 @@ def _card(result: Result) -> Table:
         rows.append(("Accuracy", _accuracy(result, accuracy, result.data)))
         errors = f"{accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"
         agreement = units.percent(accuracy.agreement)
+        if (drop := accuracy.drop) is not None and result.cell.precision != "fp32":
+            rows.append(("vs. fp32", _drop(drop, accuracy.images)))
         rows.append(("vs. PyTorch", f"top-1 agrees on {agreement}, logits differ by at most {errors}"))
     if (cost := result.cost) is not None:
         activations = f"activations peak at {units.megabytes(cost.activation_peak_bytes)}"
         counts = f"{units.millions(cost.mult_adds)} Mult-Adds, {units.millions(cost.parameters)} parameters"
         rows.append(("Cost", f"{counts}, {activations}"))
+    rows += _precision(result)
     rows.append(("Settings", _settings(result)))
     rows.append(("Machine", result.machine.summary))
     title = f"{result.cell.model.label} on {device_of(result)}"
     return Table(
         title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, notes=("Brackets hold 95 % intervals.",)
     )
+
+
+def _drop(drop: Drop, images: int) -> str:
+    """The loss in points, and whether the images can show one at all."""
+    low, high = drop.ci95.low * 100, drop.ci95.high * 100
+    verdict = "a real difference" if drop.p_value < _SIGNIFICANT else f"no difference that {images} images can show"
+    return (
+        f"top-1 {-drop.share * 100:+.2f} points [{-high:+.2f}, {-low:+.2f}], {verdict} (McNemar p {drop.p_value:.2g});"
+        f" class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
+    )
+
+
+def _precision(result: Result) -> list[tuple[str, str]]:
+    """What was executed, and how INT8 was made."""
+    rows = []
+    if (executed := result.executed) is not None:
+        shares = ", ".join(
+            f"{units.percent(share.mult_adds_share)} of Mult-Adds in {share.precision} ({share.layers} layers)"
+            for share in executed.shares
+        )
+        rows.append(("Executed", shares))
+    if (made := result.quantization) is not None:
+        chosen = made.chosen
+        how = [f"{chosen.ranges} ranges"]
+        how += ["equalized"] if chosen.equalized else []
+        how += ["biases corrected"] if chosen.bias_corrected else []
+        how += [f"{len(made.kept_fp32)} nodes kept in fp32"] if made.kept_fp32 else []
+        noise = " (NOISE: its accuracy means nothing)" if made.calibration == "random" else ""
+        rows.append(
+            ("Quantization", f"{', '.join(how)}; calibrated on {made.images} images of {made.calibration}{noise}")
+        )
+    return rows
 
 
 def _accuracy(result: Result, accuracy: Accuracy, data: DataInfo) -> str:
@@ -179,7 +217,9 @@ def _worth(results: Sequence[Result]) -> Table:
             )
         )
     columns = ("Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
-    return Table("Memory, size and accuracy", columns, tuple(rows))
+    noise = [result for result in results if result.quantization and result.quantization.calibration == "random"]
+    notes = ("INT8 was calibrated on NOISE: its accuracy means nothing.",) if noise else ()
+    return Table("Memory, size and accuracy", columns, tuple(rows), notes=notes)
 
 
 def _against(subject: Result, baselines: Sequence[Result]) -> Table:
@@ -272,4 +312,5 @@ def _notes(results: Sequence[Result]) -> list[str]:
 
 
 def _place(result: Result) -> str:
-    return f"{result.cell.model.label} on {result.cell.backend}"
+    precision = "" if result.cell.precision == "fp32" else f" in {result.cell.precision}"
+    return f"{result.cell.model.label}{precision} on {result.cell.backend}"

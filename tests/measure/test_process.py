@@ -35,6 +35,7 @@ def job() -> Job:
         labels=test.labels,
         no_labels=None,
         reference=reference.logits(found, test),
+        expected=reference.logits(found, test),
         normalization=normalization("mobilenet_v1"),
     )
 

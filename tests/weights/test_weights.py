@@ -61,6 +61,7 @@ def test_what_was_trained_says_how(folder: Path) -> None:
         "resolution": 32,
         "classes": 10,
         "variant": "standard",
+        "padding": "symmetric",
     }
     recipe = json.loads(facts["recipe"])
     assert (recipe["epochs"], recipe["batch_size"], recipe["seed"]) == (1, 64, 0)

@@ -1,0 +1,61 @@
+"""What precision a runtime really executed in, layer by layer, weighed by Mult-Adds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mbbench.cost import Layer
+from mbbench.result import Executed, ExecutedInfo, PrecisionShare
+from mbbench.spec import Precision
+
+_MOVES = ("quantize", "reorder", "transpose", "cast", "convert")  # what moves or converts tensors and computes nothing
+_DATA = ("const", "constant", "input", "parameter", "result", "output")
+_LOGITS = "logits"  # some runtimes call the last layer by the graph's output
+
+
+def audit(executed: Sequence[Executed], counted: Sequence[Layer]) -> ExecutedInfo:
+    """The share of Mult-Adds and the layers in each precision; `counted` are the network's layers in order.
+
+    A layer belongs to the executed node that bears its name, or names of tensors or nodes that begin with it. One that
+    no node bears is `unknown`: the runtime does not say.
+    """
+    total = sum(layer.mult_adds for layer in counted)
+    moves = [node for node in executed if any(word in node.type.lower() for word in _MOVES)]
+    computing = [node for node in executed if node not in moves and node.type.lower() not in _DATA]
+    shares: dict[str, tuple[int, int]] = {}
+    slow: list[str] = []
+    for layer in counted:
+        precision = _precision(layer.name, computing, last=layer is counted[-1])
+        mult_adds, layers = shares.get(precision, (0, 0))
+        shares[precision] = (mult_adds + layer.mult_adds, layers + 1)
+        if precision == "fp32":
+            slow.append(layer.name)
+    return ExecutedInfo(
+        shares=tuple(
+            PrecisionShare(precision=name, mult_adds_share=mult_adds / total, layers=layers)
+            for name, (mult_adds, layers) in sorted(shares.items(), key=lambda item: -item[1][0])
+        ),
+        fp32_layers=tuple(slow),
+        moves=len(moves),
+    )
+
+
+def fell_back(info: ExecutedInfo, wanted: Precision, kept: Collection[str]) -> str | None:
+    """Why the cell did not run in `wanted` but for the layers in `kept`; None if it did."""
+    missing = [
+        f"{share.mult_adds_share:.1%} of Mult-Adds ({share.layers} layers) ran in {share.precision}"
+        for share in info.shares
+        if share.precision != wanted and not (share.precision == "fp32" and set(info.fp32_layers) <= set(kept))
+    ]
+    return "; ".join(missing) or None
+
+
+def _precision(name: str, executed: Sequence[Executed], *, last: bool) -> str:
+    for node in executed:
+        if any(_stems_from(own, name) or (last and own == _LOGITS) for own in node.names):
+            return node.precision
+    return "unknown"
+
+
+def _stems_from(name: str, layer: str) -> bool:
+    return name == layer or name.startswith((f"{layer}.", f"{layer}/", f"{layer}_"))

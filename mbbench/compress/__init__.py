@@ -1,0 +1,1 @@
+"""Smaller and faster networks: module or graph in, module or graph out."""

@@ -1,0 +1,261 @@
+"""Post-training quantization of a network by the method that measures best on images held out from calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mbbench import cache
+from mbbench.backend import Dialect
+from mbbench.compress import calibrate, quantize
+from mbbench.compress.calibrate import Range, Ranging
+from mbbench.data.feed import to_float
+from mbbench.errors import UsageError
+from mbbench.models import Normalization
+from mbbench.result import Candidate, QuantizationInfo
+from mbbench.spec import ModelSpec, content_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+    from torch import nn
+
+_QUANTIZER = 1  # raise it when other files come of the same input
+_RANGINGS: tuple[Ranging, ...] = ("minmax", "percentile", "mse")
+IMAGES = 256  # to calibrate with
+HELD_OUT = 256  # to choose the method by
+_SEED = 20170417
+_NOISE = 32  # images of noise, for either
+_CORRECTING = 64  # images; what bias correction holds in memory at once
+_SEARCHED: Dialect = "u8s8"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Normalized images to calibrate with, and others, held out, to choose by, whose labels are `labels` (M,)."""
+
+    images: NDArray[np.float32]  # (N, 3, H, W)
+    held_out: NDArray[np.float32]  # (M, 3, H, W)
+    labels: NDArray[np.int64] | None
+    source: str
+    fingerprint: str
+
+
+def calibration(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    normalization: Normalization,
+    source: str,
+    fingerprint: str,
+    *,
+    labelled: bool,
+) -> Calibration:
+    """A seeded half of `images` (N, R, R, 3), up to `IMAGES`, to calibrate with, and of the rest up to `HELD_OUT`.
+
+    `labelled` says whether `labels` (N,) mean the network's classes. Raises `UsageError` for fewer than two images.
+    """
+    import numpy as np
+
+    if len(images) < 2:
+        raise UsageError(f"{source} has {len(images)} image to calibrate with", "give --calibration with at least 2")
+    order = np.random.default_rng(_SEED).permutation(len(images))
+    count = min(len(images) // 2, IMAGES)
+    own, rest = np.sort(order[:count]), np.sort(order[count : count + HELD_OUT])
+    return Calibration(
+        to_float(images[own], normalization),
+        to_float(images[rest], normalization),
+        labels[rest] if labelled else None,
+        source,
+        fingerprint,
+    )
+
+
+def random_calibration(resolution: int) -> Calibration:
+    """Uniform noise: what must never be used for accuracy, for whoever has no images and wants speed alone."""
+    import numpy as np
+
+    noise = np.random.default_rng(_SEED).uniform(-1, 1, (2 * _NOISE, 3, resolution, resolution)).astype(np.float32)
+    return Calibration(noise[:_NOISE], noise[_NOISE:], None, "random", "random")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network ready to be written in any dialect: its fp32 graph, and the ranges of its activations."""
+
+    graph: Path
+    ranges: Mapping[str, Range]
+    info: QuantizationInfo
+
+    def write(self, dialect: Dialect) -> onnx.ModelProto:
+        import onnx
+
+        return quantize.write(onnx.load(self.graph), self.ranges, dialect, keep=self.info.kept_fp32)
+
+
+class _Record(msgspec.Struct, frozen=True):
+    ranges: dict[str, Range]
+    info: QuantizationInfo
+
+
+def prepare(
+    spec: ModelSpec,
+    weights_key: str,
+    build: Callable[[], nn.Module],
+    load: Callable[[], Calibration],
+    calibration_key: str,
+    *,
+    max_drop: float | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Prepared:
+    """Find the best of the methods, or what was found before.
+
+    Each way of choosing ranges is tried on the network as it is and equalized, and the best of each with bias
+    correction. The winner has the most right answers on the images held out (without labels: the most answers equal to
+    fp32's), and of several the least squared error of the logits. `max_drop` (a share, 0 to 1) lets layers stay in
+    fp32, the most harmful first, until no more than that share of the answers is lost on the held-out images.
+    """
+    tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
+    key = content_key(spec, weights_key, calibration_key, max_drop, tools, _QUANTIZER)
+    graph = cache.root() / "quantized" / f"{key}.onnx"
+    path = graph.with_suffix(".json")
+    if not (graph.exists() and path.exists()):
+        best, info = _search(spec, build(), load(), max_drop, on_progress)
+        import onnx
+
+        with cache.atomic(graph) as temporary:
+            onnx.save(best.graph, temporary)
+        with cache.atomic(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(_Record(dict(best.ranges), info)))
+    record = msgspec.json.decode(path.read_bytes(), type=_Record)
+    return Prepared(graph, record.ranges, record.info)
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    graph: onnx.ModelProto
+    ranges: Mapping[str, Range]
+    candidate: Candidate
+
+
+def _search(
+    spec: ModelSpec,
+    module: nn.Module,
+    data: Calibration,
+    max_drop: float | None,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> tuple[_Method, QuantizationInfo]:
+    import torch
+
+    from mbbench.compress.correct import correct_biases
+    from mbbench.compress.equalize import conv_blocks, equalize
+    from mbbench.export import to_onnx
+    from mbbench.models import fold_batch_norm
+
+    judge = _Judge(data)
+    images = torch.from_numpy(data.images)
+    folded = fold_batch_norm(module)
+    networks = {False: folded}
+    if conv_blocks(folded):
+        networks[True] = equalize(folded, images)
+    judge.reference = calibrate.logits(to_onnx(folded, spec.resolution), data.held_out)
+    total, done = len(networks) * (len(_RANGINGS) + 1), 0
+    methods: list[_Method] = []
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress("choosing how to quantize", done, total)
+
+    for equalized, network in networks.items():
+        tell()
+        graph = to_onnx(network, spec.resolution)
+        found = calibrate.statistics(graph, data.images)
+        own = []
+        for how in _RANGINGS:
+            ranges = calibrate.ranges(found, how)
+            score = judge(quantize.write(graph, ranges, _SEARCHED))
+            own.append(_Method(graph, ranges, _candidate(how, equalized, False, score)))
+            done += 1
+            tell()
+        best = max(own, key=lambda method: _rank(method.candidate))
+        inputs = {layer: best.ranges[name] for layer, name in quantize.inputs(graph).items()}
+        corrected = to_onnx(correct_biases(network, inputs, images[:_CORRECTING]), spec.resolution)
+        score = judge(quantize.write(corrected, best.ranges, _SEARCHED))
+        methods += own
+        methods.append(_Method(corrected, best.ranges, _candidate(best.candidate.ranges, equalized, True, score)))
+        done += 1
+        tell()
+    best = max(methods, key=lambda method: _rank(method.candidate))
+    kept = () if max_drop is None else _keep(best, judge, max_drop, on_progress)
+    return best, QuantizationInfo(
+        calibration=data.source,
+        calibration_fingerprint=data.fingerprint,
+        images=len(data.images),
+        held_out=len(data.held_out),
+        judged_by="agreement" if data.labels is None else "top1",
+        chosen=best.candidate,
+        candidates=tuple(method.candidate for method in methods),
+        kept_fp32=kept,
+    )
+
+
+class _Judge:
+    """Holds a quantized graph's answers on the held-out images against the labels, or else against fp32's."""
+
+    def __init__(self, data: Calibration) -> None:
+        self._data = data
+        self.reference: NDArray[np.float32]
+
+    def __call__(self, graph: onnx.ModelProto) -> tuple[float, float]:
+        """The share of right answers, and the root of the mean squared error of the logits."""
+        import numpy as np
+
+        logits = calibrate.logits(graph, self._data.held_out)
+        error = float(np.sqrt(np.mean((logits - self.reference) ** 2)))
+        return self._share(logits), error
+
+    @property
+    def fp32(self) -> float:
+        return self._share(self.reference)
+
+    def _share(self, logits: NDArray[np.float32]) -> float:
+        truth = self.reference.argmax(axis=1) if self._data.labels is None else self._data.labels
+        return float((logits.argmax(axis=1) == truth).mean())
+
+
+def _candidate(how: Ranging, equalized: bool, corrected: bool, score: tuple[float, float]) -> Candidate:
+    return Candidate(ranges=how, equalized=equalized, bias_corrected=corrected, share=score[0], logit_rmse=score[1])
+
+
+def _rank(candidate: Candidate) -> tuple[float, float]:
+    return candidate.share, -candidate.logit_rmse
+
+
+def _keep(
+    method: _Method, judge: _Judge, max_drop: float, on_progress: Callable[[str, int, int], None] | None
+) -> tuple[str, ...]:
+    """The layers to keep in fp32, with the activations that follow them: the least that holds `max_drop`."""
+    floor = judge.fp32 - max_drop
+    if method.candidate.share >= floor:
+        return ()
+    layers = list(quantize.inputs(method.graph))
+    gains = []
+    for done, layer in enumerate(layers):
+        if on_progress is not None:
+            on_progress("ranking the layers by their harm", done, len(layers))
+        kept = quantize.with_activations(method.graph, [layer])
+        gains.append((judge(quantize.write(method.graph, method.ranges, _SEARCHED, keep=kept))[1], layer))
+    harmful = [layer for _, layer in sorted(gains)]
+    for count in range(1, len(harmful) + 1):
+        kept = quantize.with_activations(method.graph, harmful[:count])
+        share, _ = judge(quantize.write(method.graph, method.ranges, _SEARCHED, keep=kept))
+        if share >= floor:
+            return tuple(kept)
+    raise UsageError(
+        f"even with every layer in fp32 the top-1 drop exceeds {max_drop * 100:g} points", "raise --max-drop"
+    )

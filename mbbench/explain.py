@@ -1,0 +1,76 @@
+"""Why a lower precision is faster here, or is not: from stored results of the same model in fp32 and in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mbbench.cost import Cost
+from mbbench.result import Result
+from mbbench.spec import Precision
+
+_DEPTHWISE = "Conv DW"
+# What multiplies and adds in that precision, by the kernel's names; without it a CPU converts or widens first.
+_NEEDED: dict[Precision, tuple[str, ...]] = {
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`ratio`: the median latency over fp32's; None where either is missing."""
+
+    result: Result
+    ratio: float | None
+    reasons: tuple[str, ...]
+
+
+def pairs(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
+    """(fp32, other) for the newest result of each cell in another precision with an fp32 one beside it."""
+    newest = {(r.cell.model, r.cell.backend, r.cell.device, r.cell.precision): r for r in results}
+    for (model, backend, device, precision), result in newest.items():
+        reference = newest.get((model, backend, device, "fp32"))
+        if precision != "fp32" and reference is not None:
+            yield reference, result
+
+
+def explain(reference: Result, result: Result, cost: Cost) -> Explanation:
+    """What the stored figures say about the speed of `result` against `reference`, the same cell in fp32."""
+    before, after = reference.measured.latency, result.measured.latency
+    ratio = None if before is None or after is None else after.median_ms / before.median_ms
+    return Explanation(result, ratio, tuple(_reasons(reference, result, cost)))
+
+
+def _reasons(reference: Result, result: Result, cost: Cost) -> Iterator[str]:
+    precision = result.cell.precision
+    if result.failure is not None:
+        yield f"it failed: {result.failure.cause}"
+    if reference.machine.id != result.machine.id:
+        yield "the two were measured on different machines, so that their ratio says little"
+    needed = _NEEDED[precision]
+    found = [name for name in needed if name in result.machine.isa]
+    if result.machine.gpus and result.cell.device.startswith("cuda"):
+        pass
+    elif found:
+        yield f"the CPU multiplies {precision} natively ({', '.join(found).upper()})"
+    else:
+        yield f"the CPU has none of {', '.join(needed).upper()}: {precision} is widened before it is multiplied"
+    if (executed := result.executed) is None:
+        yield "the backend does not tell what it executed"
+    else:
+        shares = ", ".join(
+            f"{share.mult_adds_share:.1%} in {share.precision} ({share.layers} layers)" for share in executed.shares
+        )
+        yield f"Mult-Adds executed: {shares}"
+        if executed.fp32_layers:
+            yield f"left in fp32: {', '.join(executed.fp32_layers)}"
+        moves = executed.moves - (0 if reference.executed is None else reference.executed.moves)
+        yield f"nodes that only convert or reorder tensors: {executed.moves} ({moves:+d} against fp32)"
+    mult_adds = sum(layer.mult_adds for layer in cost.layers if layer.type.startswith(_DEPTHWISE))
+    if mult_adds:
+        yield (
+            f"depthwise layers hold {mult_adds / cost.mult_adds:.1%} of Mult-Adds, yet read and write as much as the"
+            " others: memory binds them, and narrower types help them only as it shrinks"
+        )
