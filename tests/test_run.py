@@ -128,3 +128,42 @@ def test_the_verdict_follows_the_failures(make_result, codes, expected) -> None:
         return
     with pytest.raises(expected):
         verdict(results)
+
+
+def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp_path: Path) -> None:
+    cell = replace(CELL, precision="int8")
+    spec = replace(spec_of(cell), require_effective=True)
+    (result,) = run(spec, tmp_path / "results.jsonl", quiet)
+    assert result.failure is None
+    assert result.artifact is not None and result.artifact.dialect == "u8s8"
+    assert result.executed is not None
+    assert [(share.precision, share.layers) for share in result.executed.shares] == [("int8", 28)]
+    assert result.quantization is not None
+    assert (result.quantization.calibration, result.quantization.judged_by) == ("digits", "agreement")
+    assert result.data is not None
+    assert result.quantization.calibration_fingerprint != result.data.fingerprint
+    assert list(store.read(tmp_path / "results.jsonl")) == [result]
+
+
+def test_a_precision_that_would_be_emulated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        BackendError, match=r"onnxruntime has no native bf16 on cpu here.*choose --precision fp32, int8"
+    ):
+        list(run(spec_of(replace(CELL, precision="bf16")), tmp_path / "results.jsonl", quiet))
+
+
+def test_a_drop_that_cannot_be_judged_fails(tmp_path: Path) -> None:
+    spec = replace(spec_of(CELL), max_drop=0.5)
+    (result,) = run(spec, tmp_path / "results.jsonl", quiet)
+    assert result.failure is not None
+    assert result.failure.cause == "--max-drop cannot be judged: random weights have no accuracy"
+    assert result.measured.latency is not None  # nothing measured is lost
+    with pytest.raises(ParityError):
+        verdict([result])
+
+
+def test_noise_calibrates_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    spec = replace(spec_of(replace(CELL, precision="int8")), calibration="random")
+    (result,) = run(spec, tmp_path / "results.jsonl", quiet)
+    assert result.quantization is not None
+    assert result.quantization.calibration == "random"

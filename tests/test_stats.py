@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from mbbench.stats import median, median_interval, percentile, samples_needed, wilson_interval
+from mbbench.stats import (
+    mcnemar,
+    median,
+    median_interval,
+    paired_interval,
+    percentile,
+    samples_needed,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("q", "n"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
@@ -63,3 +72,25 @@ def test_median_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         assert interval is not None
         covered += interval.low <= np.log(2) <= interval.high
     assert 180 <= covered <= 199
+
+
+@pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (10, 2, 158 / 4096)])
+def test_mcnemar_is_the_binomial_test_of_what_differs(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == pytest.approx(p)
+    assert mcnemar(second, first) == mcnemar(first, second)
+    if first + second:
+        assert mcnemar(first, second) == pytest.approx(binomtest(first, first + second).pvalue)
+
+
+def test_the_paired_interval_narrows_with_images_and_holds_the_difference() -> None:
+    few, many = paired_interval(6, 2, 100), paired_interval(60, 20, 1000)
+    assert few.low < 0.04 < few.high and many.low < 0.04 < many.high
+    assert many.high - many.low < few.high - few.low
+    assert few.low < 0 < many.low
+
+
+def test_the_paired_interval_covers_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    draws = random.multinomial(400, (0.05, 0.02, 0.93), 2000)
+    inside = sum(i.low <= 0.03 <= i.high for i in (paired_interval(int(a), int(b), 400) for a, b, _ in draws))
+    assert 0.93 < inside / 2000 < 0.98

@@ -29,20 +29,25 @@ def tensors(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         given, weight = (makers.get(name) for name in node.input[:2])
         if weight is None or weight.op_type != "DequantizeLinear":
             found[f"{node.name}.weight"] = values[node.input[1]]
-            found[f"{node.name}.bias"] = values[node.input[2]]
+            found[f"{node.name}.bias"] = _bias(node, values, makers)
             continue
         assert given is not None
         found[f"{node.name}.weight"] = values[weight.input[0]]
         found[f"{node.name}.weight_scale"] = np.atleast_1d(values[weight.input[1]])
-        found[f"{node.name}.bias"] = _bias(node.input[2], values, makers)
+        found[f"{node.name}.bias"] = _bias(node, values, makers)
         found[f"{node.name}.input_scale"] = np.atleast_1d(values[given.input[1]])
         found[f"{node.name}.input_zero_point"] = np.atleast_1d(values[given.input[2]])
     return found
 
 
-def _bias(name: str, values: dict[str, NDArray[Any]], makers: dict[str, Any]) -> NDArray[np.float32]:
+def _bias(node: Any, values: dict[str, NDArray[Any]], makers: dict[str, Any]) -> NDArray[np.float32]:
+    """Of the layer's outputs (O,); the exporter drops one that is zero throughout."""
     import numpy as np
 
+    if len(node.input) < 3:
+        weight = makers.get(node.input[1])
+        return np.zeros(len(values[node.input[1] if weight is None else weight.input[0]]), np.float32)
+    name = node.input[2]
     if name in values:
         return values[name]
     quantized, scale, *_ = makers[name].input

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from mbbench.backend import Session
 from mbbench.errors import ParityError
-from mbbench.measure.accuracy import check_parity, evaluate, is_constant, require_parity
+from mbbench.measure.accuracy import check_parity, drop, evaluate, is_constant, require_parity
 from mbbench.models import Normalization
 from mbbench.result import Parity
 
@@ -116,3 +116,14 @@ def test_one_image_alone_is_not_constant() -> None:
 
 def test_passing_parity_raises_nothing() -> None:
     require_parity(Parity(images=2, max_abs_error=0.0, tolerance=1e-3, passed=True))
+
+
+def test_the_drop_counts_what_one_alone_got_right() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2, 2, 2])
+    reference = np.array([0, 0, 1, 1, 2, 2, 2, 0])
+    answers = np.array([0, 1, 1, 1, 2, 0, 1, 2])
+    found = drop(reference, answers, labels)
+    assert (found.share, found.only_reference_right, found.only_this_right) == (2 / 8, 3, 1)
+    assert (found.worst_class, found.worst_class_share) == (0, 0.5)
+    assert found.p_value == pytest.approx(0.625)
+    assert found.ci95.low < 0.25 < found.ci95.high

@@ -1,0 +1,71 @@
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from mbbench.compress.calibrate import BINS, Ranging, Statistics, logits, ranges, statistics
+
+
+def doubling() -> onnx.ModelProto:
+    """images (N, 1, 2, 7) -> `twice` -> `logits` (N, 1, 2, 7), which are its ReLU."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["images", "two"], ["twice"], "twice"),
+            helper.make_node("Relu", ["twice"], ["logits"], "relu"),
+        ],
+        "doubling",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 2, 7])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 1, 2, 7])],
+        [numpy_helper.from_array(np.asarray(2, np.float32), "two")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def images(count: int) -> NDArray[np.float32]:
+    return np.linspace(-1, 3, count * 14, dtype=np.float32).reshape(count, 1, 2, 7)
+
+
+def test_statistics_cover_every_activation_of_all_batches() -> None:
+    steps: list[tuple[int, int]] = []
+    found = statistics(doubling(), images(20), lambda *count: steps.append(count))
+    assert {name: (of.low, of.high) for name, of in found.items()} == {
+        "images": (-1.0, 3.0),
+        "twice": (-2.0, 6.0),
+        "logits": (0.0, 6.0),
+    }
+    assert all(of.histogram.sum() == 20 * 14 / 7 for of in found.values())
+    assert steps == [(8, 40), (16, 40), (20, 40), (28, 40), (36, 40), (40, 40)]
+
+
+def test_logits_are_those_of_all_images_in_order() -> None:
+    np.testing.assert_array_equal(logits(doubling(), images(20)), np.maximum(images(20) * 2, 0))
+
+
+def of(counts: dict[int, int], low: float = 0.0, high: float = 8.0) -> Statistics:
+    histogram = np.zeros(BINS, np.int64)
+    for place, count in counts.items():
+        histogram[place] = count
+    return Statistics(low, high, histogram)
+
+
+@pytest.mark.parametrize(
+    ("how", "high"),
+    [
+        ("minmax", 8.0),
+        ("percentile", 8.0 * 256 / BINS),  # the end of the bin that holds all but one value in twenty thousand
+    ],
+)
+def test_an_outlier_stretches_minmax_alone(how: Ranging, high: float) -> None:
+    assert ranges({"x": of({255: 10**6, BINS - 1: 1})}, how)["x"][1] == high
+
+
+def test_mse_clips_an_outlier_where_that_costs_less_than_coarse_steps() -> None:
+    values = dict.fromkeys(range(0, BINS // 4), 10000)
+    assert ranges({"x": of(values | {BINS - 1: 1})}, "mse")["x"][1] < 2.5
+    assert ranges({"x": of(dict.fromkeys(range(BINS), 1))}, "mse")["x"] == pytest.approx((0.0, 8.0), rel=0.02)
+
+
+def test_mse_keeps_zero_in_the_range() -> None:
+    low, high = ranges({"x": of({0: 1, BINS - 1: 1}, low=1.0, high=3.0)}, "mse")["x"]
+    assert low <= 1.0 and high > 2.0
