@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mbbench import registry, weights
 from mbbench.backend import Artifact, Session
+from mbbench.compress import search
+from mbbench.compress.search import Prepared
 from mbbench.export import export
 from mbbench.machine import pick_cpus
 from mbbench.measure.latency import no_garbage_collection, time_calls, warm_up
@@ -63,3 +66,10 @@ def alternate(first: Callable[[], float], second: Callable[[], float], rounds: i
 
 def row(path: Path | str, *cells: object) -> None:
     print(f"{path!s:<44}", *(f"{cell:>12}" if isinstance(cell, str) else f"{cell:12.4f}" for cell in cells), flush=True)
+
+
+def prepared(spec: ModelSpec) -> Prepared:
+    """The random network of `spec`, quantized with noise for calibration: right for speed alone."""
+    found = weights.random(spec)
+    load = partial(search.random_calibration, spec.resolution)
+    return search.prepare(spec, found.info.key, found.build, load, "random")

@@ -58,4 +58,6 @@ def _precision(name: str, executed: Sequence[Executed], *, last: bool) -> str:
 
 
 def _stems_from(name: str, layer: str) -> bool:
-    return name == layer or name.startswith((f"{layer}.", f"{layer}/", f"{layer}_"))
+    """A runtime that fuses a block's convolution with its activation may call the whole by the latter's name."""
+    fused = f"{layer.removesuffix('.conv')}.act" if layer.endswith(".conv") else layer
+    return any(name == own or name.startswith((f"{own}.", f"{own}/", f"{own}_")) for own in (layer, fused))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import pytest
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Format, Session, Stage
+from mbbench.backend import Artifact, Backend, Format, LayerAudit, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.export import export
 from mbbench.spec import ModelSpec, Precision
@@ -163,6 +163,44 @@ class BackendContract:
         logits = opened[0].run(images)
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, rtol=0, atol=self.tolerance * np.abs(expected).max())
+
+    def test_every_precision_it_claims_is_executed(
+        self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of the first device: near fp32's logits, and in that precision by the backend's account, if it gives one."""
+        import numpy as np
+        import torch
+
+        from mbbench.audit import audit, fell_back
+        from mbbench.cost import cost_of
+
+        monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+        images = self._images(8)
+        expected = self._module()(torch.from_numpy(images)).detach().numpy()
+        device = next(iter(backend.devices()))
+        for precision in sorted(backend.precisions(device) & backend.dialects.keys()):
+            artifact = self._exported(backend, precision)
+            with backend.open(artifact, device, threads=1, stage=lambda _: None) as session:
+                logits = session.run(images)
+                assert np.abs(logits - expected).mean() < 0.2 * np.abs(expected).mean(), precision
+                if isinstance(session, LayerAudit):
+                    found = audit(session.executed(), cost_of(self.spec).layers)
+                    assert fell_back(found, precision, ()) is None, precision
+
+    def _exported(self, backend: Backend, precision: Precision) -> Artifact:
+        from mbbench.compress import calibrate, quantize
+        from mbbench.export import export_quantized, to_onnx
+        from mbbench.models import fold_batch_norm
+
+        format, dialect = backend.formats[0], backend.dialects[precision]
+        if precision != "int8":
+            exported = export(self.spec, "contract", format, self._module, dialect)
+        else:
+            graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
+            ranges = calibrate.ranges(calibrate.statistics(graph, self._images(8)), "minmax")
+            written = quantize.write(graph, ranges, dialect)
+            exported = export_quantized(lambda: written, "contract", format, dialect)
+        return exported.artifact(self.spec, 1, precision)
 
     def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np
