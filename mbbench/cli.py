@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
+from mbbench.errors import EXIT_INTERRUPTED, MbbenchError, UsageError
 from mbbench.spec import Family, Variant
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", metavar="DATA", help="digits, fashion-mnist:DIR, or a folder.", show_default="digits"),
 ]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
 
 
@@ -56,10 +58,8 @@ def run(
         str | None,
         typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino"),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")] = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images in a timed call.", show_default="1")] = None,
     data: DataOption = None,
     images: Annotated[int | None, typer.Option("--images", help="Evaluate on so many.", show_default="all")] = None,
@@ -142,12 +142,12 @@ def train(
     to: Annotated[Path | None, typer.Option("--to", help="Also copy the checkpoint here.")] = None,
 ) -> None:
     """Train MobileNetV1, or find what was trained so before, and print the checkpoint's path."""
-    from mbbench import commands
+    from mbbench import learning
     from mbbench.profile import Profile, override
     from mbbench.weights.recipe import Recipe
 
     wanted = override(Profile(), {}, {"alpha": alpha, "res": res, "variant": variant, "data": data})
-    commands.train(wanted, Recipe(**_given(epochs=epochs)), to)
+    learning.train(wanted, Recipe(**_given(epochs=epochs)), to)
 
 
 @app.command()
@@ -167,6 +167,56 @@ def cost(
 
     given = _given(family=model, alpha=alpha, resolution=res, variant=variant)
     commands.cost(None if paper else ModelSpec(classes=classes, **given), output, layers=layers)
+
+
+@app.command()
+def compress(
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    data: DataOption = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="FILE", help="What to start from.", show_default="train")
+    ] = None,
+    prune: Annotated[
+        float | None, typer.Option("--prune", metavar="PERCENT", help="Remove so much of the Mult-Adds.")
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option("--max-latency", metavar="MS", help="Or as much as this median needs.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="Where that median is measured.", show_default="openvino")
+    ] = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", metavar="FILE", help="A larger checkpoint to learn from.")
+    ] = None,
+    teacher_alpha: Annotated[float, typer.Option("--teacher-alpha", help="Its width multiplier.")] = 1.0,
+    qat: Annotated[bool, typer.Option("--qat", help="Fine-tune as INT8 will compute, at the end.")] = False,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data to fine-tune.")] = 3,
+    to: Annotated[Path | None, typer.Option("--to", help="Also copy the checkpoint here.")] = None,
+) -> None:
+    """Prune, distil and fine-tune a MobileNetV1, and print the checkpoint's path for --weights.
+
+    Interrupted training goes on where it was. INT8 itself needs no command: `mbbench run --precision int8`.
+    """
+    from mbbench import learning
+    from mbbench.profile import Profile, override
+
+    if prune is not None and not 0 < prune < 100:
+        raise UsageError(f"{prune:g} % of Mult-Adds cannot be removed", "give a percentage between 0 and 100")
+    options = {"alpha": alpha, "res": res, "variant": variant, "data": data, "weights": weights}
+    learning.compress(
+        override(Profile(), {"threads": threads}, {**options, "backend": _names(backend), "device": device}),
+        keep=None if prune is None else 1 - prune / 100,
+        max_latency_ms=max_latency,
+        teacher=teacher,
+        teacher_alpha=teacher_alpha,
+        qat=qat,
+        epochs=epochs,
+        to=to,
+    )
 
 
 @app.command()

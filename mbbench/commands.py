@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from mbbench.report import units
 from mbbench.report.content import Table
 from mbbench.result import Result
 from mbbench.spec import ModelSpec
-from mbbench.weights.recipe import Progress, Recipe
 
 
 def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> None:
@@ -42,34 +40,6 @@ def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> Non
                 f"{len(done)} result{'s' * (len(done) > 1)} written to {results}", highlight=False, soft_wrap=True
             )
     running.verdict(done)
-
-
-def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
-    from mbbench import data, weights
-
-    with Display(Console(stderr=True)) as display:
-
-        def training(progress: Progress) -> None:
-            display.work("training", progress.step, progress.steps, f"loss {progress.loss:.3f}")
-
-        def load(split: data.Split) -> data.Dataset:
-            return data.load(
-                profile.data, profile.res, split, on_progress=lambda *n: display.work("decoding images", *n)
-            )
-
-        test = load("test")
-        spec = ModelSpec(alpha=profile.alpha, resolution=profile.res, classes=test.classes, variant=profile.variant)
-        found = weights.trained(spec, load("train"), recipe, training)
-        top1 = weights.top1(found, test)
-    if to is not None:
-        try:
-            shutil.copyfile(found.path, to)
-        except OSError as error:
-            raise UsageError(f"cannot write {to} ({error.strerror})", "name another file") from error
-    _write(f"{to or found.path}\n")
-    Console(stderr=True).print(
-        f"{spec.label}: top-1 {units.percent(top1)} on the {test.count} test images of {test.name}", highlight=False
-    )
 
 
 def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:

@@ -28,7 +28,8 @@ class ModelSpec:
 
     `variant`: `full-conv` replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4);
     `shallow` leaves out the five 14x14x512 blocks (Table 5). `padding` is MobileNetV1's too: checkpoints of Keras need
-    Keras's, which at stride 2 is right and bottom only. Raises `UsageError` for a network that cannot be built.
+    Keras's, which at stride 2 is right and bottom only. `widths` are a pruned MobileNetV1's output channels, of the
+    stem and of each block, in place of the table's times `alpha`. Raises `UsageError` for what cannot be built.
     """
 
     family: Family = "mobilenet_v1"
@@ -37,6 +38,7 @@ class ModelSpec:
     classes: int = 1000
     variant: Variant = "standard"
     padding: Padding = "symmetric"
+    widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -69,6 +71,8 @@ class ModelSpec:
         name = f"{_FAMILY_NAMES[self.family]}-{self.resolution}"
         if self.family != "mobilenet_v1":
             return name
+        if self.widths is not None:
+            name = f"{name} pruned"
         prefix = {"standard": "", "full-conv": "Conv ", "shallow": "Shallow "}[self.variant]
         alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
         return f"{prefix}{alpha} {name}"

@@ -178,7 +178,9 @@ class BackendContract:
         images = self._images(8)
         expected = self._module()(torch.from_numpy(images)).detach().numpy()
         device = next(iter(backend.devices()))
-        for precision in sorted(backend.precisions(device) & backend.dialects.keys()):
+        claimed = sorted(backend.precisions(device) & backend.dialects.keys())
+        assert "fp32" in claimed
+        for precision in claimed:
             artifact = self._exported(backend, precision)
             with backend.open(artifact, device, threads=1, stage=lambda _: None) as session:
                 logits = session.run(images)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Format, Session, Stage
+from mbbench.backend import Artifact, Backend, Dialect, Format, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.spec import ModelSpec, Precision
 from mbbench.testing import BackendContract, FakeBackend, FakeClock
@@ -75,10 +75,32 @@ def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Pa
         "opened": (session, stages),
         "tmp_path": tmp_path,
         "batch": 1,
+        "monkeypatch": pytest.MonkeyPatch(),
     }
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         test(**{argument: known[argument] for argument in wanted})
+
+
+class Boastful(FakeBackend):
+    """Right in fp32; claims INT8 and answers with zeros."""
+
+    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "int8": "u8s8"}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        return frozenset({"fp32", "int8"})
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        if artifact.precision == "fp32":
+            return registry.load("onnxruntime").open(artifact, device, threads=threads, stage=stage)
+        return super().open(artifact, device, threads=threads, stage=stage)
+
+
+def test_a_backend_that_claims_a_precision_and_answers_with_zeros_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match="int8"):
+        BackendContract().test_every_precision_it_claims_is_executed(Boastful(), tmp_path, monkeypatch)
 
 
 def test_a_backend_that_cannot_start_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mbbench.errors import UsageError
 from mbbench.spec import ModelSpec
 
 # Output channels at alpha 1 and stride of each depthwise separable block.
@@ -27,6 +28,18 @@ _SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 removes
 def scaled(channels: int, alpha: float) -> int:
     """Channels at width multiplier `alpha`: rounded down, at least 8, as in TF-slim (Keras has no floor of 8)."""
     return max(int(channels * alpha), 8)
+
+
+def _table(spec: ModelSpec) -> list[tuple[int, int]]:
+    table = [*_BLOCKS]
+    if spec.variant == "shallow":
+        del table[_SHALLOW]
+    return table
+
+
+def table_widths(spec: ModelSpec) -> tuple[int, ...]:
+    """The output channels of the stem and of each block that the paper's table and `spec.alpha` give."""
+    return tuple(scaled(channels, spec.alpha) for channels in (_STEM, *(channels for channels, _ in _table(spec))))
 
 
 class ConvBlock(nn.Module):
@@ -59,16 +72,16 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        table = [*_BLOCKS]
-        if spec.variant == "shallow":
-            del table[_SHALLOW]
-        width = scaled(_STEM, spec.alpha)
+        table = _table(spec)
+        widths = spec.widths or table_widths(spec)
+        if len(widths) != len(table) + 1:
+            raise UsageError(f"{len(widths)} widths for {len(table) + 1} layers", "give one of the stem and each block")
+        width = widths[0]
         keras = spec.padding == "keras"
         before = spec.resolution % 2  # the stem's is "same": one more on the left and top where the size is odd
         self.stem = ConvBlock(3, width, 3, stride=2, pad=(before, 1, before, 1) if keras else None)
         blocks: list[nn.Module] = []
-        for channels, stride in table:
-            outputs = scaled(channels, spec.alpha)
+        for (_, stride), outputs in zip(table, widths[1:], strict=True):
             pad = _KERAS_PAD if keras and stride == 2 else None
             if spec.variant == "full-conv":
                 blocks.append(ConvBlock(width, outputs, 3, stride, pad=pad))

@@ -20,7 +20,7 @@ from mbbench.weights import checkpoint, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _SEED = 0
 _INITIALIZER = 1  # raise it when random weights become others
@@ -54,7 +54,7 @@ def resolve(
 
     None trains on `train()`, "random" initializes, "imagenet" is what the network's authors published (`imagenet`),
     `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else is a file of ours. The spec that
-    comes back has the checkpoint's number of classes and its padding. Raises `UsageError`.
+    comes back has the checkpoint's number of classes, its padding and its widths. Raises `UsageError`.
     """
     if choice is None:
         return trained(spec, train(), recipe, on_progress)
@@ -66,8 +66,21 @@ def resolve(
     if colon and kind in importers.KINDS:
         return imported(kind, Path(file).expanduser(), spec)
     path = Path(choice).expanduser()
-    own = replace(spec, classes=checkpoint.classes_in(path), padding=checkpoint.padding_in(path))
+    own = _as_saved(path, replace(spec, classes=checkpoint.classes_in(path)))
     return Weights(path, own, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
+
+
+def _as_saved(path: Path, spec: ModelSpec) -> ModelSpec:
+    """`spec` with the checkpoint's padding and widths; raises `UsageError` where its alpha or variant is another."""
+    found = checkpoint.architecture_in(path)
+    if found is None:
+        return spec
+    if spec.family == "mobilenet_v1" and (found.alpha, found.variant) != (spec.alpha, spec.variant):
+        raise UsageError(
+            f"{path} holds a MobileNet of alpha {found.alpha:g}, variant {found.variant}",
+            f"give --alpha {found.alpha:g} --variant {found.variant}",
+        )
+    return replace(spec, padding=found.padding, widths=found.widths)
 
 
 def imported(kind: str, path: Path, spec: ModelSpec) -> Weights:
@@ -113,9 +126,18 @@ def trained(
         from mbbench.weights.train import train
 
         images, labels = data.arrays()
-        state = train(spec, images, labels, recipe, on_progress)
+        state = train(spec, images, labels, recipe, on_progress, path.with_suffix(".partial"))
         checkpoint.save(path, state, _facts(spec) | {"recipe": _json(recipe), "data": data.fingerprint})
     return Weights(path, spec, WeightsInfo(origin="trained", key=key, trained_on=data.fingerprint))
+
+
+def derived(weights: Weights, key: str, make: Callable[[], tuple[dict[str, Tensor], ModelSpec]]) -> Weights:
+    """What `make` makes of `weights`, kept under a key that names all it depends on; `make` says its spec too."""
+    path = _path(content_key("derived", weights.info.key, key))
+    if not checkpoint.is_whole(path):
+        state, spec = make()
+        checkpoint.save(path, state, _facts(spec) | {"from": weights.info.key})
+    return Weights(path, _as_saved(path, weights.spec), replace(weights.info, key=path.stem))
 
 
 def top1(weights: Weights, data: Dataset) -> float:

@@ -10,7 +10,7 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import Padding
+from mbbench.spec import Padding, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,13 @@ class _Tensor(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
-class _Spec(msgspec.Struct, frozen=True):
-    """What matters of the spec that mbbench writes into a checkpoint."""
+class Architecture(msgspec.Struct, frozen=True):
+    """What of the spec that mbbench writes into a checkpoint the network depends on."""
 
+    alpha: float
+    variant: Variant
     padding: Padding = "symmetric"
+    widths: tuple[int, ...] | None = None
 
 
 def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -70,14 +73,14 @@ def classes_in(path: Path) -> int:
     return int(matrices[0][0])
 
 
-def padding_in(path: Path) -> Padding:
-    """The padding of the network whose checkpoint this is, where the file says: those that mbbench writes do."""
+def architecture_in(path: Path) -> Architecture | None:
+    """Of the network whose checkpoint this is; None where the file does not say: mbbench's own do."""
     if path.suffix != ".safetensors":
-        return "symmetric"
+        return None
     try:
-        return msgspec.json.decode(_header(path)[1].get("spec", "{}"), type=_Spec).padding
+        return msgspec.json.decode(_header(path)[1].get("spec", ""), type=Architecture)
     except msgspec.MsgspecError:
-        return "symmetric"  # another program's `spec`
+        return None  # none, or another program's `spec`
 
 
 def is_whole(path: Path) -> bool:

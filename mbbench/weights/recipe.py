@@ -20,6 +20,8 @@ class Recipe:
     label_smoothing: float = 0.05
     shift: float = 0.06
     seed: int = 0
+    distillation: float = 0.0  # the teacher's share in the loss, 0 to 1
+    temperature: float = 4.0  # that softens the teacher's answers
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

@@ -1,0 +1,123 @@
+"""Structured pruning of MobileNetV1: channels are really removed, and a smaller dense network remains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from mbbench.cost import Layer
+from mbbench.errors import UsageError
+from mbbench.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+CHUNK = 8  # channels that go together: kernels work on multiples of 8
+_BATCH = 32
+
+
+def importance(module: nn.Module, images: Tensor, labels: Tensor) -> list[NDArray[np.float64]]:
+    """How much the loss would change without each channel, for the stem's outputs and then each block's.
+
+    First-order Taylor expansion at batch norm's scale and shift (Molchanov et al. 2019, arXiv 1906.10771, equation 8
+    over gates), summed over what must go together: an output channel of one block and the depthwise kernel that reads
+    it in the next.
+    """
+    import numpy as np
+    import torch
+    from torch.nn import functional
+
+    from mbbench.compress.equalize import conv_blocks
+
+    module.eval()
+    blocks = conv_blocks(module)
+    scores = [np.zeros(block.conv.out_channels) for block in blocks]
+    for start in range(0, len(images), _BATCH):
+        module.zero_grad()
+        loss = functional.cross_entropy(module(images[start : start + _BATCH]), labels[start : start + _BATCH])
+        loss.backward()  # type: ignore[no-untyped-call]
+        for score, block in zip(scores, blocks, strict=True):
+            bn = block.bn
+            assert bn.weight.grad is not None and bn.bias.grad is not None
+            score += torch.square(bn.weight * bn.weight.grad + bn.bias * bn.bias.grad).detach().numpy()
+    module.zero_grad()
+    outputs = [scores[0], *scores[2::2]]
+    depthwise = scores[1::2]
+    return [own + following for own, following in zip(outputs, [*depthwise, np.zeros_like(outputs[-1])], strict=True)]
+
+
+def choose(scores: Sequence[NDArray[np.float64]], layers: Sequence[Layer], share: float) -> list[NDArray[np.int64]]:
+    """The channels to keep, sorted, so that at most `share` (0 to 1) of the Mult-Adds of `layers` remain.
+
+    Of all chunks of the least important channels of a layer, the one goes first that costs the least importance for
+    each Mult-Add it saves. Raises `UsageError` where even a chunk a layer is too much.
+    """
+    import numpy as np
+
+    widths = [len(score) for score in scores]
+    costs = _Costs(layers, widths)
+    order = [np.argsort(score, kind="stable") for score in scores]
+    ranked = [score[places] for score, places in zip(scores, order, strict=True)]
+    gone = [0] * len(widths)
+    target = share * costs.total(widths)
+    while costs.total(now := [width - cut for width, cut in zip(widths, gone, strict=True)]) > target:
+        prices = []
+        for index, width in enumerate(now):
+            cut = width % CHUNK or CHUNK
+            if width - cut < CHUNK:
+                continue
+            less = [w - cut * (place == index) for place, w in enumerate(now)]
+            loss = ranked[index][gone[index] : gone[index] + cut].sum()
+            prices.append((loss / (costs.total(now) - costs.total(less)), index, cut))
+        if not prices:
+            raise UsageError(f"not even {CHUNK} channels a layer hold {share:.0%} of Mult-Adds", "prune less")
+        _, index, cut = min(prices)
+        gone[index] += cut
+    return [np.sort(places[cut:]) for places, cut in zip(order, gone, strict=True)]
+
+
+class _Costs:
+    """Mult-Adds as a function of the widths: every layer's are its own times its input and output channels."""
+
+    def __init__(self, layers: Sequence[Layer], widths: Sequence[int]) -> None:
+        counts = [layer.mult_adds for layer in layers]
+        self._stem = counts[0] / widths[0]
+        self._depthwise = [count / width for count, width in zip(counts[1:-1:2], widths, strict=False)]
+        pairs = pairwise(widths)
+        self._pointwise = [count / (a * b) for count, (a, b) in zip(counts[2:-1:2], pairs, strict=True)]
+        self._classifier = counts[-1] / widths[-1]
+
+    def total(self, widths: Sequence[int]) -> float:
+        depthwise = sum(c * width for c, width in zip(self._depthwise, widths, strict=False))
+        pairs = pairwise(widths)
+        pointwise = sum(c * a * b for c, (a, b) in zip(self._pointwise, pairs, strict=True))
+        return self._stem * widths[0] + depthwise + pointwise + self._classifier * widths[-1]
+
+
+def prune(state: dict[str, Tensor], keep: Sequence[NDArray[np.int64]]) -> dict[str, Tensor]:
+    """The parameters of the smaller network, whose spec is `pruned_spec` of the whole one's."""
+    import torch
+
+    kept = [torch.from_numpy(places) for places in keep]
+    smaller = {}
+    for name, tensor in state.items():
+        if tensor.ndim == 0:
+            smaller[name] = tensor
+            continue
+        module, _, parameter = name.rpartition(".")
+        if module == "classifier":
+            smaller[name] = tensor[:, kept[-1]] if parameter == "weight" else tensor
+            continue
+        block = -1 if module.startswith("stem.") else int(module.split(".")[1])
+        pointwise = block >= 0 and module.split(".")[2] == "1"
+        tensor = tensor[kept[block + 1 if block < 0 or pointwise else block]]
+        smaller[name] = tensor[:, kept[block]] if pointwise and parameter == "weight" and tensor.ndim == 4 else tensor
+    return smaller
+
+
+def pruned_spec(spec: ModelSpec, keep: Sequence[NDArray[np.int64]]) -> ModelSpec:
+    return replace(spec, widths=tuple(len(places) for places in keep))

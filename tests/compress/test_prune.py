@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mbbench.compress.prune import choose, importance, prune, pruned_spec
+from mbbench.cost import cost_of
+from mbbench.errors import UsageError
+from mbbench.models import build, randomize
+from mbbench.models.mobilenet_v1 import table_widths
+from mbbench.spec import ModelSpec
+
+SPEC = ModelSpec(alpha=0.5, resolution=64, classes=10)
+WIDTHS = table_widths(SPEC)
+
+
+def scores(seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.uniform(0.5, 1.5, width) for width in WIDTHS]
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
+def test_what_is_kept_is_the_most_in_whole_chunks_that_fits(share: float) -> None:
+    layers = cost_of(SPEC).layers
+    keep = choose(scores(), layers, share)
+    total = sum(layer.mult_adds for layer in layers)
+    counted = cost_of(pruned_spec(SPEC, keep)).mult_adds
+    assert share - 0.04 < counted / total <= share
+    assert all(len(places) % 8 == 0 and len(places) >= 8 for places in keep)
+    assert all((np.diff(places) > 0).all() for places in keep)
+
+
+def test_the_least_important_channels_go() -> None:
+    given = scores()
+    for values in given:
+        values[: len(values) // 2] += 100
+    for values, places in zip(given, choose(given, cost_of(SPEC).layers, 0.6), strict=True):
+        assert set(range(len(values) // 2)) <= set(places.tolist())
+
+
+def test_too_small_a_share_is_refused() -> None:
+    with pytest.raises(UsageError, match="not even 8 channels a layer hold 1% of Mult-Adds"):
+        choose(scores(), cost_of(SPEC).layers, 0.01)
+
+
+def test_removing_silent_channels_changes_no_logit() -> None:
+    module = build(SPEC)
+    randomize(module, seed=0)
+    keep = [np.arange(len(values) // 2) for values in scores()]
+    state = module.state_dict()
+    blocks = [("stem", keep[0]), *((f"blocks.{i}.1", places) for i, places in enumerate(keep[1:]))]
+    for name, places in blocks:
+        state[f"{name}.bn.weight"][len(places) :] = 0
+        state[f"{name}.bn.bias"][len(places) :] = 0
+    spec = pruned_spec(SPEC, keep)
+    smaller = build(spec)
+    smaller.load_state_dict(prune(state, keep))
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(smaller(images), module(images))
+    assert spec.widths == tuple(width // 2 for width in WIDTHS)
+    assert spec.label == "0.5 MobileNet-64 pruned"
+
+
+def test_a_channel_that_nothing_reads_has_no_importance() -> None:
+    module = build(replace(SPEC, resolution=32))
+    randomize(module, seed=0)
+    module.get_parameter("classifier.weight").data[:, 3] = 0
+    found = importance(module, torch.rand(8, 3, 32, 32), torch.arange(8))
+    assert [len(values) for values in found] == list(WIDTHS)
+    assert found[-1][3] == 0
+    assert np.median(found[-1]) > 0
+
+
+def test_widths_of_another_depth_are_refused() -> None:
+    with pytest.raises(UsageError, match="3 widths for 14 layers"):
+        build(ModelSpec(widths=(8, 8, 8)))
