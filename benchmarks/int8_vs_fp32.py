@@ -18,7 +18,7 @@ _ROUNDS = 10
 
 def quantized(backend: str) -> Exported:
     made, opened = prepared(WIDE), registry.load(backend)
-    dialect = opened.dialects["int8"]
+    dialect = opened.dialects(next(iter(opened.devices())))["int8"]
     return export_quantized(lambda: made.write(dialect), made.graph.stem, opened.formats[0], dialect)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "safetensors"]
 Stage = Literal["import", "load", "compile"]
-Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "s8s8"]
+Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8u8", "u8s7", "s8s8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Artifact:
     `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
 
     The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
-    activations, int8 weights, int32 biases) and `s8s8` (int8 symmetric throughout, fp32 biases) have Q/DQ pairs around
-    what is to be int8.
+    activations, int8 weights, int32 biases), `u8u8` (the same weights as uint8 around 128), `u8s7` (weights from -64 to
+    64) and `s8s8` (int8 symmetric throughout, fp32 biases) have Q/DQ pairs around what is to be int8.
     """
 
     path: Path
@@ -85,7 +85,6 @@ class Backend(ABC):
     """Cheap to construct; describes its runtime and opens artifacts on it."""
 
     formats: ClassVar[tuple[Format, ...]]  # the artifact formats it opens, best first
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32"}  # the file in which each precision is fast here
 
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
@@ -98,6 +97,10 @@ class Backend(ABC):
     @abstractmethod
     def precisions(self, device: str) -> frozenset[Precision]:
         """The precisions the device executes natively."""
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        """The file in which each precision is fast, and right, on the device."""
+        return {"fp32": "fp32"}
 
     @abstractmethod
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:

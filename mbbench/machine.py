@@ -46,6 +46,14 @@ class Machine:
         return content_key(self.cpu, self.architecture, self.isa, cores, memory_gib, self.hypervisor, self.gpus)
 
     @property
+    def saturates_int8(self) -> bool:
+        """Whether the CPU adds two products of uint8 and int8 in 16 bits (VPMADDUBSW), where they may not fit.
+
+        So does x86 without VNNI or AMX. Two products fit if weights stay within -64 to 64.
+        """
+        return self.architecture in ("x86_64", "AMD64") and not {"avx512_vnni", "avx_vnni", "amx_int8"} & {*self.isa}
+
+    @property
     def summary(self) -> str:
         """`AMD EPYC, 2 cores, AVX512_VNNI AVX512_BF16, 24 GiB`."""
         cores = f"{self.physical_cores} core{'s' * (self.physical_cores > 1)}"

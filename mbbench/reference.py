@@ -56,7 +56,7 @@ def simulated(prepared: Prepared, dialect: Dialect, data: Dataset, normalization
         from mbbench.data.feed import to_float
 
         images, _ = data.arrays()
-        values = run(prepared.write(dialect), to_float(images[:PARITY_IMAGES], normalization), optimize=False)
+        values = run(prepared.write(dialect), to_float(images[:PARITY_IMAGES], normalization))
         with cache.atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, values)
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from mbbench import audit, cache, data, doctor, reference, registry, store, weights
-from mbbench.backend import Backend, pick_device
+from mbbench.backend import Backend, Dialect, pick_device
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
@@ -21,7 +21,17 @@ from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
 from mbbench.measure.worker import Job, Report
 from mbbench.models import normalization
-from mbbench.result import SCHEMA, CostInfo, DataInfo, ExecutedInfo, Failure, Measured, QuantizationInfo, Result
+from mbbench.result import (
+    SCHEMA,
+    Accuracy,
+    CostInfo,
+    DataInfo,
+    ExecutedInfo,
+    Failure,
+    Measured,
+    QuantizationInfo,
+    Result,
+)
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, content_key
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -64,6 +74,7 @@ class _Ready:
 
     cell: Cell
     backend: Backend
+    dialect: Dialect
     data: data.Dataset
     weights: weights.Weights
 
@@ -117,13 +128,12 @@ class Failed:
 
 def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
     """Look at every backend first, so that no training is spent on a run that cannot end well."""
-    backends: list[Backend | Failed] = []
+    backends: list[tuple[Backend, Dialect] | Failed] = []
     for cell in spec.cells:
         try:
             backend = registry.load(cell.backend)
             backend.versions()
-            _require_precision(cell, backend, pick_device(cell.device, backend.devices()))
-            backends.append(backend)
+            backends.append((backend, _dialect(cell, backend, pick_device(cell.device, backend.devices()))))
         except BackendError as error:
             backends.append(Failed(cell, _failure(error)))
             last = error
@@ -131,22 +141,24 @@ def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
         raise last
     ready: list[_Ready | Failed] = []
     for cell, found in zip(spec.cells, backends, strict=True):
-        ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, found, notify))
+        ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, *found, notify))
     return ready
 
 
-def _require_precision(cell: Cell, backend: Backend, device: str) -> None:
-    """Raise `BackendError` where the precision would only be emulated, or the backend has no file for it."""
-    native = backend.precisions(device) & backend.dialects.keys()
+def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
+    """What to write for the cell's precision; raises `BackendError` where it would only be emulated."""
+    dialects = backend.dialects(device)
+    native = backend.precisions(device) & dialects.keys()
     if cell.precision not in native:
         known = ", ".join(name for name in get_args(Precision) if name in native)
         raise BackendError(
             f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
             f"choose --precision {known}",
         )
+    return dialects[cell.precision]
 
 
-def _prepare(spec: RunSpec, cell: Cell, backend: Backend, notify: Notify) -> _Ready:
+def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, notify: Notify) -> _Ready:
     def decoding(done: int, total: int) -> None:
         notify(Working("decoding images", done, total))
 
@@ -161,7 +173,7 @@ def _prepare(spec: RunSpec, cell: Cell, backend: Backend, notify: Notify) -> _Re
         Recipe(),
         training,
     )
-    return _Ready(replace(cell, model=resolved.spec), backend, test, resolved)
+    return _Ready(replace(cell, model=resolved.spec), backend, dialect, test, resolved)
 
 
 def _measure(
@@ -191,7 +203,7 @@ def _measure(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
         expected = answers
-        format, dialect = ready.backend.formats[0], ready.backend.dialects[cell.precision]
+        format, dialect = ready.backend.formats[0], ready.dialect
         if cell.precision == "int8":
             prepared = _quantize(spec, ready, notify)
             exported = export_quantized(lambda: prepared.write(dialect), prepared.graph.stem, format, dialect)
@@ -258,21 +270,22 @@ def _broken(
             cause = f"not all of it ran in {cell.precision}: {reason}"
             return Failure(cause=cause, remedy="see `mbbench explain`, or leave out --require-effective", exit_code=5)
     if spec.max_drop is not None and accuracy is not None:
-        if accuracy.drop is None:
-            return Failure(
-                cause=f"--max-drop cannot be judged: {report.reasons['accuracy.top1']}",
-                remedy="give data and weights whose classes are the same",
-                exit_code=5,
-            )
-        if accuracy.drop.share * 100 > spec.max_drop:
-            low, high = accuracy.drop.ci95.low * 100, accuracy.drop.ci95.high * 100
-            return Failure(
-                cause=f"top-1 dropped by {accuracy.drop.share * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32,"
-                f" more than {spec.max_drop:g}",
-                remedy="add --accuracy-control, or fine-tune with `mbbench compress --qat`",
-                exit_code=5,
-            )
+        lost, text = _lost(accuracy)
+        if lost * 100 > spec.max_drop:
+            remedy = "add --accuracy-control, or fine-tune with `mbbench compress --qat`"
+            return Failure(cause=f"{text}, more than {spec.max_drop:g}", remedy=remedy, exit_code=5)
     return None
+
+
+def _lost(accuracy: Accuracy) -> tuple[float, str]:
+    """The share of top-1 lost against fp32, in words too; without labels no more can be lost than answers differ."""
+    if accuracy.drop is None:
+        lost, interval = 1 - accuracy.agreement, accuracy.agreement_ci95
+        low, high = 100 - interval.high * 100, 100 - interval.low * 100
+        return lost, f"without labels, {lost * 100:.2f} % [{low:.2f}, {high:.2f}] of the answers differ from fp32's"
+    lost, interval = accuracy.drop.share, accuracy.drop.ci95
+    low, high = interval.low * 100, interval.high * 100
+    return lost, f"top-1 dropped by {lost * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32"
 
 
 def _quantize(spec: RunSpec, ready: _Ready, notify: Notify) -> search.Prepared:
@@ -296,6 +309,7 @@ def _quantize(spec: RunSpec, ready: _Ready, notify: Notify) -> search.Prepared:
         ready.weights.build,
         load,
         key,
+        dialect=ready.dialect,
         max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
         on_progress=lambda what, *done: notify(Working(what, *done)),
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import pytest
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Format, LayerAudit, Session, Stage
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.export import export
 from mbbench.spec import ModelSpec, Precision
@@ -178,10 +178,11 @@ class BackendContract:
         images = self._images(8)
         expected = self._module()(torch.from_numpy(images)).detach().numpy()
         device = next(iter(backend.devices()))
-        claimed = sorted(backend.precisions(device) & backend.dialects.keys())
+        dialects = backend.dialects(device)
+        claimed = sorted(backend.precisions(device) & dialects.keys())
         assert "fp32" in claimed
         for precision in claimed:
-            artifact = self._exported(backend, precision)
+            artifact = self._exported(backend.formats[0], precision, dialects[precision])
             with backend.open(artifact, device, threads=1, stage=lambda _: None) as session:
                 logits = session.run(images)
                 assert np.abs(logits - expected).mean() < 0.2 * np.abs(expected).mean(), precision
@@ -189,12 +190,11 @@ class BackendContract:
                     found = audit(session.executed(), cost_of(self.spec).layers)
                     assert fell_back(found, precision, ()) is None, precision
 
-    def _exported(self, backend: Backend, precision: Precision) -> Artifact:
+    def _exported(self, format: Format, precision: Precision, dialect: Dialect) -> Artifact:
         from mbbench.compress import calibrate, quantize
         from mbbench.export import export_quantized, to_onnx
         from mbbench.models import fold_batch_norm
 
-        format, dialect = backend.formats[0], backend.dialects[precision]
         if precision != "int8":
             exported = export(self.spec, "contract", format, self._module, dialect)
         else:

@@ -85,10 +85,11 @@ def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Pa
 class Boastful(FakeBackend):
     """Right in fp32; claims INT8 and answers with zeros."""
 
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "int8": "u8s8"}
-
     def precisions(self, device: str) -> frozenset[Precision]:
         return frozenset({"fp32", "int8"})
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {"fp32": "fp32", "int8": "u8s8"}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         if artifact.precision == "fp32":

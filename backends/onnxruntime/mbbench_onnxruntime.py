@@ -24,7 +24,6 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider"}
 
 class OnnxRuntimeBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "int8": "u8s8"}
 
     def versions(self) -> Mapping[str, str]:
         try:
@@ -38,6 +37,9 @@ class OnnxRuntimeBackend(Backend):
 
     def precisions(self, device: str) -> frozenset[Precision]:
         return frozenset({"fp32", "int8"})
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {"fp32": "fp32", "int8": "u8u8" if fingerprint().saturates_int8 else "u8s8"}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")

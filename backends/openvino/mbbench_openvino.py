@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage, pick_device
 from mbbench.errors import BackendError
+from mbbench.machine import fingerprint
 from mbbench.result import Executed
 from mbbench.spec import Precision
 
@@ -24,7 +25,6 @@ _CAPABILITIES: dict[str, Precision] = {"FP32": "fp32", "BF16": "bf16", "FP16": "
 
 class OpenVinoBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "u8s8"}
 
     def versions(self) -> Mapping[str, str]:
         try:
@@ -39,6 +39,10 @@ class OpenVinoBackend(Backend):
     def precisions(self, device: str) -> frozenset[Precision]:
         capabilities = _openvino().Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
         return frozenset(_CAPABILITIES[name] for name in capabilities if name in _CAPABILITIES)
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        int8: Dialect = "u8s7" if device.startswith("CPU") and fingerprint().saturates_int8 else "u8s8"
+        return {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": int8}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")

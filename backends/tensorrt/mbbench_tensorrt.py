@@ -26,7 +26,6 @@ _DRIVER = "install NVIDIA's driver, or run this on a machine with an NVIDIA GPU"
 
 class TensorRtBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
 
     def versions(self) -> Mapping[str, str]:
         _, distribution = _installed()
@@ -47,6 +46,9 @@ class TensorRtBackend(Backend):
         if capability >= (8, 0):
             found.add("bf16")
         return frozenset(found)
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")

@@ -58,7 +58,10 @@ class _TorchBackend(Backend):
     def precisions(self, device: str) -> frozenset[Precision]:
         isa = set(fingerprint().isa)
         native = {precision for precision, needed in _NEEDED.items() if isa & needed}
-        return frozenset({"fp32", *(native & self.dialects.keys())})
+        return frozenset({"fp32", *(native & self.dialects(device).keys())})
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")
@@ -101,7 +104,6 @@ class _TorchBackend(Backend):
 
 class EagerBackend(_TorchBackend):
     mode = "eager"
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
 
     def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         executed = [
@@ -112,7 +114,6 @@ class EagerBackend(_TorchBackend):
 
 class CompiledBackend(_TorchBackend):
     mode = "compile"
-    dialects: ClassVar[Mapping[Precision, Dialect]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "u8s8"}
 
     def devices(self) -> Mapping[str, str]:
         compiler = os.environ.get("CXX", "g++")
@@ -122,6 +123,9 @@ class CompiledBackend(_TorchBackend):
                 "install one (`apt install g++`), or use --backend torch-eager",
             )
         return super().devices()
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {**super().dialects(device), "int8": "u8s8"}
 
     def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         import torch

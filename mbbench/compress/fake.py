@@ -9,18 +9,21 @@ if TYPE_CHECKING:
 
     from mbbench.compress.calibrate import Range
 
-_LARGEST = 127  # int8 weights are symmetric: -127 to 127
+LARGEST = 127  # int8 weights are symmetric: -127 to 127
 _LEVELS = 255
 
 
-def weights(values: Tensor) -> Tensor:
-    """Weights (O, ...) as int8 with a scale for each output channel represents them; gradients pass through."""
+def weights(values: Tensor, largest: int = LARGEST) -> Tensor:
+    """Weights (O, ...) as integers up to `largest` with a scale for each output channel represent them.
+
+    Gradients pass through.
+    """
     import torch
 
-    scale = values.detach().abs().amax(dim=tuple(range(1, values.ndim))) / _LARGEST
+    scale = values.detach().abs().amax(dim=tuple(range(1, values.ndim))) / largest
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, -_LARGEST, _LARGEST)
+    return torch.fake_quantize_per_channel_affine(values, scale, zero, 0, -largest, largest)
 
 
 def activations(values: Tensor, limits: Range) -> Tensor:

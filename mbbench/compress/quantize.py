@@ -27,10 +27,14 @@ def write(
 ) -> onnx.ModelProto:
     """The graph with QuantizeLinear and DequantizeLinear around what shall run in 8 bits.
 
-    `u8s8`: activations uint8 with a zero point, weights int8, biases int32: what CPUs multiply. `s8s8`: activations
-    int8 symmetric, biases fp32: what TensorRT accepts. Weights are symmetric, one scale an output channel. The nodes
-    called in `keep` stay in fp32. The logits are not quantized: 8 bits of them would make ties. Raises `BackendError`
-    where ONNX Runtime, whose quantizer writes the graph, is not installed.
+    `u8s8`: activations uint8 with a zero point, weights int8, biases int32: what CPUs multiply. For CPUs that add two
+    products in 16 bits (`Machine.saturates_int8`): `u8u8`, the same weights as uint8 around 128, which ONNX Runtime
+    widens first, and `u8s7`, weights within -64 to 64, since OpenVINO runs unsigned weights in fp32. `s8s8`:
+    activations int8 symmetric, biases fp32: what TensorRT accepts.
+
+    Weights are symmetric, one scale an output channel. The nodes called in `keep` stay in fp32. The logits are not
+    quantized: 8 bits of them would make ties. Raises `BackendError` where ONNX Runtime, whose quantizer writes the
+    graph, is not installed.
     """
     onnxruntime()
     import numpy as np
@@ -49,7 +53,7 @@ def write(
         quantizer = QDQQuantizer(
             own,
             per_channel,
-            False,
+            dialect == "u8s7",
             QuantType.QInt8,
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             data,
@@ -65,7 +69,20 @@ def write(
         )
         quantizer.quantize_model()
     written: onnx.ModelProto = quantizer.model.model
+    if dialect == "u8u8":
+        _make_weights_unsigned(written.graph)
     return written
+
+
+def _make_weights_unsigned(graph: onnx.GraphProto) -> None:
+    """Every int8 tensor and its zero point of 0, shifted by 128."""
+    import numpy as np
+    import onnx
+
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT8:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.int16) + 128
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.uint8), tensor.name))
 
 
 @contextmanager
@@ -80,17 +97,33 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def largest_weight(dialect: Dialect) -> int:
+    """The largest integer that a weight becomes."""
+    return 64 if dialect == "u8s7" else 127
+
+
 def inputs(model: onnx.ModelProto) -> dict[str, str]:
     """The name of the activation that each convolution and fully connected layer of an fp32 graph takes."""
     return {node.name: node.input[0] for node in model.graph.node if node.op_type in _WEIGHTED}
 
 
-def with_activations(model: onnx.ModelProto, layers: Collection[str]) -> list[str]:
-    """`layers` and, after each, the activation function that takes its output: the nodes to leave in fp32 together."""
-    makers = {node.output[0]: node.name for node in model.graph.node if node.name in layers}
-    following = {
-        makers[node.input[0]]: node.name
-        for node in model.graph.node
-        if node.op_type in _ACTIVATIONS and node.input[0] in makers
-    }
-    return [name for layer in layers for name in (layer, following.get(layer)) if name is not None]
+def pairs(model: onnx.ModelProto) -> list[tuple[str, ...]]:
+    """For each weighted layer of an fp32 graph: the weighted layer before it, the layer, and the nodes after either.
+
+    To leave these in fp32 together keeps the tensor between the two layers in floats.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    following = {node.input[0]: node.name for node in model.graph.node if node.op_type in _ACTIVATIONS}
+    found = []
+    for layer in model.graph.node:
+        if layer.op_type not in _WEIGHTED:
+            continue
+        names = [following.get(layer.output[0]), layer.name]
+        before = makers.get(layer.input[0])
+        while before is not None:
+            names.append(before.name)
+            if before.op_type in _WEIGHTED:
+                break
+            before = makers.get(before.input[0])
+        found.append(tuple(name for name in reversed(names) if name is not None))
+    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_QUANTIZER = 1  # raise it when other files come of the same input
+_QUANTIZER = 2  # raise it when other files come of the same input
 _RANGINGS: tuple[Ranging, ...] = ("minmax", "percentile", "mse")
 IMAGES = 256  # to calibrate with
 HELD_OUT = 256  # to choose the method by
 _SEED = 20170417
 _NOISE = 32  # images of noise, for either
+_RANKING = 64  # images that the layers' harm is ranked by
 _CORRECTING = 64  # images; what bias correction holds in memory at once
-_SEARCHED: Dialect = "u8s8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ def prepare(
     load: Callable[[], Calibration],
     calibration_key: str,
     *,
+    dialect: Dialect = "u8s8",
     max_drop: float | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Prepared:
@@ -117,15 +118,17 @@ def prepare(
 
     Each way of choosing ranges is tried on the network as it is and equalized, and the best of each with bias
     correction. The winner has the most right answers on the images held out (without labels: the most answers equal to
-    fp32's), and of several the least squared error of the logits. `max_drop` (a share, 0 to 1) lets layers stay in
-    fp32, the most harmful first, until no more than that share of the answers is lost on the held-out images.
+    fp32's), and of several the least squared error of the logits. `dialect` is what will be written. `max_drop` (a
+    share, 0 to 1) lets layers stay in fp32, the most harmful first, until no more than that share of the answers is
+    lost on the held-out images.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
-    key = content_key(spec, weights_key, calibration_key, max_drop, tools, _QUANTIZER)
+    searched: Dialect = "u8s7" if dialect == "u8s7" else "u8s8"  # s8s8 has u8s8's weights
+    key = content_key(spec, weights_key, calibration_key, searched, max_drop, tools, _QUANTIZER)
     graph = cache.root() / "quantized" / f"{key}.onnx"
     path = graph.with_suffix(".json")
     if not (graph.exists() and path.exists()):
-        best, info = _search(spec, build(), load(), max_drop, on_progress)
+        best, info = _search(spec, build(), load(), searched, max_drop, on_progress)
         import onnx
 
         with cache.atomic(graph) as temporary:
@@ -138,6 +141,9 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class _Method:
+    """A folded network, its graph, the ranges of its activations, and how well it answers in 8 bits."""
+
+    network: nn.Module
     graph: onnx.ModelProto
     ranges: Mapping[str, Range]
     candidate: Candidate
@@ -147,51 +153,53 @@ def _search(
     spec: ModelSpec,
     module: nn.Module,
     data: Calibration,
+    dialect: Dialect,
     max_drop: float | None,
     on_progress: Callable[[str, int, int], None] | None,
 ) -> tuple[_Method, QuantizationInfo]:
     import torch
 
-    from mbbench.compress.correct import correct_biases
     from mbbench.compress.equalize import conv_blocks, equalize
     from mbbench.export import to_onnx
     from mbbench.models import fold_batch_norm
 
-    judge = _Judge(data)
-    images = torch.from_numpy(data.images)
+    judge = _Judge(data, dialect)
     folded = fold_batch_norm(module)
     networks = {False: folded}
     if conv_blocks(folded):
-        networks[True] = equalize(folded, images)
+        networks[True] = equalize(folded, torch.from_numpy(data.images))
     judge.reference = calibrate.logits(to_onnx(folded, spec.resolution), data.held_out)
-    total, done = len(networks) * (len(_RANGINGS) + 1), 0
+    total = len(networks) * (len(_RANGINGS) + 1)
     methods: list[_Method] = []
 
-    def tell() -> None:
+    def add(
+        network: nn.Module,
+        graph: onnx.ModelProto,
+        ranges: Mapping[Ranging, Mapping[str, Range]],
+        how: Ranging,
+        *,
+        equalized: bool,
+        corrected: bool,
+    ) -> _Method:
         if on_progress is not None:
-            on_progress("choosing how to quantize", done, total)
+            on_progress("choosing how to quantize", len(methods), total)
+        share, error = judge(graph, ranges[how])
+        candidate = Candidate(ranges=how, equalized=equalized, bias_corrected=corrected, share=share, logit_rmse=error)
+        methods.append(_Method(network, graph, ranges[how], candidate))
+        return methods[-1]
 
     for equalized, network in networks.items():
-        tell()
         graph = to_onnx(network, spec.resolution)
         found = calibrate.statistics(graph, data.images)
-        own = []
-        for how in _RANGINGS:
-            ranges = calibrate.ranges(found, how)
-            score = judge(quantize.write(graph, ranges, _SEARCHED))
-            own.append(_Method(graph, ranges, _candidate(how, equalized, False, score)))
-            done += 1
-            tell()
-        best = max(own, key=lambda method: _rank(method.candidate))
-        inputs = {layer: best.ranges[name] for layer, name in quantize.inputs(graph).items()}
-        corrected = to_onnx(correct_biases(network, inputs, images[:_CORRECTING]), spec.resolution)
-        score = judge(quantize.write(corrected, best.ranges, _SEARCHED))
-        methods += own
-        methods.append(_Method(corrected, best.ranges, _candidate(best.candidate.ranges, equalized, True, score)))
-        done += 1
-        tell()
-    best = max(methods, key=lambda method: _rank(method.candidate))
-    kept = () if max_drop is None else _keep(best, judge, max_drop, on_progress)
+        ranges = {how: calibrate.ranges(found, how) for how in _RANGINGS}
+        own = [add(network, graph, ranges, how, equalized=equalized, corrected=False) for how in _RANGINGS]
+        best = max(own, key=_rank)
+        corrected = _corrected(best, data, dialect, ())
+        add(network, corrected, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
+    best = max(methods, key=_rank)
+    kept: tuple[str, ...] = ()
+    if max_drop is not None and best.candidate.share < judge.fp32 - max_drop:
+        best, kept = _keep(best, judge, max_drop, on_progress)
     return best, QuantizationInfo(
         calibration=data.source,
         calibration_fingerprint=data.fingerprint,
@@ -204,19 +212,35 @@ def _search(
     )
 
 
+def _corrected(method: _Method, data: Calibration, dialect: Dialect, keep: Collection[str]) -> onnx.ModelProto:
+    """The graph of the network with corrected biases, when the layers in `keep` are not quantized."""
+    import torch
+
+    from mbbench.compress.correct import correct_biases
+    from mbbench.export import to_onnx
+
+    inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(method.graph).items()}
+    images = torch.from_numpy(data.images[:_CORRECTING])
+    largest = quantize.largest_weight(dialect)
+    return to_onnx(correct_biases(method.network, inputs, images, largest, keep), data.images.shape[-1])
+
+
 class _Judge:
     """Holds a quantized graph's answers on the held-out images against the labels, or else against fp32's."""
 
-    def __init__(self, data: Calibration) -> None:
-        self._data = data
+    def __init__(self, data: Calibration, dialect: Dialect) -> None:
+        self.data, self.dialect = data, dialect
         self.reference: NDArray[np.float32]
 
-    def __call__(self, graph: onnx.ModelProto) -> tuple[float, float]:
-        """The share of right answers, and the root of the mean squared error of the logits."""
+    def __call__(
+        self, graph: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = (), images: int | None = None
+    ) -> tuple[float, float]:
+        """The share of right answers, and the root of the mean squared error of the logits, on the first `images`."""
         import numpy as np
 
-        logits = calibrate.logits(graph, self._data.held_out)
-        error = float(np.sqrt(np.mean((logits - self.reference) ** 2)))
+        written = quantize.write(graph, ranges, self.dialect, keep=keep)
+        logits = calibrate.logits(written, self.data.held_out[:images])
+        error = float(np.sqrt(np.mean((logits - self.reference[:images]) ** 2)))
         return self._share(logits), error
 
     @property
@@ -224,38 +248,39 @@ class _Judge:
         return self._share(self.reference)
 
     def _share(self, logits: NDArray[np.float32]) -> float:
-        truth = self.reference.argmax(axis=1) if self._data.labels is None else self._data.labels
-        return float((logits.argmax(axis=1) == truth).mean())
+        truth = self.reference.argmax(axis=1) if self.data.labels is None else self.data.labels
+        return float((logits.argmax(axis=1) == truth[: len(logits)]).mean())
 
 
-def _candidate(how: Ranging, equalized: bool, corrected: bool, score: tuple[float, float]) -> Candidate:
-    return Candidate(ranges=how, equalized=equalized, bias_corrected=corrected, share=score[0], logit_rmse=score[1])
-
-
-def _rank(candidate: Candidate) -> tuple[float, float]:
-    return candidate.share, -candidate.logit_rmse
+def _rank(method: _Method) -> tuple[float, float]:
+    return method.candidate.share, -method.candidate.logit_rmse
 
 
 def _keep(
     method: _Method, judge: _Judge, max_drop: float, on_progress: Callable[[str, int, int], None] | None
-) -> tuple[str, ...]:
-    """The layers to keep in fp32, with the activations that follow them: the least that holds `max_drop`."""
-    floor = judge.fp32 - max_drop
-    if method.candidate.share >= floor:
-        return ()
-    layers = list(quantize.inputs(method.graph))
-    gains = []
-    for done, layer in enumerate(layers):
+) -> tuple[_Method, tuple[str, ...]]:
+    """The method with the fewest layers in fp32, by their harm, that holds `max_drop`, and these layers.
+
+    What harms is mostly a tensor that 8 bits round too coarsely, and it stays in floats only if the layer that makes it
+    and the layer that takes it both do: such pairs are ranked and kept.
+    """
+    from mbbench.export import to_onnx
+
+    plain = to_onnx(method.network, judge.data.images.shape[-1])  # corrected biases are right for 8 bits alone
+    units = quantize.pairs(plain)
+    errors = []
+    for done, unit in enumerate(units):
         if on_progress is not None:
-            on_progress("ranking the layers by their harm", done, len(layers))
-        kept = quantize.with_activations(method.graph, [layer])
-        gains.append((judge(quantize.write(method.graph, method.ranges, _SEARCHED, keep=kept))[1], layer))
-    harmful = [layer for _, layer in sorted(gains)]
-    for count in range(1, len(harmful) + 1):
-        kept = quantize.with_activations(method.graph, harmful[:count])
-        share, _ = judge(quantize.write(method.graph, method.ranges, _SEARCHED, keep=kept))
-        if share >= floor:
-            return tuple(kept)
+            on_progress("ranking the layers by their harm", done, len(units))
+        errors.append(judge(plain, method.ranges, unit, _RANKING)[1])
+    kept: dict[str, None] = {}
+    for index in sorted(range(len(units)), key=errors.__getitem__):
+        kept |= dict.fromkeys(units[index])
+        graph = _corrected(method, judge.data, judge.dialect, kept) if method.candidate.bias_corrected else plain
+        share, error = judge(graph, method.ranges, kept)
+        if share >= judge.fp32 - max_drop:
+            candidate = replace(method.candidate, share=share, logit_rmse=error)
+            return replace(method, graph=graph, candidate=candidate), tuple(kept)
     raise UsageError(
         f"even with every layer in fp32 the top-1 drop exceeds {max_drop * 100:g} points", "raise --max-drop"
     )

@@ -73,8 +73,10 @@ def test_the_dialect_of_tensorrt(graph: onnx.ModelProto, ranges: dict[str, calib
 
 
 def test_layers_to_keep_stay_as_they_were(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
-    kept = quantize.with_activations(graph, ["stem.conv", "classifier"])
-    assert kept == ["stem.conv", "stem.act", "classifier"]
+    first, *_, last = quantize.pairs(graph)
+    assert first == ("stem.conv", "stem.act")
+    assert last[:2] == ("blocks.12.1.conv", "blocks.12.1.act") and last[-1] == "classifier"
+    kept = (*first, "classifier")
     tensors = initializers(quantize.write(graph, ranges, "u8s8", keep=kept))
     assert tensors["stem.conv.weight"].data_type == TensorProto.FLOAT
     assert "blocks.0.0.conv.weight_quantized" in tensors
@@ -102,7 +104,7 @@ def test_pytorch_and_onnx_runtime_agree_on_the_same_integers(
     state = {name: torch.from_numpy(value.copy()) for name, value in transcribe.tensors(written).items()}
     assert sum(name.endswith("weight_scale") for name in state) == LAYERS
     quantized.load(network, state)
-    expected = calibrate.logits(written, images.numpy(), optimize=False)
+    expected = calibrate.logits(written, images.numpy())
     with torch.inference_mode():
         got = network(images).numpy()
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
@@ -111,7 +113,8 @@ def test_pytorch_and_onnx_runtime_agree_on_the_same_integers(
 
 
 def test_a_kept_layer_is_transcribed_in_fp32(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
-    kept = quantize.with_activations(graph, ["blocks.3.0.conv"])
+    kept = quantize.pairs(graph)[7]
+    assert kept == ("blocks.2.1.conv", "blocks.2.1.act", "blocks.3.0.conv", "blocks.3.0.act")
     found = transcribe.tensors(quantize.write(graph, ranges, "u8s8", keep=kept))
     assert found["blocks.3.0.conv.weight"].dtype == np.float32
     assert "blocks.3.0.conv.weight_scale" not in found
@@ -127,7 +130,7 @@ def test_bias_correction_takes_the_mean_error_off_every_channel(
     fp32 = calibrate.logits(graph, images.numpy())
 
     def bias(network: onnx.ModelProto) -> float:
-        logits = calibrate.logits(quantize.write(network, ranges, "u8s8"), images.numpy(), optimize=False)
+        logits = calibrate.logits(quantize.write(network, ranges, "u8s8"), images.numpy())
         return float(np.abs((logits - fp32).mean(axis=0)).max())
 
     assert bias(to_onnx(corrected, SPEC.resolution)) < 0.5 * bias(graph)
