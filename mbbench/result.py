@@ -188,7 +188,7 @@ class Candidate:
 
     ranges: Literal["minmax", "percentile", "mse"]
     equalized: bool
-    bias_corrected: bool
+    corrected: bool  # weights rounded together, and biases
     share: float  # of right answers, 0 to 1
     logit_rmse: float  # against fp32
 

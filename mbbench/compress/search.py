@@ -116,8 +116,8 @@ def prepare(
 ) -> Prepared:
     """Find the best of the methods, or what was found before.
 
-    Each way of choosing ranges is tried on the network as it is and equalized, and the best of each with bias
-    correction. The winner has the most right answers on the images held out (without labels: the most answers equal to
+    Each way of choosing ranges is tried on the network as it is and equalized, and the best of each with errors
+    corrected. The winner has the most right answers on the images held out (without labels: the most answers equal to
     fp32's), and of several the least squared error of the logits. `dialect` is what will be written. `max_drop` (a
     share, 0 to 1) lets layers stay in fp32, the most harmful first, until no more than that share of the answers is
     lost on the held-out images.
@@ -184,7 +184,7 @@ def _search(
         if on_progress is not None:
             on_progress("choosing how to quantize", len(methods), total)
         share, error = judge(graph, ranges[how])
-        candidate = Candidate(ranges=how, equalized=equalized, bias_corrected=corrected, share=share, logit_rmse=error)
+        candidate = Candidate(ranges=how, equalized=equalized, corrected=corrected, share=share, logit_rmse=error)
         methods.append(_Method(network, graph, ranges[how], candidate))
         return methods[-1]
 
@@ -213,16 +213,16 @@ def _search(
 
 
 def _corrected(method: _Method, data: Calibration, dialect: Dialect, keep: Collection[str]) -> onnx.ModelProto:
-    """The graph of the network with corrected biases, when the layers in `keep` are not quantized."""
+    """The graph of the network with corrected weights and biases, when the layers in `keep` are not quantized."""
     import torch
 
-    from mbbench.compress.correct import correct_biases
+    from mbbench.compress.correct import correct
     from mbbench.export import to_onnx
 
     inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(method.graph).items()}
     images = torch.from_numpy(data.images[:_CORRECTING])
     largest = quantize.largest_weight(dialect)
-    return to_onnx(correct_biases(method.network, inputs, images, largest, keep), data.images.shape[-1])
+    return to_onnx(correct(method.network, inputs, images, largest, keep), data.images.shape[-1])
 
 
 class _Judge:
@@ -276,7 +276,7 @@ def _keep(
     kept: dict[str, None] = {}
     for index in sorted(range(len(units)), key=errors.__getitem__):
         kept |= dict.fromkeys(units[index])
-        graph = _corrected(method, judge.data, judge.dialect, kept) if method.candidate.bias_corrected else plain
+        graph = _corrected(method, judge.data, judge.dialect, kept) if method.candidate.corrected else plain
         share, error = judge(graph, method.ranges, kept)
         if share >= judge.fp32 - max_drop:
             candidate = replace(method.candidate, share=share, logit_rmse=error)

@@ -150,7 +150,7 @@ def _precision(result: Result) -> list[tuple[str, str]]:
         chosen = made.chosen
         how = [f"{chosen.ranges} ranges"]
         how += ["equalized"] if chosen.equalized else []
-        how += ["biases corrected"] if chosen.bias_corrected else []
+        how += ["errors corrected"] if chosen.corrected else []
         how += [f"{len(made.kept_fp32)} nodes kept in fp32"] if made.kept_fp32 else []
         noise = " (NOISE: its accuracy means nothing)" if made.calibration == "random" else ""
         rows.append(

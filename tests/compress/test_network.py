@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from mbbench.compress import calibrate, fake, quantize, quantized, search, transcribe
-from mbbench.compress.correct import correct_biases
+from mbbench.compress.correct import correct
 from mbbench.compress.equalize import conv_blocks, equalize
 from mbbench.errors import UsageError
 from mbbench.export import to_onnx
@@ -62,6 +62,31 @@ def test_the_dialect_of_cpus(graph: onnx.ModelProto, ranges: dict[str, calibrate
     makers = {node.output[0]: node.op_type for node in written.graph.node}
     assert "Clip" not in makers.values()  # uint8 saturates where ReLU6 clips
     assert makers["logits"] == "Gemm"  # the logits are not quantized
+
+
+def test_the_dialects_of_cpus_that_add_products_in_16_bits(
+    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
+) -> None:
+    signed, unsigned, narrow = (quantize.write(graph, ranges, dialect) for dialect in ("u8s8", "u8u8", "u8s7"))
+    np.testing.assert_array_equal(calibrate.logits(signed, images.numpy()), calibrate.logits(unsigned, images.numpy()))
+    assert initializers(unsigned)["stem.conv.weight_quantized"].data_type == TensorProto.UINT8
+    assert initializers(unsigned)["stem.conv.bias_quantized"].data_type == TensorProto.INT32
+    integers = [t for name, t in initializers(narrow).items() if name.endswith("weight_quantized")]
+    assert len(integers) == LAYERS
+    assert {np.abs(numpy_helper.to_array(t)).max() for t in integers} == {quantize.largest_weight("u8s7")} == {64}
+
+
+def test_corrected_weights_are_written_as_the_integers_they_were_rounded_to(
+    module: nn.Module, graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
+) -> None:
+    inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
+    corrected = correct(module, inputs, images, largest=64, keep=("classifier",))
+    written = transcribe.tensors(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
+    for name, layer in corrected.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            scale = written[f"{name}.weight_scale"].reshape(-1, 1, 1, 1)
+            np.testing.assert_allclose(written[f"{name}.weight"] * scale, layer.weight.detach().numpy(), atol=1e-6)
+    assert torch.equal(corrected.classifier.weight, module.classifier.weight)  # type: ignore[union-attr, arg-type]
 
 
 def test_the_dialect_of_tensorrt(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
@@ -125,7 +150,7 @@ def test_bias_correction_takes_the_mean_error_off_every_channel(
     module: nn.Module, graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
     inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
-    corrected = correct_biases(module, inputs, images)
+    corrected = correct(module, inputs, images)
     assert not torch.equal(corrected.stem.conv.bias, module.stem.conv.bias)  # type: ignore[union-attr, arg-type]
     fp32 = calibrate.logits(graph, images.numpy())
 
@@ -179,7 +204,7 @@ def test_the_search_takes_the_best_of_its_candidates_once(
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
     found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff")
     info = found.info
-    assert [(c.equalized, c.bias_corrected) for c in info.candidates] == [
+    assert [(c.equalized, c.corrected) for c in info.candidates] == [
         *[(False, False)] * 3, (False, True), *[(True, False)] * 3, (True, True),
     ]  # fmt: skip
     assert info.chosen == max(info.candidates, key=lambda c: (c.share, -c.logit_rmse))
