@@ -206,6 +206,8 @@ def compress(
 
     if prune is not None and not 0 < prune < 100:
         raise UsageError(f"{prune:g} % of Mult-Adds cannot be removed", "give a percentage between 0 and 100")
+    if max_latency is not None and not max_latency > 0:
+        raise UsageError(f"a latency of {max_latency:g} ms cannot be met", "give milliseconds, more than 0")
     options = {"alpha": alpha, "res": res, "variant": variant, "data": data, "weights": weights}
     learning.compress(
         override(Profile(), {"threads": threads}, {**options, "backend": _names(backend), "device": device}),

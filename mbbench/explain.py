@@ -56,7 +56,10 @@ def _reasons(reference: Result, result: Result, cost: Cost) -> Iterator[str]:
     elif found:
         yield f"the CPU multiplies {precision} natively ({', '.join(found).upper()})"
     else:
-        yield f"the CPU has none of {', '.join(needed).upper()}: {precision} is widened before it is multiplied"
+        missing = ", ".join(needed).upper()
+        yield f"the CPU has none of {missing}: {precision} takes several instructions where one of these would do"
+    if precision == "int8" and result.artifact is not None:
+        yield f"the file's Q/DQ dialect is {result.artifact.dialect}"
     if (executed := result.executed) is None:
         yield "the backend does not tell what it executed"
     else:

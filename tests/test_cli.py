@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mbbench import cli, store
+from mbbench import cli, store, weights
+from mbbench.spec import ModelSpec
 
 MBBENCH = [sys.executable, "-c", "from mbbench.cli import main; main()"]
 QUICK = ("run", "--alpha", "0.25", "--res", "32", "--weights", "random", "--backend", "onnxruntime", "--images", "40")
@@ -65,7 +66,7 @@ def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> Non
 
 def test_no_command_shows_the_commands(invoke: Invoke) -> None:
     _, out, err = invoke()
-    assert all(name in out + err for name in ("run", "train", "cost", "backends", "doctor"))
+    assert all(name in out + err for name in ("run", "train", "compress", "cost", "explain", "backends", "doctor"))
 
 
 def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: str, tmp_path: Path) -> None:
@@ -127,6 +128,67 @@ def test_training_prints_the_checkpoints_path_and_finds_it_again(invoke: Invoke,
     assert kept.read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
     code, out, _ = invoke("train", "--alpha", "0.25", "--res", "32", "--epochs", "1", "--to", "no/such/folder")
     assert (code, out) == (2, "")
+
+
+SMALL = ("--alpha", "0.25", "--res", "32")
+
+
+@pytest.fixture
+def checkpoint() -> str:
+    return str(weights.random(ModelSpec(alpha=0.25, resolution=32, classes=10)).path)
+
+
+def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fast: str, checkpoint: str) -> None:
+    code, out, err = invoke(
+        "compress",
+        *SMALL,
+        "--weights",
+        checkpoint,
+        "--prune",
+        "50",
+        "--qat",
+        "--epochs",
+        "1",
+        "--to",
+        "half.safetensors",
+    )
+    assert (code, out) == (0, "half.safetensors\n")
+    last = err.splitlines()[-1]
+    assert re.fullmatch(
+        r"0\.25 MobileNet-32 pruned: 1\.01 M -> 0\.\d+ M Mult-Adds, top-1 [\d.]+ % -> [\d.]+ %"
+        r" on the 359 test images of digits",
+        last,
+    ), last
+    measured = ("run", *SMALL, "--backend", "onnxruntime", "--images", "40", "--profile", fast)
+    code, out, _ = invoke(*measured, "--weights", "half.safetensors", "--precision", "int8", "--require-effective")
+    assert code == 0
+    assert "0.25 MobileNet-32 pruned on onnxruntime" in out
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.cost is not None and result.cost.mult_adds <= 0.5 * 1.02e6
+    code, _, err = invoke("run", "--alpha", "0.5", "--res", "32", "--weights", "half.safetensors")
+    assert code == 2
+    assert "half.safetensors holds a MobileNet of alpha 0.25, variant standard; give --alpha 0.25" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prune", "0"), "0 % of Mult-Adds cannot be removed; give a percentage between 0 and 100"),
+        (("--prune", "nan"), "nan % of Mult-Adds cannot be removed"),
+        (("--prune", "50", "--max-latency", "1"), "there are two budgets to prune to; give --prune or --max-latency"),
+        (("--max-latency", "0"), "a latency of 0 ms cannot be met"),
+        ((), "nothing is to be done; give --prune, --max-latency, --teacher or --qat"),
+        (("--qat", "--epochs", "0"), "0 epochs train nothing"),
+        (("--teacher", "no-such.safetensors"), "no-such.safetensors"),
+    ],
+)
+def test_compress_refuses_bad_input_in_one_line(
+    invoke: Invoke, checkpoint: str, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = invoke("compress", *SMALL, "--weights", checkpoint, *arguments)
+    assert (code, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))
+    assert message in line
 
 
 def test_backends_are_listed_with_reasons(invoke: Invoke) -> None:

@@ -17,7 +17,9 @@ def measured(make_result: Make) -> tuple[Result, Result]:
     everything = PrecisionShare(precision="int8", mult_adds_share=0.75, layers=27)
     rest = PrecisionShare(precision="fp32", mult_adds_share=0.25, layers=1)
     executed = ExecutedInfo(shares=(everything, rest), fp32_layers=("stem.conv",), moves=3)
-    return reference, replace(other, cell=replace(other.cell, precision="int8"), executed=executed)
+    assert other.artifact is not None
+    artifact = replace(other.artifact, dialect="u8s8")
+    return reference, replace(other, cell=replace(other.cell, precision="int8"), executed=executed, artifact=artifact)
 
 
 def test_an_explanation_tells_instructions_fallbacks_moves_and_depthwise(measured: tuple[Result, Result]) -> None:
@@ -26,6 +28,7 @@ def test_an_explanation_tells_instructions_fallbacks_moves_and_depthwise(measure
     assert found.ratio == pytest.approx(0.5)
     assert found.reasons == (
         "the CPU multiplies int8 natively (AVX512_VNNI)",
+        "the file's Q/DQ dialect is u8s8",
         "Mult-Adds executed: 75.0% in int8 (27 layers), 25.0% in fp32 (1 layers)",
         "left in fp32: stem.conv",
         "nodes that only convert or reorder tensors: 3 (+3 against fp32)",
@@ -38,7 +41,8 @@ def test_a_chip_without_the_instructions_is_named(measured: tuple[Result, Result
     reference, other = (replace(r, machine=replace(r.machine, isa=("avx2",))) for r in measured)
     first = explain(reference, other, cost_of(ModelSpec())).reasons[0]
     assert first == (
-        "the CPU has none of AVX512_VNNI, AVX_VNNI, AMX_INT8, ASIMDDP, I8MM: int8 is widened before it is multiplied"
+        "the CPU has none of AVX512_VNNI, AVX_VNNI, AMX_INT8, ASIMDDP, I8MM: int8 takes several instructions where one"
+        " of these would do"
     )
 
 

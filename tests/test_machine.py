@@ -110,6 +110,20 @@ def test_a_summary_is_one_line() -> None:
     assert machine.summary == "CPU, 2 cores (4 threads), AVX512F AVX512_VNNI, 16 GiB"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "isa", "saturates"),
+    [
+        ("x86_64", ("avx2",), True),
+        ("x86_64", ("avx2", "avx512f"), True),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("AMD64", ("avx2", "avx_vnni"), False),
+        ("aarch64", ("asimd",), False),
+    ],
+)
+def test_x86_without_vnni_saturates_int8(architecture: str, isa: tuple[str, ...], saturates: bool) -> None:
+    assert replace(fingerprint(), architecture=architecture, isa=isa).saturates_int8 is saturates
+
+
 def test_cpus_are_picked_from_the_end_one_thread_a_core_first(tmp_path: Path) -> None:
     root = topology(tmp_path, [0, 1, 2, 0, 1, 2])
     everything = frozenset(range(6))

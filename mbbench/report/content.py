@@ -152,6 +152,7 @@ def _precision(result: Result) -> list[tuple[str, str]]:
         how += ["equalized"] if chosen.equalized else []
         how += ["errors corrected"] if chosen.corrected else []
         how += [f"{len(made.kept_fp32)} nodes kept in fp32"] if made.kept_fp32 else []
+        how += [f"Q/DQ dialect {result.artifact.dialect}"] if result.artifact is not None else []
         noise = " (NOISE: its accuracy means nothing)" if made.calibration == "random" else ""
         rows.append(
             ("Quantization", f"{', '.join(how)}; calibrated on {made.images} images of {made.calibration}{noise}")

@@ -1,0 +1,114 @@
+"""What compression costs and buys on Fashion-MNIST at 64: the table of reports/reference/compression.md.
+
+    benchmarks/compression.py FASHION_MNIST_FOLDER [ALPHA ...]
+
+Trains each width once, prunes half of its Mult-Adds with a fine-tune, and measures fp32, bf16, int8 and pruned int8 on
+every CPU runtime. Targets: int8 loses at most 0.5 points of top-1 without quantization-aware training, pruning at most
+1 point, and int8 takes at most 0.27 of fp32's bytes. Its latency pays on a chip with VNNI, `int8_vs_fp32.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from mbbench import compressing, data, run, weights
+from mbbench.report import markdown, units
+from mbbench.report.content import Table
+from mbbench.result import Result
+from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
+from mbbench.weights.recipe import Recipe
+
+_RESOLUTION = 64
+_EPOCHS = {0.25: 3, 0.5: 3, 0.75: 2, 1.0: 2}  # about ten minutes each on two cores
+_TUNING = Recipe(epochs=2, learning_rate=1e-3)
+_BACKENDS = ("torch", "onnxruntime", "openvino")
+_VARIANTS: tuple[tuple[str, Precision], ...] = (
+    ("whole", "fp32"), ("whole", "bf16"), ("whole", "int8"), ("pruned", "fp32"), ("pruned", "int8"),
+)  # fmt: skip
+_FOLDER = Path("reports/reference")
+_COLUMNS = ("Model", "Backend", "Top-1 [95 %]", "against fp32, points", "Median, ms", "of fp32", "Size", "of fp32")
+
+
+def prepare(alpha: float, source: str, folder: Path) -> None:
+    """The checkpoints `ALPHA-whole.safetensors` and `ALPHA-pruned.safetensors`."""
+    train = data.load(source, _RESOLUTION, "train")
+    spec = ModelSpec(alpha=alpha, resolution=_RESOLUTION, classes=train.classes)
+    whole = weights.trained(spec, train, Recipe(epochs=_EPOCHS[alpha]))
+    request = compressing.Request(mult_adds=0.5, recipe=_TUNING, qat_recipe=_TUNING)
+    pruned = compressing.compress(whole, train, request, lambda _: sys.exit("not needed"), lambda _: None)
+    for name, found in (("whole", whole), ("pruned", pruned)):
+        shutil.copyfile(found.path, folder / f"{alpha}-{name}.safetensors")
+
+
+def measure(alpha: float, source: str, results: Path) -> list[Result]:
+    model = ModelSpec(alpha=alpha, resolution=_RESOLUTION)
+    cells = tuple(
+        Cell(model=model, role="subject", weights=f"{alpha}-{name}.safetensors", backend=backend, device="",
+             precision=precision)
+        for backend in _BACKENDS
+        for name, precision in _VARIANTS
+    )  # fmt: skip
+    return list(run.run(RunSpec(cells=cells, data=source, images=None, settings=Settings()), results, lambda _: None))
+
+
+def rows(results: list[Result]) -> list[tuple[str, ...]]:
+    """A row a result, beside the fp32 one of the same backend, which comes first."""
+    found = []
+    for result in results:
+        first = next(r for r in results if r.cell.backend == result.cell.backend)
+        name = " ".join((result.cell.model.label.removesuffix(" pruned"), result.cell.precision))
+        if result.cell.weights is not None and "pruned" in result.cell.weights:
+            name += ", half of Mult-Adds pruned"
+        accuracy, latency, artifact = result.measured.accuracy, result.measured.latency, result.artifact
+        if result.failure is not None or accuracy is None or latency is None or artifact is None:
+            cause = "not measured" if result.failure is None else result.failure.cause
+            found.append((name, result.cell.backend, f"refused: {cause}", *[""] * 5))
+            continue
+        base_accuracy, base_latency, base = first.measured.accuracy, first.measured.latency, first.artifact
+        assert base_accuracy is not None and base_latency is not None and base is not None
+        assert accuracy.top1 is not None and base_accuracy.top1 is not None
+        found.append(
+            (
+                name,
+                result.cell.backend,
+                units.percent(accuracy.top1, accuracy.top1_ci95),
+                f"{(accuracy.top1 - base_accuracy.top1) * 100:+.2f}",
+                units.number(latency.median_ms, interval=latency.median_ci95_ms),
+                f"{latency.median_ms / base_latency.median_ms:.2f}",
+                units.megabytes(artifact.size_bytes),
+                f"{artifact.size_bytes / base.size_bytes:.2f}",
+            )
+        )
+    return found
+
+
+def main(folder: str, *alphas: str) -> None:
+    source, target = f"fashion-mnist:{Path(folder).resolve()}", _FOLDER.resolve()
+    results = target / "compression.jsonl"
+    found: list[Result] = []
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):  # results name files, no folders
+        chosen = [float(alpha) for alpha in alphas] or list(_EPOCHS)
+        for alpha in chosen:
+            prepare(alpha, source, Path())
+        table = []
+        for alpha in chosen:
+            own = measure(alpha, source, results)
+            found += own
+            table += rows(own)
+    epochs = ", ".join(f"{alpha:g}: {_EPOCHS[alpha]}" for alpha in chosen)
+    notes = (
+        f"{found[0].machine.summary}; 1 thread, batch 1. Epochs of training by width: {epochs};"
+        f" {_TUNING.epochs} more after pruning. Brackets hold 95 % intervals. Records: compression.jsonl.",
+    )
+    title = f"Compression of MobileNetV1 on Fashion-MNIST at {_RESOLUTION}"
+    text = markdown.render_table(Table(title, _COLUMNS, tuple(table), notes=notes))
+    (target / "compression.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
