@@ -69,18 +69,18 @@ def describe(spec: RunSpec) -> Table:
     most = settings.warmup_max_s + settings.max_s + settings.throughput_s + _START_S
     origin = {None: f"trained on {spec.data}, once", "random": "random"}
     rows = [
-        (cell.model.label, cell.backend, cell.device or "default", origin.get(cell.weights, cell.weights or ""),
-         f"{least:.0f} to {most:.0f} s")
+        (cell.model.label, cell.precision, cell.backend, cell.device or "default",
+         origin.get(cell.weights, cell.weights or ""), f"{least:.0f} to {most:.0f} s")
         for cell in spec.cells
     ]  # fmt: skip
     count = len(spec.cells)
     return Table(
         f"{count} cell{'s' * (count > 1)}, {least * count:.0f} to {most * count:.0f} s of measuring",
-        ("Model", "Backend", "Device", "Weights", "Time"),
+        ("Model", "Precision", "Backend", "Device", "Weights", "Time"),
         tuple(rows),
         numeric=False,
         notes=(
-            "Besides: training and export where they are not cached, evaluation on the test images, and the end of a"
-            " call that outlasts its phase.",
+            "Besides: training, quantization and export where they are not cached, evaluation on the test images, and"
+            " the end of a call that outlasts its phase.",
         ),
     )

@@ -9,8 +9,8 @@ from torch import nn
 
 from mbbench.backend import Format
 from mbbench.errors import ParityError
-from mbbench.export import export
-from mbbench.models import build, randomize
+from mbbench.export import export, to_onnx, with_parameters
+from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -79,3 +79,17 @@ def test_weights_with_nan_are_never_exported(cache: Path) -> None:
     with pytest.raises(ParityError, match=r"logits differ from PyTorch's by up to nan .*; nothing was exported"):
         export(SPEC, "broken", "safetensors", broken)
     assert set((cache / "artifacts").glob("*")) == before
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_graph_takes_the_parameters_of_another_module(zero: bool) -> None:
+    first, second = fold_batch_norm(module()), fold_batch_norm(build(SPEC))
+    for layer in second.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.bias is not None
+            layer.bias.data.fill_(0.0 if zero else 0.1)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    logits = ReferenceEvaluator(with_parameters(to_onnx(first, 32), second)).run(None, {"images": images})[0]  # type: ignore[index]
+    with torch.inference_mode():
+        expected = second(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)

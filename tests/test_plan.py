@@ -47,7 +47,7 @@ def test_the_description_is_exact() -> None:
     table = plan.describe(spec)
     assert table.title == "3 cells, 15 to 69 s of measuring"
     assert table.rows == (
-        ("0.25 MobileNet-96", "openvino", "CPU", "trained on digits, once", "5 to 23 s"),
-        ("VGG16-96", "openvino", "CPU", "random", "5 to 23 s"),
-        ("GoogLeNet-96", "openvino", "CPU", "random", "5 to 23 s"),
+        ("0.25 MobileNet-96", "fp32", "openvino", "CPU", "trained on digits, once", "5 to 23 s"),
+        ("VGG16-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),
+        ("GoogLeNet-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),
     )

@@ -16,6 +16,7 @@ from mbbench.compress import calibrate, quantize
 from mbbench.compress.calibrate import Range, Ranging
 from mbbench.data.feed import to_float
 from mbbench.errors import UsageError
+from mbbench.export import with_parameters
 from mbbench.models import Normalization
 from mbbench.result import Candidate, QuantizationInfo
 from mbbench.spec import ModelSpec, content_key
@@ -194,7 +195,7 @@ def _search(
         ranges = {how: calibrate.ranges(found, how) for how in _RANGINGS}
         own = [add(network, graph, ranges, how, equalized=equalized, corrected=False) for how in _RANGINGS]
         best = max(own, key=_rank)
-        corrected = _corrected(best, data, dialect, ())
+        corrected = _corrected(best, graph, data, dialect, ())
         add(network, corrected, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
     best = max(methods, key=_rank)
     kept: tuple[str, ...] = ()
@@ -212,17 +213,18 @@ def _search(
     )
 
 
-def _corrected(method: _Method, data: Calibration, dialect: Dialect, keep: Collection[str]) -> onnx.ModelProto:
-    """The graph of the network with corrected weights and biases, when the layers in `keep` are not quantized."""
+def _corrected(
+    method: _Method, plain: onnx.ModelProto, data: Calibration, dialect: Dialect, keep: Collection[str]
+) -> onnx.ModelProto:
+    """`plain`, the graph of the method's network, with corrected weights and biases; those in `keep` stay in fp32."""
     import torch
 
     from mbbench.compress.correct import correct
-    from mbbench.export import to_onnx
 
-    inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(method.graph).items()}
+    inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(plain).items()}
     images = torch.from_numpy(data.images[:_CORRECTING])
     largest = quantize.largest_weight(dialect)
-    return to_onnx(correct(method.network, inputs, images, largest, keep), data.images.shape[-1])
+    return with_parameters(plain, correct(method.network, inputs, images, largest, keep))
 
 
 class _Judge:
@@ -276,7 +278,7 @@ def _keep(
     kept: dict[str, None] = {}
     for index in sorted(range(len(units)), key=errors.__getitem__):
         kept |= dict.fromkeys(units[index])
-        graph = _corrected(method, judge.data, judge.dialect, kept) if method.candidate.corrected else plain
+        graph = _corrected(method, plain, judge.data, judge.dialect, kept) if method.candidate.corrected else plain
         share, error = judge(graph, method.ranges, kept)
         if share >= judge.fp32 - max_drop:
             candidate = replace(method.candidate, share=share, logit_rmse=error)

@@ -218,9 +218,16 @@ def _worth(results: Sequence[Result]) -> Table:
             )
         )
     columns = ("Backend", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
-    noise = [result for result in results if result.quantization and result.quantization.calibration == "random"]
-    notes = ("INT8 was calibrated on NOISE: its accuracy means nothing.",) if noise else ()
-    return Table("Memory, size and accuracy", columns, tuple(rows), notes=notes)
+    notes = [
+        f"{device_of(result)} against fp32: {_drop(accuracy.drop, accuracy.images)}."
+        for result in results
+        if result.cell.precision != "fp32"
+        and (accuracy := result.measured.accuracy) is not None
+        and accuracy.drop is not None
+    ]
+    if any(result.quantization and result.quantization.calibration == "random" for result in results):
+        notes.append("INT8 was calibrated on NOISE: its accuracy means nothing.")
+    return Table("Memory, size and accuracy", columns, tuple(rows), notes=tuple(notes))
 
 
 def _against(subject: Result, baselines: Sequence[Result]) -> Table:

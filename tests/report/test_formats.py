@@ -7,8 +7,18 @@ import msgspec
 import pytest
 
 from mbbench.report import csv, json, markdown, terminal
-from mbbench.result import Failure, Measured, Result
+from mbbench.result import (
+    Candidate,
+    Drop,
+    ExecutedInfo,
+    Failure,
+    Measured,
+    PrecisionShare,
+    QuantizationInfo,
+    Result,
+)
 from mbbench.spec import ModelSpec
+from mbbench.stats import Interval
 
 Make = Callable[..., Result]
 Golden = Callable[[str, str], None]
@@ -35,6 +45,42 @@ def several(make_result: Make) -> list[Result]:
         make_result(backend="torch", scale=4.0),
         replace(make_result(backend="onnxruntime"), failure=killed, measured=Measured()),
     ]
+
+
+@pytest.fixture
+def int8(make_result: Make) -> Result:
+    """Half as slow, a quarter of the size, and five answers of 359 lost."""
+    result = make_result(scale=0.5)
+    accuracy, artifact = result.measured.accuracy, result.artifact
+    assert accuracy is not None and artifact is not None
+    lost = Drop(
+        share=5 / 359, ci95=Interval(-0.0024, 0.0301), only_reference_right=6, only_this_right=1, p_value=0.125,
+        worst_class=8, worst_class_share=0.06,
+    )  # fmt: skip
+    best = Candidate(ranges="mse", equalized=True, corrected=True, share=0.99, logit_rmse=0.16)
+    shares = (
+        PrecisionShare(precision="int8", mult_adds_share=0.975, layers=26),
+        PrecisionShare(precision="fp32", mult_adds_share=0.025, layers=2),
+    )
+    return replace(
+        result,
+        cell=replace(result.cell, precision="int8"),
+        artifact=replace(artifact, dialect="u8s8"),
+        quantization=QuantizationInfo(
+            calibration="digits", calibration_fingerprint="ff", images=256, held_out=256, judged_by="top1",
+            chosen=best, candidates=(best,), kept_fp32=("stem.conv", "stem.act", "blocks.0.0.conv", "blocks.0.0.act"),
+        ),
+        executed=ExecutedInfo(shares=shares, fp32_layers=("stem.conv", "blocks.0.0.conv"), moves=3),
+        measured=replace(result.measured, accuracy=replace(accuracy, agreement=0.975, drop=lost)),
+    )  # fmt: skip
+
+
+def test_int8_in_a_terminal(int8: Result, golden: Golden) -> None:
+    golden(terminal.render([int8], width=80, color=False), "int8.txt")
+
+
+def test_fp32_beside_int8_in_a_terminal(make_result: Make, int8: Result, golden: Golden) -> None:
+    golden(terminal.render([make_result(), int8], width=80, color=False), "precisions.txt")
 
 
 def test_one_model_in_a_terminal(one: list[Result], golden: Golden) -> None:
