@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbbench import store
+from mbbench import registry, store
 from mbbench.errors import BackendError, CellsFailedError, ParityError, UsageError
 from mbbench.result import Failure, Result
 from mbbench.run import Event, Finished, Measuring, Working, run, verdict
@@ -135,7 +135,9 @@ def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp
     spec = replace(spec_of(cell), require_effective=True)
     (result,) = run(spec, tmp_path / "results.jsonl", quiet)
     assert result.failure is None
-    assert result.artifact is not None and result.artifact.dialect == "u8s8"
+    assert (
+        result.artifact is not None and result.artifact.dialect == registry.load("onnxruntime").dialects("cpu")["int8"]
+    )
     assert result.executed is not None
     assert [(share.precision, share.layers) for share in result.executed.shares] == [("int8", 28)]
     assert result.quantization is not None

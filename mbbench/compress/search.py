@@ -142,9 +142,10 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """A folded network, its graph, the ranges of its activations, and how well it answers in 8 bits."""
+    """A folded network and its fp32 graph, the graph to quantize, its activations' ranges, and how well it answers."""
 
     network: nn.Module
+    plain: onnx.ModelProto
     graph: onnx.ModelProto
     ranges: Mapping[str, Range]
     candidate: Candidate
@@ -166,15 +167,18 @@ def _search(
 
     judge = _Judge(data, dialect)
     folded = fold_batch_norm(module)
-    networks = {False: folded}
+    exported = to_onnx(folded, spec.resolution)
+    networks = {False: (folded, exported)}
     if conv_blocks(folded):
-        networks[True] = equalize(folded, torch.from_numpy(data.images))
-    judge.reference = calibrate.logits(to_onnx(folded, spec.resolution), data.held_out)
+        equal = equalize(folded, torch.from_numpy(data.images))
+        networks[True] = equal, with_parameters(exported, equal)
+    judge.reference = calibrate.logits(exported, data.held_out)
     total = len(networks) * (len(_RANGINGS) + 1)
     methods: list[_Method] = []
 
     def add(
         network: nn.Module,
+        plain: onnx.ModelProto,
         graph: onnx.ModelProto,
         ranges: Mapping[Ranging, Mapping[str, Range]],
         how: Ranging,
@@ -186,17 +190,16 @@ def _search(
             on_progress("choosing how to quantize", len(methods), total)
         share, error = judge(graph, ranges[how])
         candidate = Candidate(ranges=how, equalized=equalized, corrected=corrected, share=share, logit_rmse=error)
-        methods.append(_Method(network, graph, ranges[how], candidate))
+        methods.append(_Method(network, plain, graph, ranges[how], candidate))
         return methods[-1]
 
-    for equalized, network in networks.items():
-        graph = to_onnx(network, spec.resolution)
-        found = calibrate.statistics(graph, data.images)
+    for equalized, (network, plain) in networks.items():
+        found = calibrate.statistics(plain, data.images)
         ranges = {how: calibrate.ranges(found, how) for how in _RANGINGS}
-        own = [add(network, graph, ranges, how, equalized=equalized, corrected=False) for how in _RANGINGS]
+        own = [add(network, plain, plain, ranges, how, equalized=equalized, corrected=False) for how in _RANGINGS]
         best = max(own, key=_rank)
-        corrected = _corrected(best, graph, data, dialect, ())
-        add(network, corrected, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
+        corrected = _corrected(best, data, dialect, ())
+        add(network, plain, corrected, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
     best = max(methods, key=_rank)
     kept: tuple[str, ...] = ()
     if max_drop is not None and best.candidate.share < judge.fp32 - max_drop:
@@ -213,18 +216,16 @@ def _search(
     )
 
 
-def _corrected(
-    method: _Method, plain: onnx.ModelProto, data: Calibration, dialect: Dialect, keep: Collection[str]
-) -> onnx.ModelProto:
-    """`plain`, the graph of the method's network, with corrected weights and biases; those in `keep` stay in fp32."""
+def _corrected(method: _Method, data: Calibration, dialect: Dialect, keep: Collection[str]) -> onnx.ModelProto:
+    """The method's graph with corrected weights and biases, when the layers in `keep` are not quantized."""
     import torch
 
     from mbbench.compress.correct import correct
 
-    inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(plain).items()}
+    inputs = {layer: method.ranges[name] for layer, name in quantize.inputs(method.plain).items()}
     images = torch.from_numpy(data.images[:_CORRECTING])
     largest = quantize.largest_weight(dialect)
-    return with_parameters(plain, correct(method.network, inputs, images, largest, keep))
+    return with_parameters(method.plain, correct(method.network, inputs, images, largest, keep))
 
 
 class _Judge:
@@ -266,19 +267,18 @@ def _keep(
     What harms is mostly a tensor that 8 bits round too coarsely, and it stays in floats only if the layer that makes it
     and the layer that takes it both do: such pairs are ranked and kept.
     """
-    from mbbench.export import to_onnx
-
-    plain = to_onnx(method.network, judge.data.images.shape[-1])  # corrected biases are right for 8 bits alone
-    units = quantize.pairs(plain)
+    units = quantize.pairs(method.plain)  # not the corrected graph: its biases are right for 8 bits alone
     errors = []
     for done, unit in enumerate(units):
         if on_progress is not None:
             on_progress("ranking the layers by their harm", done, len(units))
-        errors.append(judge(plain, method.ranges, unit, _RANKING)[1])
+        errors.append(judge(method.plain, method.ranges, unit, _RANKING)[1])
     kept: dict[str, None] = {}
     for index in sorted(range(len(units)), key=errors.__getitem__):
         kept |= dict.fromkeys(units[index])
-        graph = _corrected(method, plain, judge.data, judge.dialect, kept) if method.candidate.corrected else plain
+        graph = method.plain
+        if method.candidate.corrected:
+            graph = _corrected(method, judge.data, judge.dialect, kept)
         share, error = judge(graph, method.ranges, kept)
         if share >= judge.fp32 - max_drop:
             candidate = replace(method.candidate, share=share, logit_rmse=error)

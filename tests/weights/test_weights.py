@@ -62,6 +62,7 @@ def test_what_was_trained_says_how(folder: Path) -> None:
         "classes": 10,
         "variant": "standard",
         "padding": "symmetric",
+        "widths": None,
     }
     recipe = json.loads(facts["recipe"])
     assert (recipe["epochs"], recipe["batch_size"], recipe["seed"]) == (1, 64, 0)
