@@ -177,11 +177,13 @@ def with_parameters(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProt
     own = onnx.ModelProto()
     own.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in own.graph.initializer}
-    state = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
-    if any(name not in tensors or list(value.shape) != tensors[name].dims for name, value in state.items()):
-        return to_onnx(module, model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value)  # it drops zero biases
-    for name, value in state.items():
-        tensors[name].CopyFrom(onnx.numpy_helper.from_array(value, name))
+    nodes = {node.name: node for node in own.graph.node}
+    for name, parameter in module.state_dict().items():
+        tensor = tensors.get(name)
+        if tensor is None:  # the exporter drops a bias that is zero throughout
+            nodes[name.removesuffix(".bias")].input.append(name)
+            tensor = own.graph.initializer.add()
+        tensor.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), name))
     return own
 
 

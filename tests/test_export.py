@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -81,15 +82,19 @@ def test_weights_with_nan_are_never_exported(cache: Path) -> None:
     assert set((cache / "artifacts").glob("*")) == before
 
 
-@pytest.mark.parametrize("zero", [False, True])
-def test_a_graph_takes_the_parameters_of_another_module(zero: bool) -> None:
-    first, second = fold_batch_norm(module()), fold_batch_norm(build(SPEC))
+@pytest.mark.parametrize("family", ["mobilenet_v1", "googlenet"])
+def test_a_graph_takes_the_parameters_of_another_module(family: Literal["mobilenet_v1", "googlenet"]) -> None:
+    """Also where the first module's biases are zero, which the exporter drops."""
+    spec = ModelSpec(family=family, resolution=32, classes=10)
+    first, second = fold_batch_norm(module(spec)), fold_batch_norm(build(spec))
+    graph = to_onnx(first, 32)
+    assert first.state_dict().keys() - {tensor.name for tensor in graph.graph.initializer}
     for layer in second.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
             assert layer.bias is not None
-            layer.bias.data.fill_(0.0 if zero else 0.1)
+            layer.bias.data.fill_(0.1)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
-    logits = ReferenceEvaluator(with_parameters(to_onnx(first, 32), second)).run(None, {"images": images})[0]  # type: ignore[index]
+    logits = ReferenceEvaluator(with_parameters(graph, second)).run(None, {"images": images})[0]  # type: ignore[index]
     with torch.inference_mode():
         expected = second(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
