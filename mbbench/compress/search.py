@@ -34,7 +34,7 @@ HELD_OUT = 256  # to choose the method by
 _SEED = 20170417
 _NOISE = 32  # images of noise, for either
 _RANKING = 64  # images that the layers' harm is ranked by
-_CORRECTING = 64  # images; what bias correction holds in memory at once
+_CORRECTING = 64  # images; what correcting errors holds in memory at once
 
 
 @dataclass(frozen=True, slots=True)
