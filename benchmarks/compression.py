@@ -3,7 +3,8 @@
     benchmarks/compression.py FASHION_MNIST_FOLDER [ALPHA ...]
 
 Trains each width once, prunes half of its Mult-Adds with a fine-tune, and measures fp32, bf16, int8 and pruned int8 on
-every CPU runtime. Targets: int8 loses at most 0.5 points of top-1 without quantization-aware training, pruning at most
+every CPU runtime. The table has the newest figures of every width measured on this machine, in this call or before.
+Targets: int8 loses at most 0.5 points of top-1 without quantization-aware training, pruning at most
 1 point, and int8 takes at most 0.27 of fp32's bytes. Its latency pays on a chip with VNNI, `int8_vs_fp32.py`.
 """
 
@@ -15,7 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mbbench import compressing, data, run, weights
+from mbbench import compressing, data, run, store, weights
+from mbbench.machine import fingerprint
 from mbbench.report import markdown, units
 from mbbench.report.content import Table
 from mbbench.result import Result
@@ -23,7 +25,8 @@ from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
 from mbbench.weights.recipe import Recipe
 
 _RESOLUTION = 64
-_EPOCHS = {0.25: 3, 0.5: 3, 0.75: 2, 1.0: 2}  # about ten minutes each on two cores
+_ALPHAS = (0.25, 0.5, 0.75, 1.0)
+_TRAINING = Recipe(epochs=3)
 _TUNING = Recipe(epochs=2, learning_rate=1e-3)
 _BACKENDS = ("torch", "onnxruntime", "openvino")
 _VARIANTS: tuple[tuple[str, Precision], ...] = (
@@ -37,14 +40,14 @@ def prepare(alpha: float, source: str, folder: Path) -> None:
     """The checkpoints `ALPHA-whole.safetensors` and `ALPHA-pruned.safetensors`."""
     train = data.load(source, _RESOLUTION, "train")
     spec = ModelSpec(alpha=alpha, resolution=_RESOLUTION, classes=train.classes)
-    whole = weights.trained(spec, train, Recipe(epochs=_EPOCHS[alpha]))
+    whole = weights.trained(spec, train, _TRAINING)
     request = compressing.Request(mult_adds=0.5, recipe=_TUNING, qat_recipe=_TUNING)
     pruned = compressing.compress(whole, train, request, lambda _: sys.exit("not needed"), lambda _: None)
     for name, found in (("whole", whole), ("pruned", pruned)):
         shutil.copyfile(found.path, folder / f"{alpha}-{name}.safetensors")
 
 
-def measure(alpha: float, source: str, results: Path) -> list[Result]:
+def measure(alpha: float, source: str, results: Path) -> None:
     model = ModelSpec(alpha=alpha, resolution=_RESOLUTION)
     cells = tuple(
         Cell(model=model, role="subject", weights=f"{alpha}-{name}.safetensors", backend=backend, device="",
@@ -52,7 +55,9 @@ def measure(alpha: float, source: str, results: Path) -> list[Result]:
         for backend in _BACKENDS
         for name, precision in _VARIANTS
     )  # fmt: skip
-    return list(run.run(RunSpec(cells=cells, data=source, images=None, settings=Settings()), results, lambda _: None))
+    wanted = RunSpec(cells=cells, data=source, images=None, settings=Settings())
+    for _ in run.run(wanted, results, lambda _: None):
+        pass
 
 
 def rows(results: list[Result]) -> list[tuple[str, ...]]:
@@ -86,14 +91,15 @@ def rows(results: list[Result]) -> list[tuple[str, ...]]:
     return found
 
 
-def render(results: list[Result], alphas: list[float]) -> str:
-    """The table, a block of rows for each width; `results` are in the order of `measure`."""
-    per_width = len(results) // len(alphas)
-    table = [row for place in range(0, len(results), per_width) for row in rows(results[place : place + per_width])]
-    machine = results[0].machine
-    epochs = ", ".join(f"{alpha:g}: {_EPOCHS[alpha]}" for alpha in alphas)
+def render(results: list[Result]) -> str:
+    """The table, a block of rows for each width; every width's results are in the order of `measure`."""
+    size = len(_BACKENDS) * len(_VARIANTS)
+    blocks = [results[place : place + size] for place in range(0, len(results), size)]
+    newest = {block[0].cell.model.alpha: block for block in blocks}
+    table = [row for alpha in sorted(newest) for row in rows(newest[alpha])]
+    machine = results[-1].machine
     notes = [
-        f"{machine.summary}; 1 thread, batch 1. Epochs of training by width: {epochs}; {_TUNING.epochs} more after"
+        f"{machine.summary}; 1 thread, batch 1. {_TRAINING.epochs} epochs of training, {_TUNING.epochs} more after"
         " pruning, which is why pruned networks may gain. Brackets hold 95 % intervals. Records: compression.jsonl."
     ]
     if machine.saturates_int8:
@@ -103,16 +109,16 @@ def render(results: list[Result], alphas: list[float]) -> str:
 
 
 def main(folder: str, *alphas: str) -> None:
-    source, target = f"fashion-mnist:{Path(folder).resolve()}", _FOLDER.resolve()
-    chosen = [float(alpha) for alpha in alphas] or list(_EPOCHS)
-    results: list[Result] = []
+    source, records = f"fashion-mnist:{Path(folder).resolve()}", (_FOLDER / "compression.jsonl").resolve()
+    page = records.with_suffix(".md")
+    chosen = [float(alpha) for alpha in alphas] or list(_ALPHAS)
     with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):  # results name files, no folders
         for alpha in chosen:
             prepare(alpha, source, Path())
         for alpha in chosen:
-            results += measure(alpha, source, target / "compression.jsonl")
-    text = render(results, chosen)
-    (target / "compression.md").write_text(text)
+            measure(alpha, source, records)
+    text = render([result for result in store.read(records) if result.machine.id == fingerprint().id])
+    page.write_text(text)
     print(text, end="")
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from mbbench.errors import EXIT_INTERRUPTED, MbbenchError, UsageError
 from mbbench.spec import Family, Variant
+
+if TYPE_CHECKING:
+    from mbbench.profile import Profile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +24,7 @@ app = typer.Typer(
     help="Compress image classifiers and measure what the compression buys on real hardware.",
 )
 Output = Literal["table", "json", "csv", "markdown"]
+GateOutput = Literal["table", "json", "markdown", "junit"]
 
 ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
 AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
@@ -36,6 +40,32 @@ DataOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino"),
+]
+BatchOption = Annotated[int | None, typer.Option("--batch", help="Images in a timed call.", show_default="1")]
+ImagesOption = Annotated[int | None, typer.Option("--images", help="Evaluate on so many.", show_default="all")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|random|imagenet",
+        help="FILE may be keras:FILE.h5, timm: or torchvision:.",
+        show_default="train",
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="NAMES", help="fp32, bf16, fp16, int8.", show_default="fp32"),
+]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration", metavar="DATA|random", help="To calibrate INT8 with.", show_default="DATA's training split"
+    ),
+]
+ProfileOption = Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
 
 
@@ -54,34 +84,15 @@ def run(
     alpha: AlphaOption = None,
     res: ResOption = None,
     variant: VariantOption = None,
-    backend: Annotated[
-        str | None,
-        typer.Option("--backend", metavar="NAMES", help="Names with commas, or all.", show_default="openvino"),
-    ] = None,
+    backend: BackendOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Images in a timed call.", show_default="1")] = None,
+    batch: BatchOption = None,
     data: DataOption = None,
-    images: Annotated[int | None, typer.Option("--images", help="Evaluate on so many.", show_default="all")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="FILE|random|imagenet",
-            help="FILE may be keras:FILE.h5, timm: or torchvision:.",
-            show_default="train",
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="NAMES", help="fp32, bf16, fp16, int8.", show_default="fp32"),
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            "--calibration", metavar="DATA|random", help="To calibrate INT8 with.", show_default="DATA's training split"
-        ),
-    ] = None,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
     max_drop: Annotated[
         float | None, typer.Option("--max-drop", metavar="POINTS", help="Fail where more top-1 is lost against fp32.")
     ] = None,
@@ -94,7 +105,7 @@ def run(
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")] = "default",
+    profile: ProfileOption = "default",
     results: Annotated[Path, typer.Option("--results", help="Where results are appended.")] = Path(
         "reports/results.jsonl"
     ),
@@ -106,30 +117,136 @@ def run(
     Options win over the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import commands
-    from mbbench.profile import load, override
 
-    chosen = override(
-        load(profile),
+    chosen = _profile(
+        profile,
         {"threads": threads, "batch": batch},
-        {
-            "model": model,
-            "alpha": alpha,
-            "res": res,
-            "variant": variant,
-            "backend": _names(backend),
-            "device": device,
-            "data": data,
-            "images": images,
-            "weights": weights,
-            "precision": _names(precision),
-            "calibration": calibration,
-            "max_drop": max_drop,
-            "accuracy_control": accuracy_control,
-            "require_effective": require_effective,
-            "baselines": baselines,
-        },
+        model=model,
+        alpha=alpha,
+        res=res,
+        variant=variant,
+        backend=backend,
+        device=device,
+        data=data,
+        images=images,
+        weights=weights,
+        precision=precision,
+        calibration=calibration,
+        max_drop=max_drop,
+        accuracy_control=accuracy_control,
+        require_effective=require_effective,
+        baselines=baselines,
     )
     commands.run(chosen, results, output, plan_only=plan)
+
+
+@app.command()
+def keep(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; what was there before goes.")],
+    model: ModelOption = None,
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
+    profile: ProfileOption = "default",
+) -> None:
+    """Keep the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."""
+    from mbbench import commands
+
+    chosen = _profile(
+        profile,
+        {},
+        model=model,
+        alpha=alpha,
+        res=res,
+        variant=variant,
+        backend=backend,
+        device=device,
+        data=data,
+        weights=weights,
+        precision=precision,
+        calibration=calibration,
+        baselines=False,
+    )
+    commands.keep(chosen, folder)
+
+
+@app.command()
+def check(
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="DIR", help="What `mbbench keep` wrote.")
+    ] = None,
+    base_ref: Annotated[
+        str | None, typer.Option("--base-ref", metavar="REF", help="Or a commit to build the baseline from.")
+    ] = None,
+    model: ModelOption = None,
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    variant: VariantOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    batch: BatchOption = None,
+    data: DataOption = None,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
+    profile: ProfileOption = "ci",
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="METRIC:LIMIT",
+            help="Repeat it for p50, p99, rss, size and top1.",
+            show_default="p50:3% p99:10% rss:5% size:1% top1:-0.5pt",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Timing of a cell in a round.")] = 10.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 where a verdict is inconclusive.")] = False,
+    export: Annotated[
+        list[Path] | None, typer.Option("--export", metavar="FILE", help="Also write .md, .json or .xml (JUnit).")
+    ] = None,
+    output: Annotated[GateOutput, typer.Option("--output", "-o", help="Format of what goes to stdout.")] = "table",
+) -> None:
+    """Fail (exit 3) if a change made a model slower, bigger or less accurate than a baseline.
+
+    Both are measured in alternation, in one run on one machine, so that the machine's speed drops out.
+    """
+    from mbbench import commands
+    from mbbench.gate import DEFAULTS
+
+    chosen = _profile(
+        profile,
+        {"threads": threads, "batch": batch},
+        model=model,
+        alpha=alpha,
+        res=res,
+        variant=variant,
+        backend=backend,
+        device=device,
+        data=data,
+        images=images,
+        weights=weights,
+        precision=precision,
+        calibration=calibration,
+        baselines=False,
+    )
+    commands.check(
+        chosen,
+        folder=baseline,
+        base_ref=base_ref,
+        limits=fail_on or DEFAULTS,
+        seconds=seconds,
+        strict=strict,
+        output=output,
+        exports=export or (),
+    )
 
 
 @app.command()
@@ -248,6 +365,14 @@ def doctor(output: OutputOption = "table") -> None:
     from mbbench import commands
 
     commands.doctor(output)
+
+
+def _profile(name: str, settings: dict[str, int | None], **options: Any) -> Profile:
+    """The profile called `name` with the options in its place."""
+    from mbbench.profile import load, override
+
+    options |= {key: _names(options[key]) for key in ("backend", "precision")}
+    return override(load(name), settings, options)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -14,11 +16,17 @@ from mbbench import paper, registry
 from mbbench import plan as planning
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
+from mbbench.profile import options as profile_options
 from mbbench.progress import Display
 from mbbench.report import units
-from mbbench.report.content import Table
+from mbbench.report.content import Document, Table
 from mbbench.result import Result
 from mbbench.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from mbbench.checking import Checked
+
+_EXPORTS = {".json": "json", ".md": "markdown", ".xml": "junit"}
 
 
 def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> None:
@@ -36,10 +44,75 @@ def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> Non
     finally:
         if done:
             _write(_render(done, output))
-            Console(stderr=True).print(
-                f"{len(done)} result{'s' * (len(done) > 1)} written to {results}", highlight=False, soft_wrap=True
-            )
+            _tell(f"{len(done)} result{'s' * (len(done) > 1)} written to {results}")
     running.verdict(done)
+
+
+def keep(profile: Profile, folder: Path) -> None:
+    from mbbench import checking
+
+    spec = planning.plan(profile)
+    with Display(Console(stderr=True)) as display:
+        checking.keep(spec, folder, display)
+    count = len(spec.cells)
+    _tell(f"{count} artifact{'s' * (count > 1)} kept in {folder}")
+
+
+def check(
+    profile: Profile,
+    *,
+    folder: Path | None,
+    base_ref: str | None,
+    limits: Sequence[str],
+    seconds: float,
+    strict: bool,
+    output: str,
+    exports: Sequence[Path],
+) -> None:
+    """Measure baseline and candidate, write the verdicts, and raise what they amount to."""
+    from mbbench import baseline, checking, gate
+
+    wanted = gate.limits(limits)
+    if (folder is None) == (base_ref is None):
+        raise UsageError("a gate compares with one baseline", "give --baseline DIR or --base-ref REF")
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"{seconds:g} s are no time to measure a cell in", "give 1 to 3600")
+    for path in exports:
+        if path.suffix not in _EXPORTS:
+            raise UsageError(f"--export {path} has no format", f"end it with one of {', '.join(_EXPORTS)}")
+    spec = planning.plan(profile)
+    source = nullcontext(folder) if folder is not None else baseline.built_from(str(base_ref), profile_options(profile))
+    with Display(Console(stderr=True)) as display, source as kept:
+        assert kept is not None
+        checked = checking.check(spec, kept, wanted, seconds, display)
+    for path in exports:
+        _export(checked, path)
+    _write(_checked(checked, output))
+    checking.verdict(checked, strict=strict)
+
+
+def _checked(checked: Checked, output: str) -> str:
+    from mbbench.report import junit, verdicts
+
+    match output:
+        case "json":
+            return msgspec.json.format(msgspec.json.encode(checked), indent=2).decode() + "\n"
+        case "junit":
+            return junit.render(checked)
+        case _:
+            return _document(verdicts.document(checked), output)
+
+
+def _export(checked: Checked, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_checked(checked, _EXPORTS[path.suffix]))
+    except OSError as error:
+        _tell(f"cannot write {path} ({error.strerror})")
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
@@ -115,13 +188,24 @@ def doctor(output: str) -> None:
 
 
 def _render(results: Sequence[Result], output: str) -> str:
-    from mbbench.report import csv, json, markdown, terminal
+    from mbbench.report import content, csv, json
 
-    if output == "table":
-        console = Console()
-        return terminal.render(results, width=console.width, color=console.is_terminal and not console.no_color)
-    renderers = {"json": json.render, "csv": csv.render, "markdown": markdown.render}
-    return renderers[output](results)
+    match output:
+        case "json":
+            return json.render(results)
+        case "csv":
+            return csv.render(results)
+        case _:
+            return _document(content.document(results), output)
+
+
+def _document(content: Document, output: str) -> str:
+    from mbbench.report import markdown, terminal
+
+    if output == "markdown":
+        return markdown.render(content)
+    console = Console()
+    return terminal.render(content, width=console.width, color=console.is_terminal and not console.no_color)
 
 
 def _write_tables(tables: list[Table], record: object, output: str) -> None:

@@ -2,9 +2,12 @@
 
     MbbenchError            1  internal error (the base; raised itself only for bugs)
     +-- UsageError          2  the request makes no sense: a bad option, file, folder, checkpoint or profile
+    +-- RegressionError     3  `mbbench check`: a cell became slower, bigger or less accurate than allowed
+    +-- InconclusiveError   4  `mbbench check --strict`: a cell could not be shown to be within its limits
     +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant
     +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
+    +-- IncomparableError   8  `mbbench compare`: results of unlike machines, runtimes or settings
 
 Interrupting (Ctrl-C) exits 130 after what was measured has been stored.
 """
@@ -34,6 +37,14 @@ class UsageError(MbbenchError):
     exit_code = 2
 
 
+class RegressionError(MbbenchError):
+    exit_code = 3
+
+
+class InconclusiveError(MbbenchError):
+    exit_code = 4
+
+
 class ParityError(MbbenchError):
     exit_code = 5
 
@@ -44,3 +55,7 @@ class BackendError(MbbenchError):
 
 class CellsFailedError(MbbenchError):
     exit_code = 7
+
+
+class IncomparableError(MbbenchError):
+    exit_code = 8

@@ -50,6 +50,29 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
     return replace(profile, settings=replace(profile.settings, **changed), **given)
 
 
+def options(profile: Profile) -> list[str]:
+    """The command line that asks any profile for this one's artifacts, wherever it is run."""
+    given = [
+        *("--model", profile.model, "--res", str(profile.res), "--backend", ",".join(profile.backend)),
+        *("--precision", ",".join(profile.precision), "--data", _absolute(profile.data)),
+    ]
+    if profile.model == "mobilenet_v1":
+        given += ["--alpha", str(profile.alpha), "--variant", profile.variant]
+    for name, value in (
+        ("--device", profile.device),
+        ("--weights", profile.weights),
+        ("--calibration", profile.calibration and _absolute(profile.calibration)),
+    ):
+        given += [name, value] if value else []
+    return given
+
+
+def _absolute(data: str) -> str:
+    """Data outside the repository stays where it is; weights are the commit's own."""
+    kind, colon, folder = data.rpartition(":")
+    return f"{kind}{colon}{Path(folder).resolve()}" if Path(folder).exists() else data
+
+
 def folders() -> Iterator[Path]:
     """Where profiles are looked up: ./profiles, then the copy installed with the package or its checkout."""
     package = Path(__file__).parent

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from mbbench.run import Event
+    from mbbench.events import Event
 
 
 class Display:
@@ -30,7 +30,7 @@ class Display:
         self._still()
 
     def __call__(self, event: Event) -> None:
-        from mbbench.run import Finished, Measuring, Working
+        from mbbench.events import Finished, Measuring, Working
 
         match event:
             case Working(what, done, total):

@@ -1,26 +1,25 @@
-"""Joins the stages: spec, weights, export, measurement in a child process, result, store. The only module that does."""
+"""`mbbench run`: measures prepared cells in child processes, and stores a result of each before the next begins."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
 
-from mbbench import audit, cache, data, doctor, reference, registry, store, weights
-from mbbench.backend import Backend, Dialect, pick_device
+from mbbench import audit, cache, doctor, preparing, reference, store
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
-from mbbench.export import Exported, export, export_quantized
+from mbbench.events import Finished, Measuring, Notify, Working
+from mbbench.export import Exported
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
 from mbbench.measure.worker import Job, Report
 from mbbench.models import normalization
+from mbbench.preparing import Failed, Ready
 from mbbench.result import (
     SCHEMA,
     Accuracy,
@@ -32,51 +31,9 @@ from mbbench.result import (
     QuantizationInfo,
     Result,
 )
-from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, content_key
-from mbbench.weights.recipe import Progress, Recipe
-
-if TYPE_CHECKING:
-    from torch import nn
+from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
 
 _COUNTER = 1  # raise it when cost.py counts otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Working:
-    """Preparing goes on: `done` of `total` steps of `what`."""
-
-    what: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Measuring:
-    """A child process starts to measure; whoever hears this must keep quiet until `Measured`."""
-
-    cell: Cell
-    index: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    result: Result
-
-
-Event = Working | Measuring | Finished
-Notify = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A cell whose backend, data and weights are at hand."""
-
-    cell: Cell
-    backend: Backend
-    dialect: Dialect
-    data: data.Dataset
-    weights: weights.Weights
 
 
 def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
@@ -88,7 +45,7 @@ def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
     store.require_writable(results)
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
-    ready = _prepare_all(spec, notify)
+    ready = preparing.prepare_all(spec, notify)
     for index, item in enumerate(ready, 1):
         if isinstance(item, Failed):
             result = _result(spec, machine, item.cell, failure=item.failure)
@@ -120,67 +77,11 @@ def verdict(results: list[Result]) -> None:
     raise CellsFailedError(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    cell: Cell
-    failure: Failure
-
-
-def _prepare_all(spec: RunSpec, notify: Notify) -> list[_Ready | Failed]:
-    """Look at every backend first, so that no training is spent on a run that cannot end well."""
-    backends: list[tuple[Backend, Dialect] | Failed] = []
-    for cell in spec.cells:
-        try:
-            backend = registry.load(cell.backend)
-            backend.versions()
-            backends.append((backend, _dialect(cell, backend, pick_device(cell.device, backend.devices()))))
-        except BackendError as error:
-            backends.append(Failed(cell, _failure(error)))
-            last = error
-    if all(isinstance(backend, Failed) for backend in backends):
-        raise last
-    ready: list[_Ready | Failed] = []
-    for cell, found in zip(spec.cells, backends, strict=True):
-        ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, *found, notify))
-    return ready
-
-
-def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
-    """What to write for the cell's precision; raises `BackendError` where it would only be emulated."""
-    dialects = backend.dialects(device)
-    native = backend.precisions(device) & dialects.keys()
-    if cell.precision not in native:
-        known = ", ".join(name for name in get_args(Precision) if name in native)
-        raise BackendError(
-            f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
-            f"choose --precision {known}",
-        )
-    return dialects[cell.precision]
-
-
-def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, notify: Notify) -> _Ready:
-    def decoding(done: int, total: int) -> None:
-        notify(Working("decoding images", done, total))
-
-    def training(progress: Progress) -> None:
-        notify(Working(f"training {cell.model.label}", progress.step, progress.steps))
-
-    test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
-    resolved = weights.resolve(
-        cell.weights,
-        replace(cell.model, classes=test.classes),
-        lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
-        Recipe(),
-        training,
-    )
-    return _Ready(replace(cell, model=resolved.spec), backend, dialect, test, resolved)
-
-
 def _measure(
     spec: RunSpec,
     machine: Machine,
     cpus: tuple[int, ...],
-    ready: _Ready,
+    ready: Ready,
     announcement: Measuring,
     notify: Notify,
 ) -> Result:
@@ -193,24 +94,16 @@ def _measure(
     executed: ExecutedInfo | None = None
     before = doctor.snapshot()
 
-    def build() -> nn.Module:
-        notify(Working(f"exporting {cell.model.label}", 0, 1))
-        return ready.weights.build()
-
     try:
         cost = _cost(cell.model)
         answers = reference.logits(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
         expected = answers
-        format, dialect = ready.backend.formats[0], ready.dialect
-        if cell.precision == "int8":
-            prepared = _quantize(spec, ready, notify)
-            exported = export_quantized(lambda: prepared.write(dialect), prepared.graph.stem, format, dialect)
-            expected = reference.simulated(prepared, dialect, ready.data, normalization(cell.model.family))
-        else:
-            exported = export(cell.model, ready.weights.info.key, format, build, dialect)
-        no_labels = _no_labels(ready)
+        exported, prepared = preparing.make(spec, ready, notify)
+        if prepared is not None:
+            expected = reference.simulated(prepared, ready.dialect, ready.data, normalization(cell.model.family))
+        no_labels = preparing.no_labels(ready)
         notify(announcement)
         before = doctor.snapshot()
         report = measure_in_child(
@@ -232,7 +125,7 @@ def _measure(
             executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
-        report = replace(report, failure=_failure(error))
+        report = replace(report, failure=preparing.failure_of(error))
     except Exception as error:  # a fault of ours or of a library must not cost the cells that follow
         traceback.print_exc()
         cause = f"{type(error).__name__}: {error}"
@@ -288,49 +181,9 @@ def _lost(accuracy: Accuracy) -> tuple[float, str]:
     return lost, f"top-1 dropped by {lost * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32"
 
 
-def _quantize(spec: RunSpec, ready: _Ready, notify: Notify) -> search.Prepared:
-    """Calibrate on images of the training split, never on those of the test, and quantize."""
-    model, normal = ready.cell.model, normalization(ready.cell.model.family)
-    source = spec.calibration or spec.data
-    if source == "random":
-        key, load = "random", partial(search.random_calibration, model.resolution)
-    else:
-        count = search.IMAGES + search.HELD_OUT
-        train = data.load(
-            source, model.resolution, "train", limit=count,
-            on_progress=lambda *done: notify(Working("decoding images to calibrate with", *done)),
-        )  # fmt: skip
-        labelled = _no_labels(ready) is None and train.classes == model.classes
-        key = train.fingerprint
-        load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
-    return search.prepare(
-        model,
-        ready.weights.info.key,
-        ready.weights.build,
-        load,
-        key,
-        dialect=ready.dialect,
-        max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
-        on_progress=lambda what, *done: notify(Working(what, *done)),
-    )
-
-
 def _cost(spec: ModelSpec) -> CostInfo:
     path = cache.root() / "costs" / f"{content_key(spec, _COUNTER)}.json"
     return cache.remember(path, CostInfo, lambda: cost_of(spec).info)
-
-
-def _no_labels(ready: _Ready) -> str | None:
-    """Why top-1 would mean nothing, if it would."""
-    if ready.weights.info.origin == "random":
-        return "random weights have no accuracy"
-    if ready.weights.spec.classes != ready.data.classes:
-        return f"the weights know {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
-    return None
-
-
-def _failure(error: MbbenchError) -> Failure:
-    return Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
 
 
 def _result(
@@ -339,7 +192,7 @@ def _result(
     cell: Cell,
     *,
     failure: Failure | None,
-    ready: _Ready | None = None,
+    ready: Ready | None = None,
     exported: Exported | None = None,
     quantization: QuantizationInfo | None = None,
     executed: ExecutedInfo | None = None,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 _BLOCKS = 20
@@ -60,6 +63,90 @@ def median_interval(samples: Sequence[float], seed: int = 0) -> Interval | None:
     medians = [float(np.median(blocks[pick])) for pick in picks]
     low, high = np.percentile(medians, (2.5, 97.5))
     return Interval(float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An estimate from replicates: its 95 % interval, its standard error, and the two-sided p-value of its being 0."""
+
+    estimate: float
+    ci95: Interval
+    standard_error: float
+    p_value: float
+
+
+def mean_effect(replicates: Sequence[float]) -> Effect | None:
+    """Student's interval and test of the replicates' mean; None for fewer than three.
+
+    A replicate is what was set up anew (a process, a pair of sessions), never a single sample: neighbouring samples
+    are alike, and all of one set-up share its accidents of memory layout.
+    """
+    import numpy as np
+
+    if len(replicates) < 3:
+        return None
+    values = np.asarray(replicates, dtype=np.float64)
+    return _student(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values))
+
+
+def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Sequence[_T]) -> Effect | None:
+    """The same for a statistic of all replicates' samples together, such as a p99, with the jackknife's standard error.
+
+    Leaving out a whole replicate at a time works for quantiles too, where leaving out single samples does not (Shao and
+    Wu 1989). None for fewer than three replicates.
+    """
+    import numpy as np
+
+    n = len(replicates)
+    if n < 3:
+        return None
+    left_out = np.array([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
+    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    return _student(statistic(replicates), error, n)
+
+
+def _student(estimate: float, error: float, n: int) -> Effect:
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * error
+    certain = 0.0 if estimate else 1.0  # where all replicates say the same
+    p_value = 2 * float(t.sf(abs(estimate) / error, n - 1)) if error > 0 else certain
+    return Effect(estimate, Interval(estimate - half, estimate + half), error, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for there being several (Holm 1979): below 0.05, no more than one family in 20 errs."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min((len(p_values) - rank) * p_values[index], 1.0))
+        adjusted[index] = highest
+    return adjusted
+
+
+def superiority(first: Sequence[float], second: Sequence[float]) -> float:
+    """The effect size A of Vargha and Delaney (2000): how often one of `second` exceeds one of `first`, ties half.
+
+    0.5: no difference; 0.56, 0.64 and 0.71 are called small, medium and large.
+    """
+    import numpy as np
+
+    ordered, values = np.sort(np.asarray(first)), np.asarray(second)
+    below, not_above = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return float((below + not_above).sum() / (2 * len(ordered) * len(values)))
+
+
+def outliers(samples: Sequence[float]) -> int:
+    """How many lie beyond Tukey's outer fences (three interquartile ranges outside the quartiles).
+
+    They are counted, never removed: a latency that happened is a latency.
+    """
+    import numpy as np
+
+    values = np.asarray(samples)
+    low, high = np.percentile(values, (25, 75))
+    reach = 3 * (high - low)
+    return int(((values < low - reach) | (values > high + reach)).sum())
 
 
 def wilson_interval(successes: int, n: int) -> Interval:

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from mbbench.events import Finished, Measuring, Working
 from mbbench.progress import Display
 from mbbench.result import Failure, Result
-from mbbench.run import Finished, Measuring, Working
 
 
 def console(*, terminal: bool) -> Console:

@@ -7,8 +7,9 @@ import pytest
 
 from mbbench import registry, store
 from mbbench.errors import BackendError, CellsFailedError, ParityError, UsageError
+from mbbench.events import Event, Finished, Measuring, Working
 from mbbench.result import Failure, Result
-from mbbench.run import Event, Finished, Measuring, Working, run, verdict
+from mbbench.run import run, verdict
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)

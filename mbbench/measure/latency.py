@@ -71,6 +71,44 @@ def time_calls(
             return samples
 
 
+def time_pairs(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    *,
+    warm_pairs: int,
+    min_pairs: int,
+    seconds: float,
+    clock: Clock = perf_counter_ns,
+) -> tuple[list[int], list[int]]:
+    """Nanoseconds of calls in turn, after `warm_pairs` untimed ones, for `seconds` and at least `min_pairs`.
+
+    Every other pair is taken the other way round, so that what one call leaves behind meets both alike.
+    """
+    own: list[int] = []
+    other: list[int] = []
+    for _ in range(warm_pairs):
+        first()
+        second()
+    end = clock() + seconds * 1e9
+    while True:
+        started = clock()
+        first()
+        turned = clock()
+        second()
+        ended = clock()
+        own.append(turned - started)
+        other.append(ended - turned)
+        started = clock()
+        second()
+        turned = clock()
+        first()
+        ended = clock()
+        other.append(turned - started)
+        own.append(ended - turned)
+        if ended >= end and len(own) >= min_pairs:
+            return own, other
+
+
 def count_images(
     call: Callable[[], object], *, batch: int, seconds: float, clock: Clock = perf_counter_ns
 ) -> Throughput:

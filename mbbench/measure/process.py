@@ -9,30 +9,41 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-import msgspec
-
-from mbbench.measure.worker import Job, Report
+from mbbench.measure import child, worker
 from mbbench.result import Failure, Measured
 
+_R = TypeVar("_R", bound=child.Report)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def measure_in_child(job: Job) -> Report:
-    """Measure `job` in a fresh process. However that process ends, what it had measured comes back.
+def measure_in_child(job: worker.Job) -> worker.Report:
+    """Measure one cell in a fresh process."""
+    return in_child(worker.__name__, job, worker.Report(phase="start", measured=Measured(), reasons={}))
 
-    Blocks in the kernel on the child's pipes: no polling and no drawing while the child holds the clock.
+
+def in_child(module: str, job: child.Job, start: _R) -> _R:
+    """What `python -m module JOB OUT` reports. However that process ends, what it had measured comes back.
+
+    `start` is the report of a process that did not come to write one. Blocks in the kernel on the child's pipes: no
+    polling and no drawing while the child holds the clock.
     """
     with tempfile.TemporaryDirectory(prefix="mbbench-") as folder:
         job_path, out_path = Path(folder, "job.json"), Path(folder, "out.json")
-        job_path.write_bytes(job.encode())
+        job_path.write_bytes(child.encode(job))
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mbbench.measure.worker", str(job_path), str(out_path)],
+            [sys.executable, "-P", "-m", module, str(job_path), str(out_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(job.settings.threads))},
         )
+
+        def report(failure: Failure | None = None) -> _R:
+            found = child.decode(out_path.read_bytes(), type(start)) if out_path.exists() else start
+            return found if failure is None else replace(found, failure=failure)  # type: ignore[type-var]
+
         timed_out = False
         try:
             output, _ = process.communicate(timeout=job.settings.timeout_s)
@@ -43,16 +54,15 @@ def measure_in_child(job: Job) -> Report:
         except KeyboardInterrupt:
             process.kill()
             process.communicate()
-            report = _read(out_path)
-            interrupted = Failure(cause=f"interrupted during {report.phase}", remedy="run it again", exit_code=130)
-            return _failed(report, interrupted)
-        report = _read(out_path)
+            cause = f"interrupted during {report().phase}"
+            return report(Failure(cause=cause, remedy="run it again", exit_code=130))
+        found = report()
         if timed_out:
-            limit = f"took longer than {job.settings.timeout_s:g} s (phase {report.phase})"
-            return _failed(report, Failure(cause=limit, remedy="raise timeout_s in the profile", exit_code=7))
-        if report.failure is not None or process.returncode == 0:
-            return report
-        return _failed(report, explain_exit(process.returncode, report.phase, output.decode(errors="replace")))
+            limit = f"took longer than {job.settings.timeout_s:g} s (phase {found.phase})"
+            return report(Failure(cause=limit, remedy="raise timeout_s in the profile", exit_code=7))
+        if found.failure is not None or process.returncode == 0:
+            return found
+        return report(explain_exit(process.returncode, found.phase, output.decode(errors="replace")))
 
 
 def explain_exit(code: int, phase: str, output: str) -> Failure:
@@ -75,13 +85,3 @@ def explain_exit(code: int, phase: str, output: str) -> Failure:
         remedy="this is a fault in mbbench or the backend: please report it",
         exit_code=1,
     )
-
-
-def _failed(report: Report, failure: Failure) -> Report:
-    return replace(report, failure=failure)
-
-
-def _read(path: Path) -> Report:
-    if not path.exists():
-        return Report(phase="start", measured=Measured(), reasons={})
-    return msgspec.json.decode(path.read_bytes(), type=Report)

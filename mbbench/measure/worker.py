@@ -10,14 +10,11 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Self
-
-import msgspec
 
 from mbbench import registry
 from mbbench.backend import Artifact, LayerAudit, Session, Stage
 from mbbench.errors import MbbenchError
-from mbbench.measure import accuracy, latency, memory
+from mbbench.measure import accuracy, child, latency, memory
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
@@ -38,13 +35,6 @@ class Job:
     reference: Path  # .npy, float32 (N, classes): PyTorch's logits
     expected: Path  # .npy, float32 (at least the first images, classes): logits to be equal to, but for rounding
     normalization: Normalization
-
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self, enc_hook=str)  # paths
-
-    @classmethod
-    def decode(cls, content: bytes) -> Self:
-        return msgspec.json.decode(content, type=cls, dec_hook=lambda kind, value: kind(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +89,7 @@ class _Progress:
 
     def save(self, **changes: object) -> None:
         self.report = replace(self.report, **changes)  # type: ignore[arg-type]
-        temporary = self._out.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(self.report))
-        temporary.replace(self._out)
+        child.save(self.report, self._out)
 
     def add(self, next_phase: str, reasons: dict[str, str] | None = None, **measured: object) -> None:
         self.save(
@@ -180,11 +168,10 @@ def _affinity() -> dict[str, str]:
 
 
 def main(job_path: str, out_path: str) -> int:
-    job = Job.decode(Path(job_path).read_bytes())
+    job = child.decode(Path(job_path).read_bytes(), Job)
     progress = _Progress(Path(out_path))
     progress.save()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job.cpus)
+    child.pin(job.cpus)
     try:
         measure(job, progress)
     except MbbenchError as error:

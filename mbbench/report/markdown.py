@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbbench.report.content import Table, document
-from mbbench.result import Result
+from mbbench.report.content import Document, Table
 
 
-def render(results: Sequence[Result]) -> str:
-    content = document(results)
+def render(content: Document) -> str:
     blocks = [f"**{_escape(content.headline)}**", *(render_table(table) for table in content.tables)]
     if content.notes:
         blocks.append("\n".join(f"- {_escape(note)}" for note in content.notes))

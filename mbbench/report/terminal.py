@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import StringIO
 
 from rich.box import SIMPLE_HEAD
@@ -10,12 +9,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mbbench.report.content import Table, document
-from mbbench.result import Result
+from mbbench.report.content import Document, Table
 
 
-def render(results: Sequence[Result], *, width: int, color: bool) -> str:
-    content = document(results)
+def render(content: Document, *, width: int, color: bool) -> str:
     console = Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
     console.print()
     console.print(Text(content.headline, style="bold green"))

@@ -10,6 +10,7 @@ from mbbench import data, reference, weights
 from mbbench.backend import Artifact
 from mbbench.export import export
 from mbbench.machine import pick_cpus
+from mbbench.measure import child
 from mbbench.measure.process import explain_exit, measure_in_child
 from mbbench.measure.worker import Job
 from mbbench.models import normalization
@@ -41,7 +42,7 @@ def job() -> Job:
 
 
 def test_a_job_survives_its_encoding(job: Job) -> None:
-    decoded = Job.decode(job.encode())
+    decoded = child.decode(child.encode(job), Job)
     assert decoded == job
     assert isinstance(decoded.artifact, Artifact)
 

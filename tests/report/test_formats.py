@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from mbbench.report import csv, json, markdown, terminal
+from mbbench.report.content import document
 from mbbench.result import (
     Candidate,
     Drop,
@@ -76,41 +77,41 @@ def int8(make_result: Make) -> Result:
 
 
 def test_int8_in_a_terminal(int8: Result, golden: Golden) -> None:
-    golden(terminal.render([int8], width=80, color=False), "int8.txt")
+    golden(terminal.render(document([int8]), width=80, color=False), "int8.txt")
 
 
 def test_fp32_beside_int8_in_a_terminal(make_result: Make, int8: Result, golden: Golden) -> None:
-    golden(terminal.render([make_result(), int8], width=80, color=False), "precisions.txt")
+    golden(terminal.render(document([make_result(), int8]), width=80, color=False), "precisions.txt")
 
 
 def test_one_model_in_a_terminal(one: list[Result], golden: Golden) -> None:
-    golden(terminal.render(one, width=80, color=False), "one.txt")
+    golden(terminal.render(document(one), width=80, color=False), "one.txt")
 
 
 def test_several_backends_in_a_terminal(several: list[Result], golden: Golden) -> None:
-    golden(terminal.render(several, width=80, color=False), "several.txt")
+    golden(terminal.render(document(several), width=80, color=False), "several.txt")
 
 
 def test_no_line_is_wider_than_the_terminal(one: list[Result], several: list[Result]) -> None:
     for results in (one, several):
         for width in (80, 120):
-            lines = terminal.render(results, width=width, color=False).splitlines()
+            lines = terminal.render(document(results), width=width, color=False).splitlines()
             assert max(map(len, lines)) <= width
 
 
 def test_colors_only_where_asked(one: list[Result]) -> None:
-    assert "\x1b[" in terminal.render(one, width=80, color=True)
-    assert "\x1b" not in terminal.render(one, width=80, color=False)
+    assert "\x1b[" in terminal.render(document(one), width=80, color=True)
+    assert "\x1b" not in terminal.render(document(one), width=80, color=False)
 
 
 def test_markdown(one: list[Result], golden: Golden) -> None:
-    golden(markdown.render(one), "one.md")
+    golden(markdown.render(document(one)), "one.md")
 
 
 def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
     hostile = make_result(backend="<script>|*x*")
-    assert "<script>" not in markdown.render([hostile])
-    assert "\\<script\\>\\|\\*x\\*" in markdown.render([hostile])
+    assert "<script>" not in markdown.render(document([hostile]))
+    assert "\\<script\\>\\|\\*x\\*" in markdown.render(document([hostile]))
 
 
 def test_csv(several: list[Result], golden: Golden) -> None:
@@ -122,9 +123,9 @@ def test_json_is_the_records(one: list[Result]) -> None:
 
 
 def test_random_weights_show_no_accuracy(make_result: Make) -> None:
-    text = terminal.render([make_result(VGG16, "subject", scale=100.0)], width=80, color=False)
+    text = terminal.render(document([make_result(VGG16, "subject", scale=100.0)]), width=80, color=False)
     assert "top-1 99.0 %" in text
     baseline = replace(make_result(VGG16, "baseline"), cell=replace(make_result().cell, weights="random"))
-    text = terminal.render([baseline], width=80, color=False)
+    text = terminal.render(document([baseline]), width=80, color=False)
     assert "top-1 99.0 %" not in text
     assert "— (random weights have no accuracy)" in text

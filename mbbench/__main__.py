@@ -1,0 +1,5 @@
+"""`python -m mbbench` is `mbbench`."""
+
+from mbbench.cli import main
+
+main()

@@ -1,0 +1,231 @@
+"""`mbbench keep` and `mbbench check`: baseline and candidate measured in alternation, in one run on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from mbbench import baseline, doctor, gate, preparing
+from mbbench.backend import Artifact
+from mbbench.doctor import Check
+from mbbench.errors import EXIT_INTERRUPTED, InconclusiveError, MbbenchError, RegressionError
+from mbbench.events import Announce, Measuring, Notify
+from mbbench.gate import CellVerdict, Change, Limit, Readings, Verdict
+from mbbench.machine import Machine, fingerprint, pick_cpus
+from mbbench.measure import footprint, paired
+from mbbench.measure.process import in_child
+from mbbench.models import normalization
+from mbbench.preparing import Failed, Ready
+from mbbench.result import Failure
+from mbbench.spec import RunSpec
+
+SCHEMA = 1
+
+
+class CellError(MbbenchError):
+    """A cell that could not be judged; the exit code is the failure's own."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.cause, failure.remedy)
+        self.exit_code = failure.exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a gate says, with all that it goes by."""
+
+    schema: int
+    time_utc: str
+    machine: Machine
+    versions: dict[str, str]
+    conditions: tuple[Check, ...]
+    cells: tuple[CellVerdict, ...]
+
+    @property
+    def outcome(self) -> gate.Outcome:
+        return gate.worst(cell.outcome for cell in self.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What one cell's rounds measure."""
+
+    ready: Ready
+    baseline: Artifact
+    candidate: Artifact
+
+    @property
+    def same_file(self) -> bool:
+        return self.baseline.sha256 == self.candidate.sha256
+
+
+def keep(spec: RunSpec, folder: Path, announce: Announce) -> None:
+    """Make every cell's artifact and keep it in `folder`. Raises `MbbenchError`; then nothing is kept."""
+    made = []
+    for item in _ready(spec, announce):
+        exported, _ = preparing.make(spec, item, announce)
+        made.append((item.cell, exported, _versions([item])))
+    baseline.keep(folder, made)
+
+
+def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, notify: Notify) -> Checked:
+    """Judge every cell of `spec` against its baseline in `folder`, with `seconds` of timing a cell and round.
+
+    A cell that fails is measured a second time, in new processes. Raises `MbbenchError` where one cannot be judged.
+    """
+    machine = fingerprint()
+    cpus = pick_cpus(spec.settings.threads)
+    kept = baseline.load(folder)
+    pairs = []
+    for item in _ready(spec, notify):
+        before = baseline.find(kept, folder, item.cell, spec.settings.batch)
+        exported, _ = preparing.make(spec, item, notify)
+        after = exported.artifact(item.cell.model, spec.settings.batch, item.cell.precision)
+        pairs.append(_Pair(item, before, after))
+
+    def measured(chosen: Sequence[_Pair]) -> list[_Round]:
+        readings = []
+        for index, pair in enumerate(chosen, 1):
+            notify(Measuring(pair.ready.cell, index, len(chosen)))
+            readings.append(_readings(spec, pair, seconds, cpus))
+        changes = [[(gate.change(limit.metric, one), limit) for limit in limits] for one in readings]
+        return [_Round(*both) for both in zip(readings, gate.judge(changes), strict=True)]
+
+    before_all = doctor.snapshot()
+    different = [pair for pair in pairs if not pair.same_file]
+    first = dict(zip(map(id, different), measured(different), strict=True))
+    red = [pair for pair in different if gate.in_doubt(first[id(pair)].verdicts)]
+    second = dict(zip(map(id, red), measured(red), strict=True))
+    conditions = doctor.judge(machine, before_all, doctor.snapshot())
+    return Checked(
+        schema=SCHEMA,
+        time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine,
+        versions=_versions([pair.ready for pair in pairs]),
+        conditions=conditions,
+        cells=tuple(_verdict(pair, limits, first.get(id(pair)), second.get(id(pair))) for pair in pairs),
+    )
+
+
+def verdict(checked: Checked, *, strict: bool) -> None:
+    """Raise what the outcome amounts to; return if all is well."""
+    bad = [cell for cell in checked.cells if cell.outcome == checked.outcome]
+    count = f"{len(bad)} of {len(checked.cells)} cells"
+    if checked.outcome == "fail":
+        raise RegressionError(f"{count} got worse than allowed", "see the table, or raise --fail-on")
+    if checked.outcome == "inconclusive" and strict:
+        raise InconclusiveError(
+            f"{count} could not be shown to be within their limits",
+            "raise --seconds, or --fail-on, or use a quieter machine",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    readings: Readings
+    verdicts: tuple[Verdict, ...]
+
+
+def _verdict(pair: _Pair, limits: Sequence[Limit], first: _Round | None, second: _Round | None) -> CellVerdict:
+    """The first round's verdicts, those that failed as the second has them; of one and the same file, no change."""
+    if first is None:
+        size = float(pair.candidate.path.stat().st_size)
+        verdicts = tuple(
+            Verdict(
+                change=Change(
+                    metric=limit.metric,
+                    baseline=size if limit.metric == "size" else None,
+                    candidate=size if limit.metric == "size" else None,
+                    change=0.0,
+                    reason="the artifact is the baseline's, byte for byte",
+                ),
+                limit=limit,
+                outcome="pass",
+            )
+            for limit in limits
+        )
+    elif second is None:
+        verdicts = first.verdicts
+    else:
+        verdicts = tuple(map(gate.confirm, first.verdicts, second.verdicts))
+    return CellVerdict(
+        cell=pair.ready.cell,
+        baseline_sha256=pair.baseline.sha256,
+        candidate_sha256=pair.candidate.sha256,
+        rounds=tuple(one.readings for one in (first, second) if one is not None),
+        verdicts=verdicts,
+    )
+
+
+def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:
+    """All cells, or the reason of the first that cannot be prepared."""
+    found = preparing.prepare_all(spec, announce)
+    for item in found:
+        if isinstance(item, Failed):
+            raise CellError(item.failure)
+    return [item for item in found if isinstance(item, Ready)]
+
+
+def _readings(spec: RunSpec, pair: _Pair, seconds: float, cpus: tuple[int, ...]) -> Readings:
+    """One round: a process for the alternating calls, and one for each artifact's memory."""
+    ready = pair.ready
+    sizes = [artifact.path.stat().st_size for artifact in (pair.baseline, pair.candidate)]
+    peaks = []
+    for artifact in (pair.baseline, pair.candidate):
+        held = in_child(
+            footprint.__name__,
+            footprint.Job(
+                artifact=artifact,
+                backend=ready.cell.backend,
+                device=ready.cell.device,
+                settings=spec.settings,
+                cpus=cpus,
+            ),
+            footprint.Report(phase="start"),
+        )
+        _require(held.failure)
+        peaks.append(held.peak_rss_bytes)
+    report = in_child(
+        paired.__name__,
+        paired.Job(
+            baseline=pair.baseline,
+            candidate=pair.candidate,
+            backend=ready.cell.backend,
+            device=ready.cell.device,
+            settings=spec.settings,
+            cpus=cpus,
+            images=ready.data.images,
+            labels=ready.data.labels if preparing.no_labels(ready) is None else None,
+            normalization=normalization(ready.cell.model.family),
+            seconds=seconds,
+        ),
+        paired.Report(phase="start"),
+    )
+    _require(report.failure)
+    assert report.answers is not None
+    return Readings(
+        replicates=report.replicates,
+        answers=report.answers,
+        baseline_rss_bytes=peaks[0],
+        candidate_rss_bytes=peaks[1],
+        baseline_size_bytes=sizes[0],
+        candidate_size_bytes=sizes[1],
+    )
+
+
+def _require(failure: Failure | None) -> None:
+    if failure is None:
+        return
+    if failure.exit_code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    raise CellError(failure)
+
+
+def _versions(ready: Sequence[Ready]) -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
+    for item in ready:
+        versions |= item.backend.versions()
+    return versions

@@ -1,0 +1,142 @@
+"""From a run's cells to artifacts: backend, data, weights, compression, export. Everything short of measuring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, get_args
+
+from mbbench import data, registry, weights
+from mbbench.backend import Backend, Dialect, pick_device
+from mbbench.compress import search
+from mbbench.errors import BackendError, MbbenchError
+from mbbench.events import Announce, Working
+from mbbench.export import Exported, export, export_quantized
+from mbbench.models import normalization
+from mbbench.result import Failure
+from mbbench.spec import Cell, Precision, RunSpec
+from mbbench.weights.recipe import Progress, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A cell whose backend, data and weights are at hand."""
+
+    cell: Cell
+    backend: Backend
+    dialect: Dialect
+    data: data.Dataset
+    weights: weights.Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    cell: Cell
+    failure: Failure
+
+
+def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
+    """Look at every backend first, so that no training is spent on a run that cannot end well."""
+    backends: list[tuple[Backend, Dialect] | Failed] = []
+    for cell in spec.cells:
+        try:
+            backend = registry.load(cell.backend)
+            backend.versions()
+            backends.append((backend, _dialect(cell, backend, pick_device(cell.device, backend.devices()))))
+        except BackendError as error:
+            backends.append(Failed(cell, failure_of(error)))
+            last = error
+    if all(isinstance(backend, Failed) for backend in backends):
+        raise last
+    ready: list[Ready | Failed] = []
+    for cell, found in zip(spec.cells, backends, strict=True):
+        ready.append(found if isinstance(found, Failed) else _prepare(spec, cell, *found, announce))
+    return ready
+
+
+def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
+    """What to write for the cell's precision; raises `BackendError` where it would only be emulated."""
+    dialects = backend.dialects(device)
+    native = backend.precisions(device) & dialects.keys()
+    if cell.precision not in native:
+        known = ", ".join(name for name in get_args(Precision) if name in native)
+        raise BackendError(
+            f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
+            f"choose --precision {known}",
+        )
+    return dialects[cell.precision]
+
+
+def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, announce: Announce) -> Ready:
+    def decoding(done: int, total: int) -> None:
+        announce(Working("decoding images", done, total))
+
+    def training(progress: Progress) -> None:
+        announce(Working(f"training {cell.model.label}", progress.step, progress.steps))
+
+    test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
+    resolved = weights.resolve(
+        cell.weights,
+        replace(cell.model, classes=test.classes),
+        lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
+        Recipe(),
+        training,
+    )
+    return Ready(replace(cell, model=resolved.spec), backend, dialect, test, resolved)
+
+
+def make(spec: RunSpec, ready: Ready, announce: Announce) -> tuple[Exported, search.Prepared | None]:
+    """The cell's artifact, and for INT8 how it was quantized. Raises `MbbenchError`."""
+    cell, format, dialect = ready.cell, ready.backend.formats[0], ready.dialect
+
+    def build() -> nn.Module:
+        announce(Working(f"exporting {cell.model.label}", 0, 1))
+        return ready.weights.build()
+
+    if cell.precision != "int8":
+        return export(cell.model, ready.weights.info.key, format, build, dialect), None
+    prepared = _quantize(spec, ready, announce)
+    return export_quantized(lambda: prepared.write(dialect), prepared.graph.stem, format, dialect), prepared
+
+
+def _quantize(spec: RunSpec, ready: Ready, announce: Announce) -> search.Prepared:
+    """Calibrate on images of the training split, never on those of the test, and quantize."""
+    model, normal = ready.cell.model, normalization(ready.cell.model.family)
+    source = spec.calibration or spec.data
+    if source == "random":
+        key, load = "random", partial(search.random_calibration, model.resolution)
+    else:
+        count = search.IMAGES + search.HELD_OUT
+        train = data.load(
+            source, model.resolution, "train", limit=count,
+            on_progress=lambda *done: announce(Working("decoding images to calibrate with", *done)),
+        )  # fmt: skip
+        labelled = no_labels(ready) is None and train.classes == model.classes
+        key = train.fingerprint
+        load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
+    return search.prepare(
+        model,
+        ready.weights.info.key,
+        ready.weights.build,
+        load,
+        key,
+        dialect=ready.dialect,
+        max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
+        on_progress=lambda what, *done: announce(Working(what, *done)),
+    )
+
+
+def no_labels(ready: Ready) -> str | None:
+    """Why top-1 would mean nothing, if it would."""
+    if ready.weights.info.origin == "random":
+        return "random weights have no accuracy"
+    if ready.weights.spec.classes != ready.data.classes:
+        return f"the weights know {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
+    return None
+
+
+def failure_of(error: MbbenchError) -> Failure:
+    return Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
