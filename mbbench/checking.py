@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TypedDict
 
 from mbbench import baseline, doctor, gate, preparing
 from mbbench.backend import Artifact
@@ -20,7 +21,7 @@ from mbbench.measure.process import in_child
 from mbbench.models import normalization
 from mbbench.preparing import Failed, Ready
 from mbbench.result import Failure
-from mbbench.spec import RunSpec
+from mbbench.spec import RunSpec, Settings
 
 SCHEMA = 1
 
@@ -90,7 +91,7 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
         readings = []
         for index, pair in enumerate(chosen, 1):
             notify(Measuring(pair.ready.cell, index, len(chosen)))
-            readings.append(_readings(spec, pair, seconds, cpus))
+            readings.append(_readings(spec, pair, limits, seconds, cpus))
         changes = [[(gate.change(limit.metric, one), limit) for limit in limits] for one in readings]
         return [_Round(*both) for both in zip(readings, gate.judge(changes), strict=True)]
 
@@ -169,51 +170,50 @@ def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:
     return [item for item in found if isinstance(item, Ready)]
 
 
-def _readings(spec: RunSpec, pair: _Pair, seconds: float, cpus: tuple[int, ...]) -> Readings:
-    """One round: a process for the alternating calls, and one for each artifact's memory."""
-    ready = pair.ready
-    sizes = [artifact.path.stat().st_size for artifact in (pair.baseline, pair.candidate)]
-    peaks = []
-    for artifact in (pair.baseline, pair.candidate):
-        held = in_child(
-            footprint.__name__,
-            footprint.Job(
-                artifact=artifact,
-                backend=ready.cell.backend,
-                device=ready.cell.device,
-                settings=spec.settings,
-                cpus=cpus,
-            ),
-            footprint.Report(phase="start"),
-        )
+def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: float, cpus: tuple[int, ...]) -> Readings:
+    """One round: a process for the alternating calls and the answers, and one for each artifact's memory."""
+    ready, asked = pair.ready, {limit.metric for limit in limits}
+    where: _Where = {
+        "backend": ready.cell.backend,
+        "device": ready.cell.device,
+        "settings": spec.settings,
+        "cpus": cpus,
+    }
+
+    def peak(artifact: Artifact) -> int | None:
+        job = footprint.Job(artifact=artifact, **where)
+        held = in_child(footprint.__name__, job, footprint.Report(phase="start"))
         _require(held.failure)
-        peaks.append(held.peak_rss_bytes)
-    report = in_child(
-        paired.__name__,
-        paired.Job(
-            baseline=pair.baseline,
-            candidate=pair.candidate,
-            backend=ready.cell.backend,
-            device=ready.cell.device,
-            settings=spec.settings,
-            cpus=cpus,
-            images=ready.data.images,
-            labels=ready.data.labels if preparing.no_labels(ready) is None else None,
-            normalization=normalization(ready.cell.model.family),
-            seconds=seconds,
-        ),
-        paired.Report(phase="start"),
+        return held.peak_rss_bytes
+
+    peaks = [peak(artifact) if "rss" in asked else None for artifact in (pair.baseline, pair.candidate)]
+    job = paired.Job(
+        baseline=pair.baseline,
+        candidate=pair.candidate,
+        images=ready.data.images,
+        labels=ready.data.labels if preparing.no_labels(ready) is None else None,
+        normalization=normalization(ready.cell.model.family),
+        seconds=seconds if asked & {"p50", "p99"} else None,
+        answers="top1" in asked,
+        **where,
     )
+    report = in_child(paired.__name__, job, paired.Report(phase="start"))
     _require(report.failure)
-    assert report.answers is not None
     return Readings(
         replicates=report.replicates,
         answers=report.answers,
         baseline_rss_bytes=peaks[0],
         candidate_rss_bytes=peaks[1],
-        baseline_size_bytes=sizes[0],
-        candidate_size_bytes=sizes[1],
+        baseline_size_bytes=pair.baseline.path.stat().st_size,
+        candidate_size_bytes=pair.candidate.path.stat().st_size,
     )
+
+
+class _Where(TypedDict):
+    backend: str
+    device: str
+    settings: Settings
+    cpus: tuple[int, ...]
 
 
 def _require(failure: Failure | None) -> None:

@@ -207,7 +207,7 @@ def check(
             show_default="p50:3% p99:10% rss:5% size:1% top1:-0.5pt",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Timing of a cell in a round.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="To time a cell in; twice that if it fails.")] = 5.0,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 where a verdict is inconclusive.")] = False,
     export: Annotated[
         list[Path] | None, typer.Option("--export", metavar="FILE", help="Also write .md, .json or .xml (JUnit).")

@@ -32,6 +32,13 @@ def median(samples: Sequence[float]) -> float:
     return float(np.median(np.asarray(samples)))
 
 
+def interquartile_mean(samples: Sequence[float]) -> float:
+    """The mean of what is left without the lowest and the highest quarter (each rounded down)."""
+    ordered = sorted(samples)
+    cut = len(ordered) // 4
+    return math.fsum(ordered[cut : len(ordered) - cut]) / (len(ordered) - 2 * cut)
+
+
 @cache
 def samples_needed(q: float, confidence: float = 0.99) -> int:
     """Fewest samples for which a `q` percentile is valid at `confidence`.

@@ -12,7 +12,7 @@ so that the latencies are a busy machine's, higher than those of `mbbench run`. 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_REPLICATES = 6  # three in each order
-_WINDOW_S = 0.35  # of timing in a replicate: opening two sessions takes about as long
+_WINDOW_S = 0.2  # of timing in a replicate: opening two sessions takes about as long
 _MIN_PAIRS = 8
 _WARM_PAIRS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`seconds` are for opening, warming up and timing; what must be measured at least may take longer."""
+    """`seconds` are for opening, warming up and timing; what must be measured at least may take longer.
+
+    None: nothing is timed. `answers` says whether the images are to be answered.
+    """
 
     baseline: Artifact
     candidate: Artifact
@@ -49,7 +52,8 @@ class Job:
     images: Path  # .npy, uint8 (N, H, W, 3)
     labels: Path | None  # .npy, int64 (N,)
     normalization: Normalization
-    seconds: float
+    seconds: float | None
+    answers: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,23 +93,34 @@ def measure(job: Job, save: Callable[[Report], None], clock: Callable[[], int] =
     from mbbench.data.feed import to_float
 
     images = np.load(job.images, mmap_mode="r")
-    batch = job.settings.batch
-    timed = to_float(np.resize(np.asarray(images[:batch]), (batch, *images.shape[1:])), job.normalization)
     backend = registry.load(job.backend)
     report = Report(phase="latency")
+    if job.seconds is not None:
+        batch = np.resize(np.asarray(images[: job.settings.batch]), (job.settings.batch, *images.shape[1:]))
+        for replicates in _couples(job, backend, to_float(batch, job.normalization), job.seconds, clock):
+            report = replace(report, replicates=replicates)
+            save(report)
+    if job.answers:
+        report = replace(report, phase="accuracy")
+        save(report)
+        labels = None if job.labels is None else np.load(job.labels)
+        report = replace(report, answers=_answers(job, backend, images, labels))
+    return replace(report, phase="done")
+
+
+def _couples(
+    job: Job, backend: Backend, images: NDArray[np.float32], seconds: float, clock: Callable[[], int]
+) -> Iterator[tuple[Replicate, ...]]:
+    """All replicates so far, after every couple, while there is time for another."""
+    found: tuple[Replicate, ...] = ()
     start = clock()
     while True:
         for baseline_first in (True, False):
-            replicate = _replicate(job, backend, timed, baseline_first=baseline_first, clock=clock)
-            report = replace(report, replicates=(*report.replicates, replicate))
-        save(report)
-        elapsed, count = (clock() - start) / 1e9, len(report.replicates)
-        # The next couple must fit too: what is asked for is a limit.
-        if count >= MIN_REPLICATES and elapsed * (1 + 2 / count) > job.seconds:
-            break
-    save(replace(report, phase="accuracy"))
-    labels = None if job.labels is None else np.load(job.labels)
-    return replace(report, phase="done", answers=_answers(job, backend, images, labels))
+            found = (*found, _replicate(job, backend, images, baseline_first=baseline_first, clock=clock))
+        yield found
+        elapsed = (clock() - start) / 1e9
+        if len(found) >= MIN_REPLICATES and elapsed * (1 + 2 / len(found)) > seconds:
+            return
 
 
 def _replicate(
