@@ -231,7 +231,7 @@ def _ratio(metric: Metric, baseline: int | None, candidate: int | None) -> Chang
     if baseline is None or candidate is None:
         reason = "the kernel does not tell it here"
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=None, reason=reason)
-    return Change(metric=metric, baseline=baseline, candidate=candidate, change=candidate / baseline - 1)
+    return Change(metric=metric, baseline=baseline, candidate=candidate, change=(candidate - baseline) / baseline)
 
 
 def _top1(answers: Answers | None) -> Change:

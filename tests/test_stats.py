@@ -2,15 +2,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, trim_mean, ttest_1samp
 
 from mbbench.stats import (
+    Interval,
+    holm,
+    interquartile_mean,
+    jackknife_effect,
     mcnemar,
+    mean_effect,
     median,
     median_interval,
+    outliers,
     paired_interval,
     percentile,
     samples_needed,
+    superiority,
     wilson_interval,
 )
 
@@ -94,3 +101,79 @@ def test_the_paired_interval_covers_as_often_as_it_says() -> None:
     draws = random.multinomial(400, (0.05, 0.02, 0.93), 2000)
     inside = sum(i.low <= 0.03 <= i.high for i in (paired_interval(int(a), int(b), 400) for a, b, _ in draws))
     assert 0.93 < inside / 2000 < 0.98
+
+
+def test_interquartile_mean_leaves_out_a_quarter_on_either_side() -> None:
+    assert interquartile_mean([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0]) == 3.5
+    assert interquartile_mean([5.0, 1.0, 3.0]) == 3.0
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
+def test_interquartile_mean_is_scipys_trimmed_mean(samples: list[float]) -> None:
+    assert interquartile_mean(samples) == pytest.approx(trim_mean(samples, 0.25), rel=1e-9, abs=1e-9)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=30))
+def test_mean_effect_is_scipys_t_test(replicates: list[float]) -> None:
+    effect = mean_effect(replicates)
+    assert effect is not None
+    if effect.standard_error < 1e-6:
+        return
+    expected = ttest_1samp(replicates, 0.0)
+    assert effect.p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    interval = expected.confidence_interval(0.95)
+    assert (effect.ci95.low, effect.ci95.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
+
+
+def test_two_replicates_have_no_spread_to_go_by() -> None:
+    assert mean_effect([1.0, 2.0]) is None
+    assert jackknife_effect(sum, [1.0, 2.0]) is None
+
+
+def test_replicates_that_agree_wholly_leave_no_doubt() -> None:
+    for value, p_value in ((0.0, 1.0), (2.0, 0.0)):
+        effect = mean_effect([value] * 4)
+        assert effect is not None
+        assert (effect.estimate, effect.ci95, effect.p_value) == (value, Interval(value, value), p_value)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=20))
+def test_the_jackknife_of_the_mean_is_the_means_own_standard_error(replicates: list[float]) -> None:
+    plain, jackknife = mean_effect(replicates), jackknife_effect(lambda values: sum(values) / len(values), replicates)
+    assert plain is not None and jackknife is not None
+    assert jackknife.standard_error == pytest.approx(plain.standard_error, rel=1e-6, abs=1e-7)
+
+
+def test_the_means_interval_covers_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(1)
+    effects = [mean_effect(chance.normal(0.02, 0.01, 5).tolist()) for _ in range(2000)]
+    covered = sum(effect is not None and effect.ci95.low <= 0.02 <= effect.ci95.high for effect in effects)
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_holm_is_the_papers() -> None:
+    # Holm 1979: the smallest of four is multiplied by 4, the next by 3; never below one before it, never above 1.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_holm_never_makes_surer_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(own <= after <= 1 for own, after in zip(p_values, adjusted, strict=True))
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    assert [adjusted[index] for index in order] == sorted(adjusted)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+def test_superiority_is_counted_over_all_pairs(first: list[int], second: list[int]) -> None:
+    wins = sum((b > a) + (b == a) / 2 for a in first for b in second)
+    assert superiority(first, second) == pytest.approx(wins / (len(first) * len(second)))
+    assert superiority(first, second) + superiority(second, first) == pytest.approx(1.0)
+
+
+def test_outliers_are_beyond_three_interquartile_ranges() -> None:
+    calm = [float(i) for i in range(101)]  # quartiles 25 and 75: fences at -125 and 225
+    assert outliers(calm) == 0
+    assert outliers([*calm, 224.0, 231.0, -131.0]) == 2

@@ -1,0 +1,226 @@
+"""The gate's decisions on scripted latencies, with no runtime and no clock."""
+
+import numpy as np
+import pytest
+
+from mbbench.errors import UsageError
+from mbbench.gate import (
+    DEFAULTS,
+    Change,
+    Limit,
+    Metric,
+    Readings,
+    Verdict,
+    change,
+    confirm,
+    in_doubt,
+    judge,
+    limits,
+    worst,
+)
+from mbbench.measure.paired import Answers, Replicate
+from mbbench.stats import Interval
+
+SAME_SIZE = {"baseline_size_bytes": 1000, "candidate_size_bytes": 1000}
+
+
+def answers(lost: int = 0, gained: int = 0, images: int = 1000) -> Answers:
+    """900 right answers of the baseline's."""
+    return Answers(
+        images=images,
+        agreeing=images - lost - gained,
+        baseline_right=900,
+        candidate_right=900 - lost + gained,
+        only_baseline_right=lost,
+        only_candidate_right=gained,
+    )
+
+
+def replicates(
+    slowdown: float = 0.0, *, count: int = 10, pairs: int = 80, noise: float = 0.01, disturbed: float = 0.1
+) -> tuple[Replicate, ...]:
+    """1 ms and 1 + `slowdown` ms with noise, drifting by 30 % over the round, and a share of the calls disturbed."""
+    chance = np.random.default_rng(0)
+    found = []
+    for index in range(count):
+        drift = np.linspace(1 + 0.03 * index, 1 + 0.03 * (index + 1), pairs)
+        sides = []
+        for factor in (1.0, 1.0 + slowdown):
+            latencies = drift * factor * np.exp(noise * chance.standard_normal(pairs))
+            sides.append(np.where(chance.random(pairs) < disturbed, latencies * 3, latencies))
+        found.append(Replicate(baseline_ms=tuple(sides[0]), candidate_ms=tuple(sides[1])))
+    return tuple(found)
+
+
+def readings(**changes: object) -> Readings:
+    defaults = {
+        "replicates": replicates(),
+        "answers": answers(),
+        "baseline_rss_bytes": 100_000_000,
+        "candidate_rss_bytes": 100_000_000,
+        **SAME_SIZE,
+    }
+    return Readings(**(defaults | changes))  # type: ignore[arg-type]
+
+
+def one(metric: Metric, limit: str, given: Readings) -> Verdict:
+    ((verdict,),) = judge([[(change(metric, given), limits([f"{metric}:{limit}"])[0])]])
+    return verdict
+
+
+def test_the_documented_defaults_are_understood_and_written_alike() -> None:
+    found = limits(DEFAULTS)
+    assert [limit.worse for limit in found] == [0.03, 0.10, 0.05, 0.01, 0.005]
+    assert tuple(f"{limit.metric}:{limit.text}" for limit in found) == DEFAULTS
+
+
+def test_the_last_limit_of_a_metric_counts() -> None:
+    assert limits(["p50:3%", "p50:2.5%"]) == (Limit(metric="p50", worse=0.025),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("p95:3%", "--fail-on p95:3%: unknown metric; choose one of p50, p99, rss, size, top1"),
+        ("p50", "--fail-on p50 has no limit that mbbench understands; write it like p50:3%"),
+        ("p50:-3%", "--fail-on p50:-3% has no limit that mbbench understands; write it like p50:3%"),
+        ("top1:0.5%", "--fail-on top1:0.5% has no limit that mbbench understands; write it like top1:-0.5pt"),
+    ],
+)
+def test_what_is_no_limit_is_refused_with_an_example(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        limits([text])
+    assert str(caught.value) == said
+
+
+def test_the_same_latencies_pass() -> None:
+    verdict = one("p50", "1%", readings())
+    assert verdict.outcome == "pass"
+    assert verdict.change.ci95 is not None
+    assert verdict.change.ci95.low < 0 < verdict.change.ci95.high < 0.01
+
+
+def test_two_percent_slower_fails_at_one_in_spite_of_drift_and_outliers() -> None:
+    verdict = one("p50", "1%", readings(replicates=replicates(0.02)))
+    assert verdict.outcome == "fail"
+    assert verdict.change.change == pytest.approx(0.02, abs=0.002)
+
+
+def test_two_percent_slower_passes_at_three() -> None:
+    assert one("p50", "3%", readings(replicates=replicates(0.02))).outcome == "pass"
+
+
+def test_faster_passes() -> None:
+    assert one("p50", "1%", readings(replicates=replicates(-0.1))).outcome == "pass"
+
+
+def test_noise_that_hides_the_limit_is_inconclusive() -> None:
+    noisy = replicates(0.0, noise=0.3)
+    assert one("p50", "1%", readings(replicates=noisy)).outcome == "inconclusive"
+
+
+def test_a_difference_between_sessions_is_spread_and_not_an_effect() -> None:
+    """Whichever session is opened first is 3 % faster: within a couple that cancels."""
+    slow, fast = replicates(0.03, count=1)[0], replicates(0.0, count=1)[0]
+    swapped = Replicate(baseline_ms=slow.candidate_ms, candidate_ms=slow.baseline_ms)
+    assert fast.baseline_ms == slow.baseline_ms
+    found = change("p50", readings(replicates=(slow, swapped) * 5))
+    assert found.change == pytest.approx(0.0, abs=1e-9)
+
+
+def test_p99_needs_662_samples() -> None:
+    few = change("p99", readings(replicates=replicates(count=8)))
+    assert (few.change, few.reason) == (None, "needs 662 samples, has 640")
+    assert one("p99", "10%", readings(replicates=replicates(count=8))).outcome == "inconclusive"
+    enough = change("p99", readings(replicates=replicates(count=10)))
+    assert enough.change is not None and enough.ci95 is not None
+
+
+def test_a_heavier_tail_fails_p99_and_not_p50() -> None:
+    calm = replicates(disturbed=0.0)
+    stutters = tuple(
+        Replicate(
+            baseline_ms=one.baseline_ms,
+            candidate_ms=tuple(ms * 2 if index % 20 == 0 else ms for index, ms in enumerate(one.candidate_ms)),
+        )
+        for one in calm
+    )
+    given = readings(replicates=stutters)
+    assert one("p50", "1%", given).outcome == "pass"
+    verdict = one("p99", "10%", given)
+    assert verdict.outcome == "fail"
+    assert verdict.change.change is not None and verdict.change.change > 0.5
+
+
+@pytest.mark.parametrize(("candidate", "outcome"), [(1000, "pass"), (1010, "pass"), (1011, "fail"), (900, "pass")])
+def test_size_is_held_against_its_limit_exactly(candidate: int, outcome: str) -> None:
+    given = readings(candidate_size_bytes=candidate)
+    assert one("size", "1%", given).outcome == outcome
+
+
+def test_memory_that_no_kernel_tells_is_inconclusive() -> None:
+    given = readings(candidate_rss_bytes=None)
+    verdict = one("rss", "5%", given)
+    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "the kernel does not tell it here")
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "outcome"),
+    [
+        (0, 0, "pass"),
+        (20, 0, "fail"),  # 2 points, McNemar p 2e-6
+        (4, 0, "inconclusive"),  # within the limit, but the interval reaches beyond it
+        (30, 24, "inconclusive"),  # 0.6 points that the images cannot show
+        (0, 20, "pass"),
+    ],
+)
+def test_top1_fails_only_where_the_images_can_show_it(lost: int, gained: int, outcome: str) -> None:
+    assert one("top1", "-0.5pt", readings(answers=answers(lost, gained))).outcome == outcome
+
+
+def test_top1_without_labels_is_inconclusive() -> None:
+    blind = Answers(
+        images=10, agreeing=10, baseline_right=None, candidate_right=None,
+        only_baseline_right=None, only_candidate_right=None,
+    )  # fmt: skip
+    verdict = one("top1", "-0.5pt", readings(answers=blind))
+    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "there are no labels to go by")
+
+
+def verdict_of(metric: Metric, p_value: float | None, amount: float = 0.05) -> tuple[Change, Limit]:
+    interval = None if p_value is None else Interval(amount - 0.03, amount + 0.03)
+    found = Change(metric=metric, baseline=1.0, candidate=1 + amount, change=amount, ci95=interval, p_value=p_value)
+    return found, Limit(metric=metric, worse=0.01)
+
+
+def test_the_more_is_tested_the_surer_a_failure_must_be() -> None:
+    alone = judge([[verdict_of("p50", 0.02)]])
+    among = judge([[verdict_of("p50", 0.02)], [verdict_of("p50", 0.9, 0.0)], [verdict_of("p99", 0.8, 0.0)]])
+    assert alone[0][0].outcome == "fail"
+    assert among[0][0].outcome == "inconclusive"
+
+
+def test_what_has_no_p_value_takes_none_from_its_neighbours() -> None:
+    ((size, slow),) = judge([[verdict_of("size", None, 0.0), verdict_of("p50", 0.001)]])
+    assert (size.outcome, slow.outcome) == ("pass", "fail")
+
+
+def test_a_failure_counts_only_if_the_second_round_fails_too() -> None:
+    failed, passed = one("p50", "1%", readings(replicates=replicates(0.05))), one("p50", "1%", readings())
+    assert confirm(failed, failed).outcome == "fail"
+    assert confirm(failed, failed).confirmed is True
+    assert (confirm(failed, passed).outcome, confirm(failed, passed).confirmed) == ("pass", False)
+    assert confirm(passed, failed) == passed
+
+
+def test_what_is_the_same_in_every_round_is_not_measured_again() -> None:
+    failed = one("size", "1%", readings(candidate_size_bytes=2000))
+    assert not in_doubt([failed])
+    assert confirm(failed, one("size", "1%", readings())) == failed
+    assert in_doubt([failed, one("rss", "5%", readings(candidate_rss_bytes=200_000_000))])
+
+
+def test_the_worst_outcome_is_the_whole_ones() -> None:
+    assert worst(["pass", "inconclusive", "fail"]) == "fail"
+    assert worst(["pass", "inconclusive"]) == "inconclusive"
+    assert worst(["pass"]) == worst([]) == "pass"
