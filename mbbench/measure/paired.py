@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MIN_REPLICATES = 6  # three in each order
-_WINDOW_S = 0.2  # of timing in a replicate: opening two sessions takes about as long
-_MIN_PAIRS = 8
-_WARM_PAIRS = 6
+MIN_REPLICATES = 10  # five in each order
+_WINDOW_S = 0.1  # of timing in a replicate: many short ones beat few long ones, as far as opening them allows
+_MIN_PAIRS = 6
+_WARM_PAIRS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
