@@ -41,7 +41,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_SLOWED), os.enviro
 
 from mbbench_slowed import MARK, SlowedBackend  # noqa: E402
 
-from mbbench import baseline, checking, gate  # noqa: E402
+from mbbench import baseline, changes, checking  # noqa: E402
 from mbbench.backend import Artifact  # noqa: E402
 from mbbench.export import Exported  # noqa: E402
 from mbbench.machine import pick_cpus  # noqa: E402
@@ -111,7 +111,7 @@ def marked(folder: Path) -> None:
 
 
 def ours(spec: RunSpec, folder: Path) -> tuple[bool, float]:
-    checked = checking.check(spec, folder, gate.limits([_LIMIT]), _SECONDS, lambda _: None)
+    checked = checking.check(spec, folder, changes.limits([_LIMIT]), _SECONDS, lambda _: None)
     (cell,) = checked.cells
     (verdict,) = cell.verdicts
     assert verdict.change.change is not None

@@ -21,6 +21,7 @@ import msgspec
 
 from mbbench import cache
 from mbbench.backend import Artifact
+from mbbench.changes import name_of
 from mbbench.errors import UsageError
 from mbbench.export import Exported
 from mbbench.result import ArtifactInfo
@@ -72,7 +73,7 @@ def find(kept: Sequence[Kept], folder: Path, cell: Cell, batch: int) -> Artifact
     is not what was kept.
     """
     for entry in kept:
-        if _name(entry.cell) == _name(cell):
+        if name_of(entry.cell) == name_of(cell):
             path = folder / entry.file
             try:
                 with path.open("rb") as file:
@@ -87,11 +88,6 @@ def find(kept: Sequence[Kept], folder: Path, cell: Cell, batch: int) -> Artifact
         f"the baseline has no {cell.model.label} {cell.precision} on {cell.backend}",
         f"keep it anew; it has {known or 'nothing'}",
     )
-
-
-def _name(cell: Cell) -> tuple[object, ...]:
-    model = cell.model
-    return model.family, model.alpha, model.resolution, model.variant, cell.backend, cell.device, cell.precision
 
 
 @contextmanager

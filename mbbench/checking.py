@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
-from mbbench import baseline, doctor, gate, preparing
+from mbbench import baseline, changes, doctor, gate, noise, preparing
 from mbbench.backend import Artifact
+from mbbench.changes import Change, Limit
 from mbbench.doctor import Check
 from mbbench.errors import EXIT_INTERRUPTED, InconclusiveError, MbbenchError, RegressionError
 from mbbench.events import Announce, Measuring, Notify
-from mbbench.gate import CellVerdict, Change, Limit, Readings, Verdict
+from mbbench.gate import Finding, Readings, Verdict
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import footprint, paired
 from mbbench.measure.process import in_child
 from mbbench.models import normalization
+from mbbench.noise import Noise
 from mbbench.preparing import Failed, Ready
 from mbbench.result import Failure
-from mbbench.spec import RunSpec, Settings
+from mbbench.spec import Cell, RunSpec, Settings
 
 SCHEMA = 1
 
@@ -32,6 +34,22 @@ class CellError(MbbenchError):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.cause, failure.remedy)
         self.exit_code = failure.exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellVerdict:
+    """`rounds`: none where both artifacts are the same file, two where the first was beyond a limit."""
+
+    cell: Cell
+    baseline_sha256: str
+    candidate_sha256: str
+    rounds: tuple[Readings, ...]
+    verdicts: tuple[Verdict, ...]
+    noise: Noise | None  # what `mbbench calibrate` found here, if it was run
+
+    @property
+    def outcome(self) -> gate.Outcome:
+        return gate.worst(verdict.outcome for verdict in self.verdicts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +70,28 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """What one cell's rounds measure."""
+    """A cell's two artifacts, and what its rounds have measured of them."""
 
     ready: Ready
     baseline: Artifact
     candidate: Artifact
+    noise: Noise | None
+    rounds: list[Readings] = field(default_factory=list)
 
     @property
     def same_file(self) -> bool:
         return self.baseline.sha256 == self.candidate.sha256
+
+    def findings(self, limits: Sequence[Limit]) -> list[Finding]:
+        """What the rounds so far say of each limit's metric."""
+        floors = {} if self.noise is None else self.noise.floors
+        known_from = 0 if self.noise is None else self.noise.rounds
+        return [
+            gate.finding(limit, self.rounds, floors[limit.metric].within, known_from)
+            if limit.metric in floors
+            else gate.finding(limit, self.rounds)
+            for limit in limits
+        ]
 
 
 def keep(spec: RunSpec, folder: Path, announce: Announce) -> None:
@@ -75,7 +106,8 @@ def keep(spec: RunSpec, folder: Path, announce: Announce) -> None:
 def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, notify: Notify) -> Checked:
     """Judge every cell of `spec` against its baseline in `folder`, with `seconds` of timing a cell and round.
 
-    A cell that fails is measured a second time, in new processes. Raises `MbbenchError` where one cannot be judged.
+    A cell that seems to be worse than its limits allow is measured a second time, in new processes. Raises
+    `MbbenchError` where one cannot be judged.
     """
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
@@ -85,30 +117,56 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
         before = baseline.find(kept, folder, item.cell, spec.settings.batch)
         exported, _ = preparing.make(spec, item, notify)
         after = exported.artifact(item.cell.model, spec.settings.batch, item.cell.precision)
-        pairs.append(_Pair(item, before, after))
+        known = noise.load(machine, item.cell, spec.settings.threads, spec.settings.batch)
+        pairs.append(_Pair(item, before, after, known))
 
-    def measured(chosen: Sequence[_Pair]) -> list[_Round]:
-        readings = []
+    def measure(chosen: Sequence[_Pair]) -> None:
         for index, pair in enumerate(chosen, 1):
             notify(Measuring(pair.ready.cell, index, len(chosen)))
-            readings.append(_readings(spec, pair, limits, seconds, cpus))
-        changes = [[(gate.change(limit.metric, one), limit) for limit in limits] for one in readings]
-        return [_Round(*both) for both in zip(readings, gate.judge(changes), strict=True)]
+            pair.rounds.append(_readings(spec, pair, limits, seconds, cpus))
 
     before_all = doctor.snapshot()
     different = [pair for pair in pairs if not pair.same_file]
-    first = dict(zip(map(id, different), measured(different), strict=True))
-    red = [pair for pair in different if gate.in_doubt(first[id(pair)].verdicts)]
-    second = dict(zip(map(id, red), measured(red), strict=True))
+    measure(different)
+    measure([pair for pair in different if gate.in_doubt(pair.findings(limits))])
+    judged = iter(gate.judge([pair.findings(limits) for pair in different]))
+    cells = tuple(
+        CellVerdict(
+            cell=pair.ready.cell,
+            baseline_sha256=pair.baseline.sha256,
+            candidate_sha256=pair.candidate.sha256,
+            rounds=tuple(pair.rounds),
+            verdicts=_unchanged(pair, limits) if pair.same_file else next(judged),
+            noise=pair.noise,
+        )
+        for pair in pairs
+    )
     conditions = doctor.judge(machine, before_all, doctor.snapshot())
     return Checked(
         schema=SCHEMA,
-        time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        time_utc=_now(),
         machine=machine,
         versions=_versions([pair.ready for pair in pairs]),
         conditions=conditions,
-        cells=tuple(_verdict(pair, limits, first.get(id(pair)), second.get(id(pair))) for pair in pairs),
+        cells=cells,
     )
+
+
+def calibrate(spec: RunSpec, rounds: int, seconds: float, notify: Notify) -> Iterator[tuple[Cell, Noise]]:
+    """Compare every cell's artifact with itself so many times, and remember what that shows of this machine."""
+    machine = fingerprint()
+    cpus = pick_cpus(spec.settings.threads)
+    wanted = changes.limits([limit for limit in changes.DEFAULTS if limit.partition(":")[0] in noise.METRICS])
+    for item in _ready(spec, notify):
+        exported, _ = preparing.make(spec, item, notify)
+        own = exported.artifact(item.cell.model, spec.settings.batch, item.cell.precision)
+        readings = []
+        for index in range(1, rounds + 1):
+            notify(Measuring(item.cell, index, rounds))
+            readings.append(_readings(spec, _Pair(item, own, own, None), wanted, seconds, cpus))
+        found = noise.learn(readings, seconds, _now())
+        noise.save(found, machine, item.cell, spec.settings.threads, spec.settings.batch)
+        yield item.cell, found
 
 
 def verdict(checked: Checked, *, strict: bool) -> None:
@@ -124,41 +182,21 @@ def verdict(checked: Checked, *, strict: bool) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    readings: Readings
-    verdicts: tuple[Verdict, ...]
+def _unchanged(pair: _Pair, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
+    """Of one and the same file: there is nothing to measure."""
+    size = float(pair.candidate.path.stat().st_size)
+
+    def verdict(limit: Limit) -> Verdict:
+        value = size if limit.metric == "size" else None
+        reason = "the artifact is the baseline's, byte for byte"
+        change = Change(metric=limit.metric, baseline=value, candidate=value, change=0.0, reason=reason)
+        return Verdict(change=change, limit=limit, outcome="pass")
+
+    return tuple(map(verdict, limits))
 
 
-def _verdict(pair: _Pair, limits: Sequence[Limit], first: _Round | None, second: _Round | None) -> CellVerdict:
-    """The first round's verdicts, those that failed as the second has them; of one and the same file, no change."""
-    if first is None:
-        size = float(pair.candidate.path.stat().st_size)
-        verdicts = tuple(
-            Verdict(
-                change=Change(
-                    metric=limit.metric,
-                    baseline=size if limit.metric == "size" else None,
-                    candidate=size if limit.metric == "size" else None,
-                    change=0.0,
-                    reason="the artifact is the baseline's, byte for byte",
-                ),
-                limit=limit,
-                outcome="pass",
-            )
-            for limit in limits
-        )
-    elif second is None:
-        verdicts = first.verdicts
-    else:
-        verdicts = tuple(map(gate.confirm, first.verdicts, second.verdicts))
-    return CellVerdict(
-        cell=pair.ready.cell,
-        baseline_sha256=pair.baseline.sha256,
-        candidate_sha256=pair.candidate.sha256,
-        rounds=tuple(one.readings for one in (first, second) if one is not None),
-        verdicts=verdicts,
-    )
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:

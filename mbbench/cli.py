@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 Output = Literal["table", "json", "csv", "markdown"]
 GateOutput = Literal["table", "json", "markdown", "junit"]
+CompareOutput = Literal["table", "json", "markdown"]
 
 ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
 AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
@@ -102,6 +103,12 @@ def run(
     require_effective: Annotated[
         bool | None, typer.Option("--require-effective", help="Fail a cell that ran in another precision.")
     ] = None,
+    sustain: Annotated[
+        str | None, typer.Option("--sustain", metavar="TIME", help="Also run so long (10m): does it throttle?")
+    ] = None,
+    idle: Annotated[
+        str | None, typer.Option("--idle", metavar="TIME", help="Also pause up to so long (100ms): waking up.")
+    ] = None,
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
     ] = None,
@@ -117,10 +124,15 @@ def run(
     Options win over the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import commands
+    from mbbench.spec import seconds_of
 
+    curves = {
+        "sustain_s": None if sustain is None else seconds_of(sustain),
+        "idle_ms": None if idle is None else seconds_of(idle) * 1e3,
+    }
     chosen = _profile(
         profile,
-        {"threads": threads, "batch": batch},
+        {"threads": threads, "batch": batch, **curves},
         model=model,
         alpha=alpha,
         res=res,
@@ -219,7 +231,7 @@ def check(
     Both are measured in alternation, in one run on one machine, so that the machine's speed drops out.
     """
     from mbbench import commands
-    from mbbench.gate import DEFAULTS
+    from mbbench.changes import DEFAULTS
 
     chosen = _profile(
         profile,
@@ -247,6 +259,70 @@ def check(
         output=output,
         exports=export or (),
     )
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Results that `mbbench run` wrote: before.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="After.")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="METRIC:LIMIT",
+            help="Within it two are the same.",
+            show_default="p50:3% p99:10% rss:5% size:1% top1:-0.5pt",
+        ),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare unlike machines, runtimes or settings too.")
+    ] = False,
+    output: Annotated[CompareOutput, typer.Option("--output", "-o", help="Format of what goes to stdout.")] = "table",
+) -> None:
+    """Compare stored results, cell by cell: faster, slower, same or inconclusive.
+
+    Two runs at different times meet different machines: for a gate take `mbbench check`, which alternates.
+    """
+    from mbbench import commands
+    from mbbench.changes import DEFAULTS
+
+    commands.compare(first, second, margin or DEFAULTS, output, anyway=anyway)
+
+
+@app.command()
+def calibrate(
+    model: ModelOption = None,
+    alpha: AlphaOption = None,
+    res: ResOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    batch: BatchOption = None,
+    precision: PrecisionOption = None,
+    profile: ProfileOption = "ci",
+    rounds: Annotated[int, typer.Option("--rounds", help="Comparisons of each cell with itself.")] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", help="Timing of a round, as `mbbench check` has it.")] = 5.0,
+    output: OutputOption = "table",
+) -> None:
+    """Measure this machine's noise floor, and the smallest change that `mbbench check` can show here.
+
+    `check` and `compare` use what is found. Weights are random: speed does not depend on them.
+    """
+    from mbbench import commands
+
+    chosen = _profile(
+        profile,
+        {"threads": threads, "batch": batch},
+        model=model,
+        alpha=alpha,
+        res=res,
+        backend=backend,
+        device=device,
+        precision=precision,
+        weights="random",
+        baselines=False,
+    )
+    commands.calibrate(chosen, rounds, seconds, output)
 
 
 @app.command()
@@ -367,7 +443,7 @@ def doctor(output: OutputOption = "table") -> None:
     commands.doctor(output)
 
 
-def _profile(name: str, settings: dict[str, int | None], **options: Any) -> Profile:
+def _profile(name: str, settings: dict[str, Any], **options: Any) -> Profile:
     """The profile called `name` with the options in its place."""
     from mbbench.profile import load, override
 

@@ -70,13 +70,12 @@ def check(
     exports: Sequence[Path],
 ) -> None:
     """Measure baseline and candidate, write the verdicts, and raise what they amount to."""
-    from mbbench import baseline, checking, gate
+    from mbbench import baseline, changes, checking
 
-    wanted = gate.limits(limits)
+    wanted = changes.limits(limits)
     if (folder is None) == (base_ref is None):
         raise UsageError("a gate compares with one baseline", "give --baseline DIR or --base-ref REF")
-    if not 1 <= seconds <= 3600:
-        raise UsageError(f"{seconds:g} s are no time to measure a cell in", "give 1 to 3600")
+    _require_seconds(seconds)
     for path in exports:
         if path.suffix not in _EXPORTS:
             raise UsageError(f"--export {path} has no format", f"end it with one of {', '.join(_EXPORTS)}")
@@ -89,6 +88,43 @@ def check(
         _export(checked, path)
     _write(_checked(checked, output))
     checking.verdict(checked, strict=strict)
+
+
+def compare(first: Path, second: Path, margins: Sequence[str], output: str, *, anyway: bool) -> None:
+    from mbbench import changes, noise, store
+    from mbbench import compare as comparing
+    from mbbench.report import verdicts
+
+    found = comparing.compare(
+        list(store.read(first)),
+        list(store.read(second)),
+        changes.limits(margins),
+        lambda result: noise.load(result.machine, result.cell, result.settings.threads, result.settings.batch),
+        anyway=anyway,
+    )
+    if output == "json":
+        rows = [{"before": cell.before.id, "after": cell.after.id, "metrics": cell.metrics} for cell in found]
+        _write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        return
+    _write(_document(verdicts.comparisons(found), output))
+
+
+def calibrate(profile: Profile, rounds: int, seconds: float, output: str) -> None:
+    from mbbench import checking
+    from mbbench.report import verdicts
+
+    if rounds < 5:
+        raise UsageError(f"{rounds} rounds show no spread", "give at least 5, better 20")
+    _require_seconds(seconds)
+    with Display(Console(stderr=True)) as display:
+        found = list(checking.calibrate(planning.plan(profile), rounds, seconds, display))
+    tables = [verdicts.calibrated(cell, noise) for cell, noise in found]
+    _write_tables(tables, [{"cell": cell, "noise": noise} for cell, noise in found], output)
+
+
+def _require_seconds(seconds: float) -> None:
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"{seconds:g} s are no time to measure a cell in", "give 1 to 3600")
 
 
 def _checked(checked: Checked, output: str) -> str:

@@ -12,6 +12,7 @@ from mbbench.machine import Machine, query_gpu_processes, read_text
 
 _BUSY_SHARE = 0.10  # of one core taken by others: enough to move a p99
 _STEAL_SHARE = 0.01  # of the time the hypervisor ran somebody else
+_CLOCK_SHARE = 0.05  # that the clock rate may fall while measuring
 _FREE_SHARE = 0.10  # of the memory that should be left
 
 
@@ -35,6 +36,7 @@ class Snapshot:
     process_ticks: dict[str, int]
     throttled: int | None
     thermal_throttles: int | None
+    clock_mhz: float | None  # the fastest CPU's
     governors: tuple[str, ...]
     boost: str | None
     smt: bool | None
@@ -63,6 +65,7 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
         process_ticks=processes,
         throttled=_throttled(root),
         thermal_throttles=sum(map(int, throttle_counts)) if throttle_counts else None,
+        clock_mhz=_clock_mhz(root),
         governors=tuple(
             sorted({read_text(path).strip() for path in devices.glob("cpu[0-9]*/cpufreq/scaling_governor")})
         ),
@@ -83,6 +86,7 @@ def judge(machine: Machine, before: Snapshot, after: Snapshot) -> tuple[Check, .
         _governor(after),
         _turbo(after),
         _thermal(before, after),
+        _clock(before, after),
         _smt(after),
         _memory(machine, after),
         _virtual(machine),
@@ -160,6 +164,14 @@ def _thermal(before: Snapshot, after: Snapshot) -> Check:
     return _check("heat", f"throttled {times} times for heat", "let it cool, or improve cooling" if times else None)
 
 
+def _clock(before: Snapshot, after: Snapshot) -> Check:
+    if before.clock_mhz is None or after.clock_mhz is None:
+        return _unknown("clock rate", "the kernel does not tell it")
+    found = f"{before.clock_mhz / 1e3:.2f} GHz before, {after.clock_mhz / 1e3:.2f} GHz after"
+    fell = after.clock_mhz < (1 - _CLOCK_SHARE) * before.clock_mhz
+    return _check("clock rate", found, "let it cool, or fix the clock rate" if fell else None)
+
+
 def _smt(after: Snapshot) -> Check:
     if after.smt is None:
         return _unknown("SMT", "the kernel does not say whether cores are shared by threads")
@@ -219,6 +231,15 @@ def _throttled(root: Path) -> int | None:
             if line.startswith("nr_throttled "):
                 return int(line.split()[1])
     return None
+
+
+def _clock_mhz(root: Path) -> float | None:
+    """From cpufreq, else from /proc/cpuinfo, where a virtual machine may show a constant."""
+    paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    rates = [int(text) / 1e3 for path in paths if (text := read_text(path).strip())]
+    lines = read_text(root / "proc/cpuinfo").splitlines()
+    rates = rates or [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return max(rates, default=None)
 
 
 def _boost(devices: Path) -> str | None:

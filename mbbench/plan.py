@@ -65,8 +65,9 @@ def _startable() -> list[str]:
 def describe(spec: RunSpec) -> Table:
     """The cells with the least and most time each can take, from the settings alone."""
     settings = spec.settings
-    least = settings.min_s + settings.throughput_s + _START_S
-    most = settings.warmup_max_s + settings.max_s + settings.throughput_s + _START_S
+    rest = settings.throughput_s + (settings.sustain_s or 0) + _START_S
+    least = settings.min_s + rest
+    most = settings.warmup_max_s + settings.max_s + rest
     origin = {None: f"trained on {spec.data}, once", "random": "random"}
     rows = [
         (cell.model.label, cell.precision, cell.backend, cell.device or "default",

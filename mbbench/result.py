@@ -48,7 +48,11 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """One blocking call of `batch` images, host memory to host memory, in the order measured."""
+    """One blocking call of `batch` images, host memory to host memory, in the order measured.
+
+    `imprecise`: the median's interval was still wider than 1 % to either side when time was up. `outliers` lie beyond
+    Tukey's outer fences; they are counted and stay. `drift`: the last quarter's median over the first's, less 1.
+    """
 
     batch: int
     warm_up: WarmUp
@@ -59,6 +63,27 @@ class Latency:
     median_ci95_ms: Interval | None
     p90_ms: float | None
     p99_ms: float | None
+    imprecise: bool | None = None  # None in records from before it was told, as in the two that follow
+    outliers: int | None = None
+    drift: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of back-to-back calls in sustained mode, and where it begins."""
+
+    start_s: float
+    n: int
+    median_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """Calls that follow a pause each: the duty cycle of a device that does something now and then."""
+
+    pause_ms: float
+    n: int
+    median_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +135,7 @@ class Accuracy:
     max_abs_logit_error: float
     mean_abs_logit_error: float
     drop: Drop | None  # None: no labels
+    wrong: tuple[int, ...] | None = None  # the images answered wrongly, by their place in the test set; None: no labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +175,8 @@ class Measured:
     memory: tuple[Memory, ...] = ()
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
+    sustained: tuple[Window, ...] = ()
+    duty_cycle: tuple[Wake, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -83,6 +84,17 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
 
 
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str) -> float:
+    """`100ms`, `90s`, `10m`, `1.5h`. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)", text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is no time", "write it like 100ms, 90s, 10m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to measure. Times are in seconds; a phase ends at its count or its time, as its comment says."""
@@ -91,11 +103,13 @@ class Settings:
     batch: int = 1  # images in one timed call
     warmup_max_s: float = 5.0  # warm-up ends when the latency has settled, at this time at the latest
     min_samples: int = 662  # timed calls wanted: enough for a valid p99
-    min_s: float = 2.0  # ... and at least this long
+    min_s: float = 2.0  # ... and at least this long, and until the median's interval is within 1 %
     max_s: float = 15.0  # ... but never longer than this
     bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
     throughput_s: float = 2.0
-    timeout_s: float = 900.0  # for the whole child process
+    timeout_s: float = 900.0  # for the whole child process, less what `sustain_s` asks for
+    sustain_s: float | None = None  # back-to-back calls for so long show throttling
+    idle_ms: float | None = None  # calls after pauses of up to so long show what waking up costs
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "bulk_batch", "min_samples"):
@@ -104,6 +118,10 @@ class Settings:
         for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "timeout_s"):
             if not 0 < getattr(self, name) < 86_400:
                 raise UsageError(f"{name} is {getattr(self, name):g}", "give seconds, more than 0 and less than a day")
+        for name, limit, unit in (("sustain_s", 86_400, "seconds"), ("idle_ms", 60_000, "milliseconds")):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= limit:
+                raise UsageError(f"{name} is {value:g}", f"give {unit}, 1 to {limit}")
         if self.max_s < self.min_s:
             raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
 

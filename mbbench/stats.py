@@ -13,6 +13,7 @@ _T = TypeVar("_T")
 _Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 _BLOCKS = 20
 _RESAMPLES = 1000
+_PRECISE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ def interquartile_mean(samples: Sequence[float]) -> float:
     ordered = sorted(samples)
     cut = len(ordered) // 4
     return math.fsum(ordered[cut : len(ordered) - cut]) / (len(ordered) - 2 * cut)
+
+
+def deviation(samples: Sequence[float]) -> float:
+    """The standard deviation of what the samples, at least two, are drawn from."""
+    import numpy as np
+
+    return float(np.std(np.asarray(samples), ddof=1))
 
 
 @cache
@@ -82,24 +90,32 @@ class Effect:
     p_value: float
 
 
-def trimmed_effect(replicates: Sequence[float]) -> Effect | None:
+def trimmed_effect(replicates: Sequence[float], alternating: bool = False) -> Effect | None:
     """Yuen's interval and test (1974) of the replicates' mean without the lowest and the highest fifth of them.
 
     A replicate is what was set up anew (a process, a pair of sessions), never a single sample: neighbouring samples
     are alike, and all of one set-up share its accidents. Trimming bears the odd set-up that is far off; below five
-    replicates nothing is trimmed, and this is Student's. None for fewer than three.
+    replicates nothing is trimmed, and this is Student's. None for fewer than three that are free.
+
+    `alternating`: every other replicate was set up the other way round. What that does to their medians is taken off
+    both halves, and costs a degree of freedom.
     """
     import numpy as np
 
-    n = len(replicates)
-    if n < 3:
-        return None
-    values = np.sort(np.asarray(replicates, dtype=np.float64))
+    values = np.asarray(replicates, dtype=np.float64)
+    n = len(values)
     cut = n // 5
     kept = n - 2 * cut
+    free = kept - alternating
+    if free < 3:
+        return None
+    if alternating:
+        half = (np.median(values[::2]) - np.median(values[1::2])) / 2
+        values = values - np.where(np.arange(n) % 2 == 0, half, -half)
+    values = np.sort(values)
     winsorized = np.clip(values, values[cut], values[n - 1 - cut])
-    error = float(winsorized.std(ddof=1)) * math.sqrt(n) / kept
-    return _student(float(values[cut : n - cut].mean()), error, kept)
+    error = float(winsorized.std(ddof=1 + alternating)) * math.sqrt(n) / kept
+    return student(float(values[cut : n - cut].mean()), error, free)
 
 
 def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Sequence[_T]) -> Effect | None:
@@ -115,10 +131,32 @@ def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Seq
         return None
     left_out = np.array([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
     error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
-    return _student(statistic(replicates), error, n)
+    return student(statistic(replicates), error, n)
 
 
-def _student(estimate: float, error: float, n: int) -> Effect:
+def separate_effect(
+    statistic: Callable[[Sequence[float]], float], first: Sequence[float], second: Sequence[float], spread: float = 0.0
+) -> Effect | None:
+    """The log ratio of a positive statistic of two runs' samples, `second` over `first`, by the jackknife over blocks.
+
+    `spread` is the standard deviation that the logarithm has from run to run, which no single run can show. None where
+    a run has fewer than 100 samples.
+    """
+    import numpy as np
+
+    errors = []
+    for samples in (first, second):
+        size = len(samples) // _BLOCKS
+        if size < 5:
+            return None
+        blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
+        left_out = np.log([statistic(np.delete(blocks, i, axis=0).ravel().tolist()) for i in range(_BLOCKS)])
+        errors.append((_BLOCKS - 1) / _BLOCKS * float(((left_out - left_out.mean()) ** 2).sum()) + spread**2)
+    return student(math.log(statistic(second) / statistic(first)), math.sqrt(sum(errors)), 2 * _BLOCKS - 1)
+
+
+def student(estimate: float, error: float, n: int) -> Effect:
+    """The effect of an estimate whose standard error `error` comes from `n` replicates."""
     from scipy.stats import t
 
     half = float(t.ppf(0.975, n - 1)) * error
@@ -149,6 +187,12 @@ def superiority(first: Sequence[float], second: Sequence[float]) -> float:
     return float((below + not_above).sum() / (2 * len(ordered) * len(values)))
 
 
+def drift(samples: Sequence[float]) -> float:
+    """The median of the last quarter over that of the first, less 1: what heat, clock rates and neighbours did."""
+    quarter = max(len(samples) // 4, 1)
+    return median(samples[-quarter:]) / median(samples[:quarter]) - 1
+
+
 def outliers(samples: Sequence[float]) -> int:
     """How many lie beyond Tukey's outer fences (three interquartile ranges outside the quartiles).
 
@@ -160,6 +204,12 @@ def outliers(samples: Sequence[float]) -> int:
     low, high = np.percentile(values, (25, 75))
     reach = 3 * (high - low)
     return int(((values < low - reach) | (values > high + reach)).sum())
+
+
+def is_precise(samples: Sequence[float]) -> bool:
+    """Whether the median's interval reaches no further than 1 % to either side, on average; never below 100 samples."""
+    interval = median_interval(samples)
+    return interval is not None and interval.high - interval.low <= 2 * _PRECISE * median(samples)
 
 
 def wilson_interval(successes: int, n: int) -> Interval:

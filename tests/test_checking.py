@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from mbbench import baseline, cli
+from mbbench.changes import limits
 from mbbench.checking import Checked, check, keep, verdict
 from mbbench.errors import InconclusiveError, RegressionError, UsageError
 from mbbench.events import Event, Measuring
-from mbbench.gate import limits
 from mbbench.report import junit
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 

@@ -18,6 +18,7 @@ QUIET = Snapshot(
     process_ticks={"7 builder": 10},
     throttled=0,
     thermal_throttles=0,
+    clock_mhz=3000.0,
     governors=("performance",),
     boost="off",
     smt=False,
@@ -38,7 +39,7 @@ def one(name: str, machine: Machine, before: Snapshot = QUIET, after: Snapshot =
 
 
 def test_a_quiet_machine_has_no_warnings(machine: Machine) -> None:
-    assert [check.status for check in judge(machine, QUIET, LATER)] == ["ok"] * 9
+    assert [check.status for check in judge(machine, QUIET, LATER)] == ["ok"] * 10
 
 
 def test_load_is_what_others_use_and_names_them(machine: Machine) -> None:
@@ -63,6 +64,7 @@ def test_steal_is_a_share_of_the_time(machine: Machine) -> None:
     [
         ("governor", {"governors": ("powersave",)}, "powersave", "cpupower frequency-set -g performance"),
         ("turbo", {"boost": "on"}, "on: clock rates depend", "no_turbo"),
+        ("clock rate", {"clock_mhz": 2000.0}, "3.00 GHz before, 2.00 GHz after", "let it cool"),
         ("heat", {"thermal_throttles": 3}, "throttled 3 times for heat", "cool"),
         ("SMT", {"smt": True}, "on: a neighbour", "smt/control"),
         ("memory", {"memory_available_bytes": 10**9}, "1.0 GB available", "free memory"),
@@ -84,6 +86,7 @@ def test_each_fault_has_its_figure_and_its_remedy(
         ("governor", {"governors": ()}),
         ("turbo", {"boost": None}),
         ("heat", {"thermal_throttles": None}),
+        ("clock rate", {"clock_mhz": None}),
         ("SMT", {"smt": None}),
         ("memory", {"memory_available_bytes": None}),
         ("load", {"total_ticks": QUIET.total_ticks}),
@@ -117,6 +120,7 @@ def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
         f"proc/{os.getpid()}/stat": f"{os.getpid()} (me) S 1 1 1 0 -1 4 0 0 0 0 3 4 5 6 20 0 1 0\n",
         "sys/fs/cgroup/cpu.stat": "usage_usec 5\nnr_throttled 9\n",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "2400000\n",
         "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
         "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "2\n",
         "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "3\n",
@@ -136,6 +140,7 @@ def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
         process_ticks={"12 a (b) c": 42},
         throttled=9,
         thermal_throttles=5,
+        clock_mhz=2400.0,
         governors=("powersave",),
         boost="off",
         smt=True,

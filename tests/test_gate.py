@@ -3,21 +3,9 @@
 import numpy as np
 import pytest
 
+from mbbench.changes import DEFAULTS, Change, Limit, Metric, limits
 from mbbench.errors import UsageError
-from mbbench.gate import (
-    DEFAULTS,
-    Change,
-    Limit,
-    Metric,
-    Readings,
-    Verdict,
-    change,
-    confirm,
-    in_doubt,
-    judge,
-    limits,
-    worst,
-)
+from mbbench.gate import Finding, Readings, Verdict, change, finding, in_doubt, judge, worst
 from mbbench.measure.paired import Answers, Replicate
 from mbbench.stats import Interval
 
@@ -63,8 +51,10 @@ def readings(**changes: object) -> Readings:
     return Readings(**(defaults | changes))  # type: ignore[arg-type]
 
 
-def one(metric: Metric, limit: str, given: Readings) -> Verdict:
-    ((verdict,),) = judge([[(change(metric, given), limits([f"{metric}:{limit}"])[0])]])
+def one(metric: Metric, limit: str, *rounds: Readings) -> Verdict:
+    """The verdict on these rounds; one round is taken twice, as if the second agreed."""
+    found = finding(limits([f"{metric}:{limit}"])[0], rounds if len(rounds) > 1 else rounds * 2)
+    ((verdict,),) = judge([[found]])
     return verdict
 
 
@@ -124,15 +114,16 @@ def test_a_difference_between_sessions_is_spread_and_not_an_effect() -> None:
     slow, fast = replicates(0.03, count=1)[0], replicates(0.0, count=1)[0]
     swapped = Replicate(baseline_ms=slow.candidate_ms, candidate_ms=slow.baseline_ms)
     assert fast.baseline_ms == slow.baseline_ms
-    found = change("p50", readings(replicates=(slow, swapped) * 5))
+    found = change("p50", [readings(replicates=(slow, swapped) * 5)])
     assert found.change == pytest.approx(0.0, abs=1e-9)
 
 
 def test_p99_needs_662_samples() -> None:
-    few = change("p99", readings(replicates=replicates(count=8)))
+    few = change("p99", [readings(replicates=replicates(count=8))])
     assert (few.change, few.reason) == (None, "needs 662 samples, has 640")
-    assert one("p99", "10%", readings(replicates=replicates(count=8))).outcome == "inconclusive"
-    enough = change("p99", readings(replicates=replicates(count=10)))
+    ((verdict,),) = judge([[finding(limits(["p99:10%"])[0], [readings(replicates=replicates(count=8))])]])
+    assert verdict.outcome == "inconclusive"
+    enough = change("p99", [readings(replicates=replicates(count=10))])
     assert enough.change is not None and enough.ci95 is not None
 
 
@@ -187,37 +178,62 @@ def test_top1_without_labels_is_inconclusive() -> None:
     assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "there are no labels to go by")
 
 
-def verdict_of(metric: Metric, p_value: float | None, amount: float = 0.05) -> tuple[Change, Limit]:
+def found_of(metric: Metric, p_value: float | None, amount: float = 0.05) -> Finding:
     interval = None if p_value is None else Interval(amount - 0.03, amount + 0.03)
     found = Change(metric=metric, baseline=1.0, candidate=1 + amount, change=amount, ci95=interval, p_value=p_value)
-    return found, Limit(metric=metric, worse=0.01)
+    return Finding(limit=Limit(metric=metric, worse=0.01), whole=found, rounds=(found, found))
 
 
 def test_the_more_is_tested_the_surer_a_failure_must_be() -> None:
-    alone = judge([[verdict_of("p50", 0.02)]])
-    among = judge([[verdict_of("p50", 0.02)], [verdict_of("p50", 0.9, 0.0)], [verdict_of("p99", 0.8, 0.0)]])
+    alone = judge([[found_of("p50", 0.02)]])
+    among = judge([[found_of("p50", 0.02)], [found_of("p50", 0.9, 0.0)], [found_of("p99", 0.8, 0.0)]])
     assert alone[0][0].outcome == "fail"
     assert among[0][0].outcome == "inconclusive"
 
 
 def test_what_has_no_p_value_takes_none_from_its_neighbours() -> None:
-    ((size, slow),) = judge([[verdict_of("size", None, 0.0), verdict_of("p50", 0.001)]])
+    ((size, slow),) = judge([[found_of("size", None, 0.0), found_of("p50", 0.001)]])
     assert (size.outcome, slow.outcome) == ("pass", "fail")
 
 
-def test_a_failure_counts_only_if_the_second_round_fails_too() -> None:
-    failed, passed = one("p50", "1%", readings(replicates=replicates(0.05))), one("p50", "1%", readings())
-    assert confirm(failed, failed).outcome == "fail"
-    assert confirm(failed, failed).confirmed is True
-    assert (confirm(failed, passed).outcome, confirm(failed, passed).confirmed) == ("pass", False)
-    assert confirm(passed, failed) == passed
+def test_a_failure_needs_a_second_round_that_agrees() -> None:
+    slow, same = readings(replicates=replicates(0.05)), readings()
+    ((alone,),) = judge([[finding(limits(["p50:1%"])[0], [slow])]])
+    assert (alone.outcome, alone.confirmed) == ("inconclusive", None)
+    both = one("p50", "1%", slow, slow)
+    assert (both.outcome, both.confirmed) == ("fail", True)
+    refuted = one("p50", "1%", slow, same)
+    assert (refuted.outcome, refuted.confirmed) == ("inconclusive", False)
+    assert one("p50", "1%", same, same).confirmed is None
 
 
-def test_what_is_the_same_in_every_round_is_not_measured_again() -> None:
-    failed = one("size", "1%", readings(candidate_size_bytes=2000))
-    assert not in_doubt([failed])
-    assert confirm(failed, one("size", "1%", readings())) == failed
-    assert in_doubt([failed, one("rss", "5%", readings(candidate_rss_bytes=200_000_000))])
+def test_two_rounds_tell_more_than_one() -> None:
+    """2 % in noise that hides it from one round: each is beyond the limit, only both are certain."""
+    hazy = readings(replicates=replicates(0.025, noise=0.12, pairs=60))
+    single = change("p50", [hazy])
+    double = change("p50", [hazy, hazy])
+    assert single.p_value is not None and double.p_value is not None
+    assert double.p_value < single.p_value
+
+
+def test_a_second_round_is_for_what_it_could_refute() -> None:
+    def doubt(text: str, given: Readings) -> bool:
+        return in_doubt([finding(limits([text])[0], [given])])
+
+    assert not doubt("size:1%", readings(candidate_size_bytes=2000))
+    assert not doubt("top1:-0.5pt", readings(answers=answers(lost=100)))
+    assert doubt("rss:5%", readings(candidate_rss_bytes=200_000_000))
+    assert doubt("p50:1%", readings(replicates=replicates(0.05)))
+    assert not doubt("p50:1%", readings())
+
+
+def test_memory_is_the_mean_of_the_rounds_and_calibration_gives_it_an_interval() -> None:
+    rounds = [readings(candidate_rss_bytes=104_000_000), readings(candidate_rss_bytes=110_000_000)]
+    plain = change("rss", rounds)
+    assert (plain.candidate, plain.change, plain.ci95) == (107_000_000, 0.07, None)
+    known = change("rss", rounds, spread=0.01, known_from=20)
+    assert known.ci95 is not None
+    assert known.ci95.high - known.ci95.low == pytest.approx(2 * 2.093 * 0.01 / 2**0.5, rel=1e-3)  # t of 19 degrees
 
 
 def test_the_worst_outcome_is_the_whole_ones() -> None:

@@ -146,6 +146,25 @@ def test_trimmed_effect_is_yuens() -> None:
     assert effect.standard_error == pytest.approx((winsorized / 10) ** 0.5 / 0.6)
 
 
+def test_what_the_order_of_setting_up_does_is_taken_off() -> None:
+    """A tenth more for every other one is no spread."""
+    replicates = [0.02, 0.021, 0.019, 0.0205, 0.0195, 0.02, 0.0202, 0.0198, 0.0201, 0.0199]
+    swayed = [value + (0.1 if index % 2 else -0.1) for index, value in enumerate(replicates)]
+    plain, adjusted = trimmed_effect(swayed), trimmed_effect(swayed, alternating=True)
+    assert plain is not None and adjusted is not None
+    assert plain.standard_error > 0.03
+    assert adjusted.standard_error < 0.001
+    assert adjusted.estimate == pytest.approx(0.02, abs=0.0005)
+
+
+def test_alternating_replicates_cover_the_truth_as_often_as_they_say() -> None:
+    chance = np.random.default_rng(2)
+    order = np.where(np.arange(10) % 2, 0.02, -0.02)
+    effects = [trimmed_effect((chance.normal(0.02, 0.01, 10) + order).tolist(), alternating=True) for _ in range(2000)]
+    covered = sum(effect is not None and effect.ci95.low <= 0.02 <= effect.ci95.high for effect in effects)
+    assert 0.92 <= covered / 2000 <= 0.97
+
+
 def test_one_replicate_far_off_does_not_hide_an_effect() -> None:
     effect = trimmed_effect([0.019, 0.021, 0.02, 0.0195, 0.0205, 0.02, -0.08, 0.0202])
     assert effect is not None

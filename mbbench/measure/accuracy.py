@@ -136,6 +136,7 @@ def evaluate(
             max_abs_logit_error=max_error,
             mean_abs_logit_error=sum_error / (n * classes),
             drop=None if labels is None else drop(reference.argmax(axis=1), answers, np.asarray(labels)),
+            wrong=None if labels is None else tuple(np.flatnonzero(answers != np.asarray(labels)).tolist()),
         ),
         reasons,
     )

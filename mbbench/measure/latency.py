@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 from mbbench.result import Latency, Throughput, WarmUp
-from mbbench.stats import median, median_interval, percentile, samples_needed
+from mbbench.stats import drift, is_precise, median, median_interval, outliers, percentile, samples_needed
 
 _WINDOW = 10  # runs whose median is compared with the window before
 _SETTLED = 0.02  # three windows' medians within this share of each other: the latency has settled
@@ -56,19 +56,30 @@ def time_calls(
     min_samples: int,
     min_s: float,
     max_s: float,
+    enough: Callable[[list[int]], bool] = lambda _: True,
     clock: Clock = perf_counter_ns,
 ) -> list[int]:
-    """Nanoseconds of each call, until there are `min_samples` and `min_s` is over, or `max_s` is over."""
+    """Nanoseconds of each call, until `min_samples` and `min_s` are reached and they are `enough`, or `max_s` is over.
+
+    `enough` is asked again when a quarter more samples have come, in time that is not measured; the call after it finds
+    cold caches and is not counted.
+    """
     samples: list[int] = []
     start = clock()
     soonest, latest = start + min_s * 1e9, start + max_s * 1e9
+    wanted = min_samples
     while True:
         before = clock()
         call()
         after = clock()
         samples.append(after - before)
-        if after >= latest or (after >= soonest and len(samples) >= min_samples):
+        if after >= latest:
             return samples
+        if after >= soonest and len(samples) >= wanted:
+            if enough(samples):
+                return samples
+            wanted = len(samples) * 5 // 4
+            call()
 
 
 def time_pairs(
@@ -148,5 +159,8 @@ def summarize(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Lat
         median_ci95_ms=interval,
         p90_ms=valid("p90_ms", 0.90),
         p99_ms=valid("p99_ms", 0.99),
+        imprecise=not is_precise(samples_ms),
+        outliers=outliers(samples_ms),
+        drift=drift(samples_ms),
     )
     return latency, reasons

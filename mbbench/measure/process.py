@@ -46,7 +46,7 @@ def in_child(module: str, job: child.Job, start: _R) -> _R:
 
         timed_out = False
         try:
-            output, _ = process.communicate(timeout=job.settings.timeout_s)
+            output, _ = process.communicate(timeout=job.settings.timeout_s + (job.settings.sustain_s or 0))
         except subprocess.TimeoutExpired:
             timed_out = True
             process.kill()

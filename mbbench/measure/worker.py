@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from mbbench import registry
+from mbbench import registry, stats
 from mbbench.backend import Artifact, LayerAudit, Session, Stage
 from mbbench.errors import MbbenchError
-from mbbench.measure import accuracy, child, latency, memory
+from mbbench.measure import accuracy, child, curves, latency, memory
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
@@ -144,7 +144,12 @@ def measure(job: Job, progress: _Progress) -> None:
         )
         progress.add("audit", reasons, accuracy=figures)
         if isinstance(session, LayerAudit):
-            progress.add("close", layers=session.executed())
+            progress.add("curves", layers=session.executed())
+        with latency.no_garbage_collection():
+            if settings.idle_ms is not None:
+                progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
+            if settings.sustain_s is not None:
+                progress.add("close", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
@@ -155,7 +160,9 @@ def _time(session: Session, images: object, settings: Settings, progress: _Progr
 
     with latency.no_garbage_collection():
         warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
-        samples = latency.time_calls(call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s)
+        samples = latency.time_calls(
+            call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
+        )
     figures, reasons = latency.summarize(samples, batch=settings.batch, warmed=warmed)
     progress.add("memory", reasons, latency=figures)
 

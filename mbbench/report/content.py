@@ -9,9 +9,11 @@ from typing import Any
 from mbbench import paper
 from mbbench.report import units
 from mbbench.result import Accuracy, DataInfo, Drop, Result
-from mbbench.stats import samples_needed
+from mbbench.stats import median, samples_needed
 
 _SIGNIFICANT = 0.05
+_DRIFT = 0.05  # of the first quarter's median: what a reader should hear of
+_MANY_OUTLIERS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def document(results: Sequence[Result]) -> Document:
         tables.append(_card(subjects[0]))
     elif subjects:
         tables += [_speed(subjects), _worth(subjects)]
+    tables += [table for subject in subjects for table in _curves(subject)]
     for subject in subjects:
         baselines = [r for r in results if r.cell.role == "baseline" and r.cell.backend == subject.cell.backend]
         if baselines and subject.failure is None:
@@ -68,7 +71,7 @@ def _headline(results: Sequence[Result]) -> str:
     what = "an image" if latency.batch == 1 else f"a batch of {latency.batch}"
     if len(whole) > 1:
         what += f" (the lowest median of {len(whole)} cells)"
-    parts = [f"{_place(subject)}: {units.milliseconds(latency.median_ms)} {what}"]
+    parts = [f"{place(subject)}: {units.milliseconds(latency.median_ms)} {what}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
     if subject.artifact is not None:
@@ -230,6 +233,36 @@ def _worth(results: Sequence[Result]) -> Table:
     return Table("Memory, size and accuracy", columns, tuple(rows), notes=tuple(notes))
 
 
+def _curves(result: Result) -> list[Table]:
+    """Sustained mode and duty cycle, where they were measured."""
+    tables = []
+    if windows := result.measured.sustained:
+        medians = [window.median_ms for window in windows]
+        first, last = medians[: len(medians) // 10 or 1], medians[-(len(medians) // 10 or 1) :]
+        start, end = median(first), median(last)
+        rows: tuple[tuple[str, ...], ...] = (
+            ("Median over time", units.curve(medians)),
+            ("At the start", units.milliseconds(start)),
+            ("At the end", f"{units.milliseconds(end)} ({(end / start - 1) * 100:+.1f} %)"),
+            ("Lowest, highest", f"{units.milliseconds(min(medians))}, {units.milliseconds(max(medians))}"),
+        )
+        minutes = units.significant(2 * windows[-1].start_s - windows[-2].start_s if len(windows) > 1 else 0)
+        title = f"{place(result)}, {minutes} s without a pause"
+        tables.append(Table(title, ("Quantity", "Value"), rows, numeric=False, header=False))
+    if wakes := result.measured.duty_cycle:
+        busy = wakes[0].median_ms
+        rows = tuple(
+            (
+                f"{units.significant(wake.pause_ms)} ms",
+                units.milliseconds(wake.median_ms),
+                units.ratio(wake.median_ms, busy),
+            )
+            for wake in wakes
+        )
+        tables.append(Table(f"{place(result)} after a pause", ("Pause", "Median", "over none"), rows))
+    return tables
+
+
 def _against(subject: Result, baselines: Sequence[Result]) -> Table:
     """Measured and counted ratios beside the paper's claims for 1.0 MobileNet-224."""
     model = subject.cell.model
@@ -292,21 +325,48 @@ _QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int
 def _notes(results: Sequence[Result]) -> list[str]:
     """Failures, figures that could not be given, and what disturbed the measurement; each once."""
     notes = [
-        f"{_place(result)} failed: {result.failure.cause}; {result.failure.remedy}."
+        f"{place(result)} failed: {result.failure.cause}; {result.failure.remedy}."
         for result in results
         if result.failure is not None
     ]
     latencies = [(result, result.measured.latency) for result in results]
     unsettled = [
-        f"{_place(result)} ({latency.warm_up.seconds:.1f} s)"
+        f"{place(result)} ({latency.warm_up.seconds:.1f} s)"
         for result, latency in latencies
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
         notes.append(f"Latency had not settled when warm-up ended: {', '.join(unsettled)}.")
+    imprecise = [
+        f"{place(result)} ({(ci.high - ci.low) / 2 / latency.median_ms:.1%})"
+        for result, latency in latencies
+        if latency is not None and latency.imprecise and (ci := latency.median_ci95_ms) is not None
+    ]
+    if imprecise:
+        notes.append(
+            f"Imprecise: when time was up, the median was known no better than to within {', '.join(imprecise)};"
+            " take --profile rigorous, or a quieter machine."
+        )
+    drifted = [
+        f"{place(result)} ({latency.drift:+.0%})"
+        for result, latency in latencies
+        if latency is not None and latency.drift is not None and abs(latency.drift) >= _DRIFT
+    ]
+    if drifted:
+        notes.append(
+            f"Latency drifted between the first and the last quarter: {', '.join(drifted)}; look for heat, clock rates"
+            " and neighbours, and compare by `mbbench check`, where they drop out."
+        )
+    odd = [
+        f"{place(result)} ({latency.outliers} of {latency.n})"
+        for result, latency in latencies
+        if latency is not None and latency.outliers is not None and latency.outliers >= _MANY_OUTLIERS * latency.n
+    ]
+    if odd:
+        notes.append(f"Outliers, which are counted and kept: {', '.join(odd)}; something else used these cores.")
     for name, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
-            f"{_place(result)} ({latency.n})"
+            f"{place(result)} ({latency.n})"
             for result, latency in latencies
             if latency is not None and f"latency.{name}_ms" in result.reasons
         ]
@@ -319,6 +379,6 @@ def _notes(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _place(result: Result) -> str:
+def place(result: Result) -> str:
     precision = "" if result.cell.precision == "fp32" else f" in {result.cell.precision}"
     return f"{result.cell.model.label}{precision} on {result.cell.backend}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mbbench.stats import Interval
 
 NONE = "—"
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_FLAT = 0.01
 
 
 def significant(value: float) -> str:
@@ -55,3 +59,10 @@ def seconds(value: float) -> str:
 
 def ratio(numerator: float | None, denominator: float | None) -> str:
     return NONE if numerator is None or not denominator else f"{significant(numerator / denominator)}x"
+
+
+def curve(values: Sequence[float]) -> str:
+    """A line of blocks from the lowest (▁) to the highest (█); a range of less than 1 % is drawn flat."""
+    low, high = min(values), max(values)
+    span = max(high - low, _FLAT * low)
+    return "".join(_BLOCKS[min(int((value - low) / span * len(_BLOCKS)), len(_BLOCKS) - 1)] for value in values)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbbench.checking import Checked
-from mbbench.gate import CellVerdict, Change, Metric, Outcome, Verdict
-from mbbench.report import units
+from mbbench.changes import Change, Metric
+from mbbench.checking import CellVerdict, Checked
+from mbbench.compare import CellComparison
+from mbbench.gate import Outcome, Verdict
+from mbbench.noise import Noise
+from mbbench.report import content, units
 from mbbench.report.content import Document, Table
+from mbbench.spec import Cell
 
 WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
 _NAMES: dict[Metric, str] = {
@@ -60,7 +64,23 @@ def _table(cell: CellVerdict) -> Table:
         )
         for v in cell.verdicts
     )
-    return Table(name(cell), _COLUMNS, rows, notes=tuple(dict.fromkeys(_notes(cell.verdicts))))
+    return Table(name(cell), _COLUMNS, rows, notes=(*dict.fromkeys(_notes(cell.verdicts)), *_floor(cell)))
+
+
+def _floor(cell: CellVerdict) -> list[str]:
+    """What this machine can show of the cell, if it was calibrated, and which limits ask for more."""
+    if cell.noise is None or not cell.rounds:
+        return []
+    floors = {v.limit.metric: (v.limit, cell.noise.floors[v.limit.metric]) for v in cell.verdicts
+              if v.limit.metric in cell.noise.floors}  # fmt: skip
+    shown = ", ".join(f"{_NAMES[metric]} {floor.detectable:.1%}" for metric, (_, floor) in floors.items())
+    notes = [f"Smallest changes this machine can show (calibrated {cell.noise.time_utc[:10]}): {shown}."]
+    notes += [
+        f"{_NAMES[metric]}: the limit of {limit.text} is less than that; raise it, or --seconds."
+        for metric, (limit, floor) in floors.items()
+        if limit.worse < floor.detectable
+    ]
+    return notes
 
 
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:
@@ -72,10 +92,60 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
                 f"{found.reason[0].upper()}{found.reason[1:]}." if found.change == 0 else f"{metric}: {found.reason}."
             )
         if verdict.confirmed is True:
-            notes.append(f"{metric}: two rounds, in processes of their own, failed.")
+            notes.append(f"{metric}: two rounds, in processes of their own, were beyond the limit.")
         elif verdict.confirmed is False:
-            notes.append(f"{metric}: the first round failed, the second did not.")
+            notes.append(f"{metric}: the first round was beyond the limit, the second was not.")
     return notes
+
+
+def comparisons(found: Sequence[CellComparison]) -> Document:
+    """Of stored results: a table a cell."""
+    tables = []
+    for cell in found:
+        rows = tuple(
+            (
+                _NAMES[metric.change.metric],
+                value(metric.change.metric, metric.change.baseline),
+                value(metric.change.metric, metric.change.candidate),
+                amount(metric.change),
+                metric.word,
+            )
+            for metric in cell.metrics
+        )
+        notes = [f"{_NAMES[m.change.metric]}: {m.change.reason}." for m in cell.metrics if m.change.reason is not None]
+        notes += [
+            f"A latency of B exceeds one of A {m.effect_size * 100:.0f} times of 100 (50: no difference)."
+            for m in cell.metrics
+            if m.effect_size is not None
+        ]
+        notes += [f"Compared although they are of unlike {reason}." for reason in cell.unlike]
+        tables.append(
+            Table(content.place(cell.after), ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
+        )
+    words = [metric.word for cell in found for metric in cell.metrics]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    headline = f"{len(found)} cell{'s' * (len(found) > 1)} compared: {counts}."
+    note = "A and B were measured at different times: what changed on the machine meanwhile counts as theirs. What"
+    note += " `mbbench calibrate` found of that is in the intervals; in `mbbench check` it drops out."
+    return Document(headline, tuple(tables), (note,))
+
+
+def calibrated(cell: Cell, noise: Noise) -> Table:
+    """What a machine's noise floor is, metric by metric."""
+    rows = tuple(
+        (_NAMES[metric], f"{floor.within:.2%}", f"{floor.between:.2%}", f"{floor.detectable:.2%}")
+        for metric, floor in noise.floors.items()
+    )
+    precision = "" if cell.precision == "fp32" else f" {cell.precision}"
+    return Table(
+        f"{cell.model.label}{precision} on {cell.backend}: {noise.rounds} rounds of {noise.seconds:g} s against itself",
+        ("Metric", "In a gate", "Between processes", "Smallest change shown"),
+        rows,
+        notes=(
+            "Standard deviations: of A/A changes in a round of `mbbench check`, and of the metric from process to"
+            " process. The smallest change shown fails a gate 95 times of 100.",
+        ),
+    )
 
 
 def value(metric: Metric, found: float | None) -> str:

@@ -80,3 +80,34 @@ def test_garbage_collection_returns_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), no_garbage_collection():
         raise ZeroDivisionError
     assert gc.isenabled()
+
+
+def test_timing_goes_on_while_samples_are_not_enough_and_leaves_out_the_call_after_asking() -> None:
+    call, clock = scripted(*[1] * 8, 50, *[1] * 2, 50, 1)
+    asked: list[int] = []
+
+    def enough(samples: list[int]) -> bool:
+        asked.append(len(samples))
+        return len(samples) >= 12
+
+    samples = time_calls(call, min_samples=8, min_s=0.001, max_s=10, enough=enough, clock=clock)
+    assert asked == [8, 10, 12]
+    assert samples == [1e6] * 12
+
+
+def test_timing_ends_at_the_longest_time_though_samples_are_not_enough() -> None:
+    call, clock = scripted(100)
+    assert len(time_calls(call, min_samples=4, min_s=0.1, max_s=1.0, enough=lambda _: False, clock=clock)) == 7
+
+
+def test_a_summary_tells_imprecision_outliers_and_drift() -> None:
+    calm = [1_000_000 + 1000 * (i % 10) for i in range(400)]
+    latency, _ = summarize(calm, batch=1, warmed=WARMED)
+    assert (latency.imprecise, latency.outliers, latency.drift) == (False, 0, 0.0)
+    stepped = [1_000_000] * 200 + [1_200_000] * 200
+    latency, _ = summarize(stepped, batch=1, warmed=WARMED)
+    assert latency.imprecise is True
+    assert latency.drift == pytest.approx(0.2)
+    latency, _ = summarize([*calm, 9_000_000], batch=1, warmed=WARMED)
+    assert latency.outliers == 1
+    assert max(latency.samples_ms) == 9.0
