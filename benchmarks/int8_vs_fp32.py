@@ -11,19 +11,20 @@ from common import WIDE, alternate, artifact, images, median_ms, open_session, p
 from mbbench import registry
 from mbbench.backend import Session
 from mbbench.export import Exported, export_quantized
+from mbbench.spec import ModelSpec
 
 _SECONDS = 1.0
 _ROUNDS = 10
 
 
-def quantized(backend: str) -> Exported:
-    made, opened = prepared(WIDE), registry.load(backend)
+def quantized(backend: str, spec: ModelSpec) -> Exported:
+    made, opened = prepared(spec), registry.load(backend)
     dialect = opened.dialects(next(iter(opened.devices())))["int8"]
     return export_quantized(lambda: made.write(dialect), made.graph.stem, opened.formats[0], dialect)
 
 
-def open_int8(backend: str) -> Session:
-    own = quantized(backend).artifact(WIDE, 1, "int8")
+def open_int8(backend: str, spec: ModelSpec) -> Session:
+    own = quantized(backend, spec).artifact(spec, 1, "int8")
     return registry.load(backend).open(own, "", threads=1, stage=lambda _: None)
 
 
@@ -32,9 +33,9 @@ if __name__ == "__main__":
     row("backend", "int8, ms", "fp32, ms", "ratio", "size ratio")
     inputs = images(WIDE)
     for backend in ("openvino", "onnxruntime", "torch"):
-        size = quantized(backend).info.size_bytes
+        size = quantized(backend, WIDE).info.size_bytes
         fp32_size = artifact(WIDE, registry.load(backend).formats[0]).path.stat().st_size
-        with open_int8(backend) as int8, open_session(backend, WIDE) as fp32:
+        with open_int8(backend, WIDE) as int8, open_session(backend, WIDE) as fp32:
             run8, run32 = int8.run, fp32.run
             figures = alternate(
                 lambda run=run8: median_ms(lambda: run(inputs), _SECONDS),  # type: ignore[misc]

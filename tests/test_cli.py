@@ -314,3 +314,36 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
     (result,) = store.read(tmp_path / "reports" / "results.jsonl")
     assert result.measured.latency is not None
     assert result.measured.throughput is None
+
+
+def test_curves_are_measured_where_asked_for(invoke: Invoke, fast: str) -> None:
+    code, out, _ = invoke(*QUICK, "--profile", fast, "--sustain", "1s", "--idle", "16ms")
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime, 1.00 s without a pause" in out
+    assert "0.25 MobileNet-32 on onnxruntime after a pause" in out
+    assert re.search(r"^16\.0 ms +\d", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sustain", "ten"], "error: 'ten' is no time; write it like 100ms, 90s, 10m or 1h"),
+        (["--sustain", "0s"], "error: sustain_s is 0; give seconds, 1 to 86400"),
+        (["--idle", "5h"], "error: idle_ms is 1.8e+07; give milliseconds, 1 to 60000"),
+    ],
+)
+def test_what_is_no_time_is_one_line(invoke: Invoke, arguments: list[str], said: str) -> None:
+    code, _, err = invoke(*QUICK, *arguments)
+    assert (code, err.strip()) == (2, said)
+
+
+def test_a_calibrated_machine_says_what_it_can_show(invoke: Invoke) -> None:
+    cell = ("--alpha", "0.25", "--res", "32", "--backend", "onnxruntime")
+    code, out, _ = invoke("calibrate", *cell, "--rounds", "5", "--seconds", "1", "-o", "json")
+    assert code == 0
+    ((found,),) = [json.loads(out)]
+    assert (found["noise"]["rounds"], sorted(found["noise"]["floors"])) == (5, ["p50", "p99", "rss"])
+    assert all(floor["detectable"] > 0 for floor in found["noise"]["floors"].values())
+    assert invoke("calibrate", *cell, "--rounds", "2")[::2] == (
+        2, "error: 2 rounds show no spread; give at least 5, better 20\n",
+    )  # fmt: skip

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -52,3 +54,39 @@ def test_the_backend_in_contributing_passes_the_conformance_suite(tmp_path: Path
     )
     assert done.returncode == 0, done.stdout
     assert "13 passed" in done.stdout
+
+
+def _github(job: Any) -> list[str]:
+    return [step["run"] for step in job["jobs"]["gate"]["steps"] if step.get("name") in ("Gate", "Summary")]
+
+
+def _gitlab(job: Any) -> list[str]:
+    return list(job["mbbench"]["script"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "steps", "branch", "written"),
+    [
+        ("github-actions.yml", _github, "GITHUB_BASE_REF", ["gate.xml", "summary.md"]),
+        ("gitlab-ci.yml", _gitlab, "CI_MERGE_REQUEST_TARGET_BRANCH_NAME", ["gate.xml"]),
+    ],
+)
+def test_the_ci_jobs_run_as_shell_scripts(
+    file: str, steps: Callable[[Any], list[str]], branch: str, written: list[str], tmp_path: Path
+) -> None:
+    """All but their installation, in a clone whose branch changes nothing: the gate is green."""
+    import yaml
+
+    root, clone = CONTRIBUTING.parent, tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/target", "HEAD"], cwd=clone, check=True)
+    (clone / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    summary = clone / "summary.md"
+    environment = {**os.environ, branch: "target", "GITHUB_STEP_SUMMARY": str(summary), "PYTHONPATH": str(clone)}
+    for step in steps(yaml.safe_load((root / "docs" / file).read_text())):
+        done = subprocess.run(["sh", "-ec", step], cwd=clone, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    suite = ElementTree.parse(clone / "gate.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("5", "0")
+    assert all((clone / name).read_text() for name in written)
