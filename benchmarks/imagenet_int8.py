@@ -99,7 +99,7 @@ def main(checkpoint: str, photos: str, max_drop: float | None = None) -> None:
         for backend in plan.expand(("all",)):
             opened = registry.load(backend)
             device = next(iter(opened.devices()))
-            if "int8" in opened.precisions(device) & opened.dialects(device).keys():
+            if "int8" in opened.native(device):
                 row(backend, *cells([measured(f"keras:{checkpoint}", backend, fold, max_drop) for fold in folds]))
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
 from mbbench.result import Executed
@@ -101,6 +101,11 @@ class Backend(ABC):
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
         """The file in which each precision is fast, and right, on the device."""
         return {"fp32": "fp32"}
+
+    def native(self, device: str) -> Mapping[Precision, Dialect]:
+        """The precisions that are both native on the device and have a file."""
+        dialects, precisions = self.dialects(device), self.precisions(device)
+        return {name: dialects[name] for name in get_args(Precision) if name in precisions & dialects.keys()}
 
     @abstractmethod
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:

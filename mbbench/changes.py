@@ -97,14 +97,18 @@ def from_readings(
 
 
 def from_answers(lost: int, gained: int, rights: tuple[int, int], images: int) -> Change:
-    """McNemar's test: of the same images those count that the baseline alone (`lost`) or the candidate got right."""
+    """McNemar's test: of the same images those count that the baseline alone (`lost`) or the candidate got right.
+
+    Where no image counts, nothing changed, however few they are; there is no interval then.
+    """
+    changed = lost + gained > 0
     return Change(
         metric="top1",
         baseline=rights[0] / images,
         candidate=rights[1] / images,
         change=(gained - lost) / images,
-        ci95=stats.paired_interval(gained, lost, images),
-        p_value=stats.mcnemar(lost, gained),
+        ci95=stats.paired_interval(gained, lost, images) if changed else None,
+        p_value=stats.mcnemar(lost, gained) if changed else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mbbench import data, registry, weights
 from mbbench.backend import Backend, Dialect, pick_device
@@ -14,7 +14,7 @@ from mbbench.events import Announce, Working
 from mbbench.export import Exported, export, export_quantized
 from mbbench.models import normalization
 from mbbench.result import Failure
-from mbbench.spec import Cell, Precision, RunSpec
+from mbbench.spec import Cell, RunSpec
 from mbbench.weights.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -59,15 +59,13 @@ def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
 
 def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
     """What to write for the cell's precision; raises `BackendError` where it would only be emulated."""
-    dialects = backend.dialects(device)
-    native = backend.precisions(device) & dialects.keys()
+    native = backend.native(device)
     if cell.precision not in native:
-        known = ", ".join(name for name in get_args(Precision) if name in native)
         raise BackendError(
             f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
-            f"choose --precision {known}",
+            f"choose --precision {', '.join(native)}",
         )
-    return dialects[cell.precision]
+    return native[cell.precision]
 
 
 def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, announce: Announce) -> Ready:

@@ -169,6 +169,15 @@ def test_top1_fails_only_where_the_images_can_show_it(lost: int, gained: int, ou
     assert one("top1", "-0.5pt", readings(answers=answers(lost, gained))).outcome == outcome
 
 
+def test_the_same_answers_pass_however_few_they_are() -> None:
+    verdict = one("top1", "-0.5pt", readings(answers=answers(images=950)))
+    assert (verdict.outcome, verdict.change.change, verdict.change.ci95) == ("pass", 0.0, None)
+    few = Answers(
+        images=10, agreeing=10, baseline_right=9, candidate_right=9, only_baseline_right=0, only_candidate_right=0
+    )
+    assert one("top1", "-0.5pt", readings(answers=few)).outcome == "pass"
+
+
 def test_top1_without_labels_is_inconclusive() -> None:
     blind = Answers(
         images=10, agreeing=10, baseline_right=None, candidate_right=None,

@@ -338,17 +338,17 @@ def _notes(results: Sequence[Result]) -> list[str]:
     if unsettled:
         notes.append(f"Latency had not settled when warm-up ended: {', '.join(unsettled)}.")
     imprecise = [
-        f"{place(result)} ({(ci.high - ci.low) / 2 / latency.median_ms:.1%})"
+        f"{place(result)} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
         if latency is not None and latency.imprecise and (ci := latency.median_ci95_ms) is not None
     ]
     if imprecise:
         notes.append(
-            f"Imprecise: when time was up, the median was known no better than to within {', '.join(imprecise)};"
-            " take --profile rigorous, or a quieter machine."
+            f"Imprecise, since time was up before the median was known to 1 %: {', '.join(imprecise)}; take"
+            " --profile rigorous, or a quieter machine."
         )
     drifted = [
-        f"{place(result)} ({latency.drift:+.0%})"
+        f"{place(result)} ({latency.drift * 100:+.0f} %)"
         for result, latency in latencies
         if latency is not None and latency.drift is not None and abs(latency.drift) >= _DRIFT
     ]

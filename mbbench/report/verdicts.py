@@ -15,9 +15,9 @@ from mbbench.spec import Cell
 
 WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
 _NAMES: dict[Metric, str] = {
-    "p50": "p50 latency",
-    "p99": "p99 latency",
-    "rss": "Peak memory",
+    "p50": "p50",
+    "p99": "p99",
+    "rss": "Peak RSS",
     "size": "Size",
     "top1": "Top-1",
 }
@@ -73,7 +73,7 @@ def _floor(cell: CellVerdict) -> list[str]:
         return []
     floors = {v.limit.metric: (v.limit, cell.noise.floors[v.limit.metric]) for v in cell.verdicts
               if v.limit.metric in cell.noise.floors}  # fmt: skip
-    shown = ", ".join(f"{_NAMES[metric]} {floor.detectable:.1%}" for metric, (_, floor) in floors.items())
+    shown = ", ".join(f"{_NAMES[metric]} {floor.detectable * 100:.1f} %" for metric, (_, floor) in floors.items())
     notes = [f"Smallest changes this machine can show (calibrated {cell.noise.time_utc[:10]}): {shown}."]
     notes += [
         f"{_NAMES[metric]}: the limit of {limit.text} is less than that; raise it, or --seconds."
@@ -133,7 +133,7 @@ def comparisons(found: Sequence[CellComparison]) -> Document:
 def calibrated(cell: Cell, noise: Noise) -> Table:
     """What a machine's noise floor is, metric by metric."""
     rows = tuple(
-        (_NAMES[metric], f"{floor.within:.2%}", f"{floor.between:.2%}", f"{floor.detectable:.2%}")
+        (_NAMES[metric], *(f"{share * 100:.2f} %" for share in (floor.within, floor.between, floor.detectable)))
         for metric, floor in noise.floors.items()
     )
     precision = "" if cell.precision == "fp32" else f" {cell.precision}"
@@ -171,4 +171,6 @@ def amount(found: Change, *, interval: bool = True) -> str:
 
 def _signed(share: float) -> str:
     text = f"{share * 100:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+    if text in ("+0.0", "-0.0"):
+        return "0.0"
+    return text if abs(share) < 0.1 else f"{share * 100:+.0f}"

@@ -103,7 +103,7 @@ def test_headlines(checked: Checked) -> None:
     assert verdicts.headline(replace(checked, cells=(same, blind))) == (
         "INCONCLUSIVE, 1 of 2 cells: 0.5 MobileNet-128 int8 on openvino (Top-1)."
     )
-    assert verdicts.headline(checked) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 latency +3.2 %).")
+    assert verdicts.headline(checked) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
     assert failed.outcome == "fail"
 
 
