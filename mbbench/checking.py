@@ -13,7 +13,15 @@ from mbbench import baseline, changes, doctor, gate, noise, preparing
 from mbbench.backend import Artifact
 from mbbench.changes import Change, Limit
 from mbbench.doctor import Check
-from mbbench.errors import EXIT_INTERRUPTED, InconclusiveError, MbbenchError, RegressionError
+from mbbench.errors import (
+    EXIT_INTERRUPTED,
+    BackendError,
+    CellsFailedError,
+    InconclusiveError,
+    MbbenchError,
+    ParityError,
+    RegressionError,
+)
 from mbbench.events import Announce, Measuring, Notify
 from mbbench.gate import Finding, Readings, Verdict
 from mbbench.machine import Machine, fingerprint, pick_cpus
@@ -28,17 +36,12 @@ from mbbench.spec import Cell, RunSpec, Settings
 SCHEMA = 1
 
 
-class CellError(MbbenchError):
-    """A cell that could not be judged; the exit code is the failure's own."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.cause, failure.remedy)
-        self.exit_code = failure.exit_code  # type: ignore[misc]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellVerdict:
-    """`rounds`: none where both artifacts are the same file, two where the first was beyond a limit."""
+    """`rounds`: none where both artifacts are the same file, two where the first was beyond a limit.
+
+    `failure`: why the cell could not be measured, and has no verdicts.
+    """
 
     cell: Cell
     baseline_sha256: str
@@ -46,6 +49,7 @@ class CellVerdict:
     rounds: tuple[Readings, ...]
     verdicts: tuple[Verdict, ...]
     noise: Noise | None  # what `mbbench calibrate` found here, if it was run
+    failure: Failure | None = None
 
     @property
     def outcome(self) -> gate.Outcome:
@@ -77,6 +81,7 @@ class _Pair:
     candidate: Artifact
     noise: Noise | None
     rounds: list[Readings] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def same_file(self) -> bool:
@@ -107,7 +112,7 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
     """Judge every cell of `spec` against its baseline in `folder`, with `seconds` of timing a cell and round.
 
     A cell that seems to be worse than its limits allow is measured a second time, in new processes. Raises
-    `MbbenchError` where one cannot be judged.
+    `MbbenchError` for what cannot be prepared; a cell that fails while it is measured leaves the others their verdicts.
     """
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
@@ -123,21 +128,25 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
     def measure(chosen: Sequence[_Pair]) -> None:
         for index, pair in enumerate(chosen, 1):
             notify(Measuring(pair.ready.cell, index, len(chosen)))
-            pair.rounds.append(_readings(spec, pair, limits, seconds, cpus))
+            try:
+                pair.rounds.append(_readings(spec, pair, limits, seconds, cpus))
+            except MbbenchError as error:
+                pair.failures.append(preparing.failure_of(error))
 
     before_all = doctor.snapshot()
     different = [pair for pair in pairs if not pair.same_file]
     measure(different)
-    measure([pair for pair in different if gate.in_doubt(pair.findings(limits))])
-    judged = iter(gate.judge([pair.findings(limits) for pair in different]))
+    measure([pair for pair in different if not pair.failures and gate.in_doubt(pair.findings(limits))])
+    judged = iter(gate.judge([pair.findings(limits) for pair in different if not pair.failures]))
     cells = tuple(
         CellVerdict(
             cell=pair.ready.cell,
             baseline_sha256=pair.baseline.sha256,
             candidate_sha256=pair.candidate.sha256,
             rounds=tuple(pair.rounds),
-            verdicts=_unchanged(pair, limits) if pair.same_file else next(judged),
+            verdicts=() if pair.failures else _unchanged(pair, limits) if pair.same_file else next(judged),
             noise=pair.noise,
+            failure=pair.failures[0] if pair.failures else None,
         )
         for pair in pairs
     )
@@ -170,11 +179,13 @@ def calibrate(spec: RunSpec, rounds: int, seconds: float, notify: Notify) -> Ite
 
 
 def verdict(checked: Checked, *, strict: bool) -> None:
-    """Raise what the outcome amounts to; return if all is well."""
+    """Raise what the outcome amounts to, a regression before a failure; return if all is well."""
     bad = [cell for cell in checked.cells if cell.outcome == checked.outcome]
     count = f"{len(bad)} of {len(checked.cells)} cells"
     if checked.outcome == "fail":
         raise RegressionError(f"{count} got worse than allowed", "see the table, or raise --fail-on")
+    for cell in checked.cells:
+        _require(cell.failure)
     if checked.outcome == "inconclusive" and strict:
         raise InconclusiveError(
             f"{count} could not be shown to be within their limits",
@@ -204,7 +215,7 @@ def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:
     found = preparing.prepare_all(spec, announce)
     for item in found:
         if isinstance(item, Failed):
-            raise CellError(item.failure)
+            _require(item.failure)
     return [item for item in found if isinstance(item, Ready)]
 
 
@@ -225,6 +236,7 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
         return held.peak_rss_bytes
 
     peaks = [peak(artifact) if "rss" in asked else None for artifact in (pair.baseline, pair.candidate)]
+    report = paired.Report(phase="start")
     job = paired.Job(
         baseline=pair.baseline,
         candidate=pair.candidate,
@@ -235,8 +247,9 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
         answers="top1" in asked,
         **where,
     )
-    report = in_child(paired.__name__, job, paired.Report(phase="start"))
-    _require(report.failure)
+    if job.seconds is not None or job.answers:
+        report = in_child(paired.__name__, job, report)
+        _require(report.failure)
     return Readings(
         replicates=report.replicates,
         answers=report.answers,
@@ -255,11 +268,13 @@ class _Where(TypedDict):
 
 
 def _require(failure: Failure | None) -> None:
+    """Raise what a failure amounts to."""
     if failure is None:
         return
     if failure.exit_code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    raise CellError(failure)
+    kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (ParityError, BackendError)}
+    raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)
 
 
 def _versions(ready: Sequence[Ready]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Baselines kept and checked on ONNX Runtime, from the file to the exit code."""
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,14 +9,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
+import onnx
 import pytest
 
 from mbbench import baseline, cli
 from mbbench.changes import limits
 from mbbench.checking import Checked, check, keep, verdict
-from mbbench.errors import InconclusiveError, RegressionError, UsageError
+from mbbench.errors import InconclusiveError, ParityError, RegressionError, UsageError
 from mbbench.events import Event, Measuring
-from mbbench.report import junit
+from mbbench.export import Exported
+from mbbench.report import junit, verdicts
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
 MODEL = ModelSpec(alpha=0.25, resolution=32)
@@ -108,6 +111,31 @@ def test_only_strict_minds_what_is_inconclusive(slower: Path) -> None:
     with pytest.raises(InconclusiveError) as caught:
         verdict(checked, strict=True)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_cell_that_cannot_be_measured_leaves_the_others_their_verdicts(kept: Path, tmp_path: Path) -> None:
+    """The same two files on a runtime that gives NaN, beside the sound one."""
+    broken = replace(SPEC, cells=(*SPEC.cells, replace(SPEC.cells[0], backend="faulty-nan")))
+    keep(broken, tmp_path, quiet)
+    for entry in baseline.load(tmp_path):
+        other = onnx.load(tmp_path / entry.file)
+    other.doc_string = "other bytes"
+    content = other.SerializeToString()
+    exported = tmp_path / "other"
+    exported.write_bytes(content)
+    info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    cells: list[tuple[Cell, Exported, dict[str, str]]] = [(cell, Exported(exported, info), {}) for cell in broken.cells]
+    baseline.keep(tmp_path, cells)
+    checked = check(broken, tmp_path, limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
+    sound, faulty = checked.cells
+    assert (sound.failure, len(sound.verdicts)) == (None, 2)
+    assert faulty.failure is not None and faulty.failure.exit_code == 5
+    assert faulty.verdicts == ()
+    with pytest.raises(ParityError):
+        verdict(checked, strict=False)
+    assert verdicts.headline(checked).endswith("; 1 could not be measured.")
+    assert ElementTree.fromstring(junit.render(checked))[1][0][0].tag == "error"
 
 
 def test_a_cell_without_a_baseline_is_one_line(kept: Path) -> None:

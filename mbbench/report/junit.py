@@ -17,11 +17,15 @@ def render(checked: Checked) -> str:
             root,
             "testsuite",
             name=name,
-            tests=str(len(outcomes)),
+            tests=str(len(outcomes) or 1),
             failures=str(outcomes.count("fail")),
             skipped=str(outcomes.count("inconclusive")),
+            errors=str(int(cell.failure is not None)),
             timestamp=checked.time_utc,
         )
+        if cell.failure is not None:
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name="measuring")
+            ElementTree.SubElement(case, "error", message=f"{cell.failure.cause}; {cell.failure.remedy}")
         for verdict in cell.verdicts:
             change = verdict.change
             case = ElementTree.SubElement(suite, "testcase", classname=name, name=change.metric)

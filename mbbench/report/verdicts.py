@@ -25,17 +25,22 @@ _COLUMNS = ("Metric", "Baseline", "Candidate", "Change [95 %]", "Limit", "Verdic
 
 
 def document(checked: Checked) -> Document:
-    tables = tuple(_table(cell) for cell in checked.cells)
+    tables = tuple(_table(cell) for cell in checked.cells if cell.failure is None)
     warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in checked.conditions if c.status == "warn"]
-    return Document(headline(checked), tables, tuple(warnings))
+    failed = [
+        f"{name(c)} could not be measured: {c.failure.cause}; {c.failure.remedy}." for c in checked.cells if c.failure
+    ]
+    return Document(headline(checked), tables, (*failed, *warnings))
 
 
 def headline(checked: Checked) -> str:
     """`FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 latency +5.1 %)`."""
-    concerned = [cell for cell in checked.cells if cell.outcome == checked.outcome]
+    concerned = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
     named = "; ".join(f"{name(cell)} ({', '.join(_concerned(cell))})" for cell in concerned)
     text = f"{checked.outcome.upper()}, {len(concerned)} of {len(checked.cells)} cells"
-    return f"{text}." if checked.outcome == "pass" else f"{text}: {named}."
+    text += "" if checked.outcome == "pass" else f": {named}"
+    failed = sum(cell.failure is not None for cell in checked.cells)
+    return f"{text}; {failed} could not be measured." if failed else f"{text}."
 
 
 def name(cell: CellVerdict) -> str:
