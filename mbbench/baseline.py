@@ -42,17 +42,19 @@ class Kept:
 
 
 def keep(folder: Path, made: Sequence[tuple[Cell, Exported, dict[str, str]]]) -> None:
-    """Make `folder` hold these cells' artifacts, and nothing older. Raises `UsageError` where it cannot be written."""
+    """Make `folder` hold these cells' artifacts in place of what was kept there; other files in it stay.
+
+    Raises `UsageError` where it cannot be written.
+    """
     entries = [Kept(cell=cell, artifact=exported.info, versions=versions) for cell, exported, versions in made]
     for entry, (_, exported, _) in zip(entries, made, strict=True):
         with cache.atomic(folder / entry.file) as temporary:
             shutil.copyfile(exported.path, temporary)
+    before = {entry.file for entry in load(folder)} if (folder / _MANIFEST).exists() else set()
     with cache.atomic(folder / _MANIFEST) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(entries), indent=2) + b"\n")
-    wanted = {entry.file for entry in entries}
-    for path in folder.iterdir():
-        if path.suffix in (".onnx", ".safetensors") and path.name not in wanted:
-            path.unlink()
+    for file in before - {entry.file for entry in entries}:
+        (folder / file).unlink(missing_ok=True)
 
 
 def load(folder: Path) -> list[Kept]:

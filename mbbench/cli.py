@@ -154,7 +154,7 @@ def run(
 
 @app.command()
 def keep(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; what was there before goes.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; what was kept there before goes.")],
     model: ModelOption = None,
     alpha: AlphaOption = None,
     res: ResOption = None,

@@ -80,6 +80,8 @@ def check(
         if path.suffix not in _EXPORTS:
             raise UsageError(f"--export {path} has no format", f"end it with one of {', '.join(_EXPORTS)}")
     spec = planning.plan(profile)
+    if base_ref is not None:
+        _tell(f"building the baseline from {base_ref} ...")
     source = nullcontext(folder) if folder is not None else baseline.built_from(str(base_ref), profile_options(profile))
     with Display(Console(stderr=True)) as display, source as kept:
         assert kept is not None

@@ -65,13 +65,15 @@ def test_what_is_kept_is_named_by_its_content(kept: Path) -> None:
     assert entry.versions["onnxruntime"]
 
 
-def test_keeping_anew_leaves_nothing_old(tmp_path: Path) -> None:
+def test_keeping_anew_leaves_nothing_old_and_nothing_else_out(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"somebody's")
     keep(SPEC, tmp_path, quiet)
     (before,) = baseline.load(tmp_path)
     keep(WIDER, tmp_path, quiet)
     (after,) = baseline.load(tmp_path)
     assert before.file != after.file
     assert not (tmp_path / before.file).exists()
+    assert (tmp_path / "mine.onnx").read_bytes() == b"somebody's"
 
 
 def test_the_same_file_passes_unmeasured(kept: Path) -> None:
