@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from mbbench import stats
 from mbbench.errors import UsageError
@@ -35,15 +35,11 @@ def limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     """`p50:3%` ... and `top1:-0.5pt`; a metric named twice has the last limit. Raises `UsageError`."""
     found: dict[Metric, Limit] = {}
     for text in texts:
-        metric, _, amount = text.partition(":")
-        if metric not in get_args(Metric):
-            raise UsageError(f"--fail-on {text}: unknown metric", f"choose one of {', '.join(get_args(Metric))}")
-        pattern = r"-(\d+(?:\.\d+)?)pt" if metric == "top1" else r"(\d+(?:\.\d+)?)%"
-        match = re.fullmatch(pattern, amount)
+        match = re.fullmatch(r"(p50|p99|rss|size):(\d+(?:\.\d+)?)%|(top1):-(\d+(?:\.\d+)?)pt", text)
         if match is None:
-            example = "top1:-0.5pt" if metric == "top1" else f"{metric}:3%"
-            raise UsageError(f"--fail-on {text} has no limit that mbbench understands", f"write it like {example}")
-        found[metric] = Limit(metric=metric, worse=float(match[1]) / 100)  # type: ignore[index, arg-type]
+            raise UsageError(f"{text!r} is no limit", f"write it like one of {' '.join(DEFAULTS)}")
+        metric, amount = match[1] or match[3], match[2] or match[4]
+        found[metric] = Limit(metric=metric, worse=float(amount) / 100)  # type: ignore[index, arg-type]
     return tuple(found.values())
 
 

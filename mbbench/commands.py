@@ -134,7 +134,8 @@ def _checked(checked: Checked, output: str) -> str:
 
     match output:
         case "json":
-            return msgspec.json.format(msgspec.json.encode(checked), indent=2).decode() + "\n"
+            record = {"outcome": checked.outcome, **msgspec.to_builtins(checked)}
+            return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
         case "junit":
             return junit.render(checked)
         case _:

@@ -119,6 +119,7 @@ class Drop:
     p_value: float
     worst_class: int
     worst_class_share: float
+    by_class: tuple[float, ...] = ()  # of each class's images, the share lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -224,6 +224,7 @@ def test_the_command_writes_every_format_of_one_run(
     )
     checked = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=Checked)
     assert checked.outcome == "fail"
+    assert msgspec.json.decode((tmp_path / "gate.json").read_bytes())["outcome"] == "fail"
     assert (tmp_path / "gate.md").read_text().startswith("**FAIL, 1 of 1 cells")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")

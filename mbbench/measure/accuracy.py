@@ -159,4 +159,5 @@ def drop(reference: NDArray[np.int64], answers: NDArray[np.int64], labels: NDArr
         p_value=mcnemar(lost, gained),
         worst_class=worst,
         worst_class_share=float(losses[worst]),
+        by_class=tuple(losses.tolist()),
     )

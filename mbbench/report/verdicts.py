@@ -34,7 +34,7 @@ def document(checked: Checked) -> Document:
 
 
 def headline(checked: Checked) -> str:
-    """`FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 latency +5.1 %)`."""
+    """`FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
     concerned = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
     named = "; ".join(f"{name(cell)} ({', '.join(_concerned(cell))})" for cell in concerned)
     text = f"{checked.outcome.upper()}, {len(concerned)} of {len(checked.cells)} cells"

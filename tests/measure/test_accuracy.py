@@ -124,6 +124,7 @@ def test_the_drop_counts_what_one_alone_got_right() -> None:
     answers = np.array([0, 1, 1, 1, 2, 0, 1, 2])
     found = drop(reference, answers, labels)
     assert (found.share, found.only_reference_right, found.only_this_right) == (2 / 8, 3, 1)
+    assert found.by_class == (0.5, 0.0, 0.25)
     assert (found.worst_class, found.worst_class_share) == (0, 0.5)
     assert found.p_value == pytest.approx(0.625)
     assert found.ci95.low < 0.25 < found.ci95.high
