@@ -86,7 +86,7 @@ def from_readings(
     share = (candidate - baseline) / baseline
     if not spread:
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=share)
-    known = stats.student(share, spread, rounds)
+    known = stats.student(share, spread, rounds - 1)
     return Change(
         metric=metric, baseline=baseline, candidate=candidate, change=share, ci95=known.ci95, p_value=known.p_value
     )

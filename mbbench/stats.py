@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _T = TypeVar("_T")
 
@@ -97,8 +101,8 @@ def trimmed_effect(replicates: Sequence[float], alternating: bool = False) -> Ef
     are alike, and all of one set-up share its accidents. Trimming bears the odd set-up that is far off; below five
     replicates nothing is trimmed, and this is Student's. None for fewer than three that are free.
 
-    `alternating`: every other replicate was set up the other way round. What that does to their medians is taken off
-    both halves, and costs a degree of freedom.
+    `alternating`: every other replicate was set up the other way round. What that does to the trimmed mean of either
+    half is taken off both, and costs a degree of freedom.
     """
     import numpy as np
 
@@ -106,16 +110,23 @@ def trimmed_effect(replicates: Sequence[float], alternating: bool = False) -> Ef
     n = len(values)
     cut = n // 5
     kept = n - 2 * cut
-    free = kept - alternating
-    if free < 3:
+    freedom = kept - 1 - alternating
+    if freedom < 2:
         return None
     if alternating:
-        half = (np.median(values[::2]) - np.median(values[1::2])) / 2
+        half = (_trimmed_mean(values[::2]) - _trimmed_mean(values[1::2])) / 2
         values = values - np.where(np.arange(n) % 2 == 0, half, -half)
-    values = np.sort(values)
-    winsorized = np.clip(values, values[cut], values[n - 1 - cut])
-    error = float(winsorized.std(ddof=1 + alternating)) * math.sqrt(n) / kept
-    return student(float(values[cut : n - cut].mean()), error, free)
+    ordered = np.sort(values)
+    winsorized = np.clip(ordered, ordered[cut], ordered[n - 1 - cut])
+    squares = float(((winsorized - winsorized.mean()) ** 2).sum())
+    return student(_trimmed_mean(values), math.sqrt(squares / (kept * freedom)), freedom)
+
+
+def _trimmed_mean(values: NDArray[np.float64]) -> float:
+    import numpy as np
+
+    cut = len(values) // 5
+    return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
 def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Sequence[_T]) -> Effect | None:
@@ -131,7 +142,7 @@ def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Seq
         return None
     left_out = np.array([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
     error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
-    return student(statistic(replicates), error, n)
+    return student(statistic(replicates), error, n - 1)
 
 
 def separate_effect(
@@ -152,16 +163,16 @@ def separate_effect(
         blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
         left_out = np.log([statistic(np.delete(blocks, i, axis=0).ravel().tolist()) for i in range(_BLOCKS)])
         errors.append((_BLOCKS - 1) / _BLOCKS * float(((left_out - left_out.mean()) ** 2).sum()) + spread**2)
-    return student(math.log(statistic(second) / statistic(first)), math.sqrt(sum(errors)), 2 * _BLOCKS - 1)
+    return student(math.log(statistic(second) / statistic(first)), math.sqrt(sum(errors)), 2 * (_BLOCKS - 1))
 
 
-def student(estimate: float, error: float, n: int) -> Effect:
-    """The effect of an estimate whose standard error `error` comes from `n` replicates."""
+def student(estimate: float, error: float, freedom: int) -> Effect:
+    """The effect of an estimate with a standard error of so many degrees of freedom."""
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, n - 1)) * error
+    half = float(t.ppf(0.975, freedom)) * error
     certain = 0.0 if estimate else 1.0  # where all replicates say the same
-    p_value = 2 * float(t.sf(abs(estimate) / error, n - 1)) if error > 0 else certain
+    p_value = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else certain
     return Effect(estimate, Interval(estimate - half, estimate + half), error, p_value)
 
 

@@ -246,8 +246,7 @@ def _curves(result: Result) -> list[Table]:
             ("At the end", f"{units.milliseconds(end)} ({(end / start - 1) * 100:+.1f} %)"),
             ("Lowest, highest", f"{units.milliseconds(min(medians))}, {units.milliseconds(max(medians))}"),
         )
-        minutes = units.significant(2 * windows[-1].start_s - windows[-2].start_s if len(windows) > 1 else 0)
-        title = f"{place(result)}, {minutes} s without a pause"
+        title = f"{place(result)}, {units.seconds(result.settings.sustain_s or 0)} without a pause"
         tables.append(Table(title, ("Quantity", "Value"), rows, numeric=False, header=False))
     if wakes := result.measured.duty_cycle:
         busy = wakes[0].median_ms

@@ -12,6 +12,7 @@ from mbbench.noise import Floor, Noise
 from mbbench.report import junit, markdown, terminal, verdicts
 from mbbench.report.content import document
 from mbbench.result import Result, Wake, Window
+from mbbench.spec import Settings
 from mbbench.stats import Interval
 from tests.test_gate import readings
 
@@ -121,4 +122,5 @@ def test_curves_and_what_disturbed_them(make_result: Make, golden: Golden) -> No
     wakes = tuple(Wake(pause_ms=pause, n=30, median_ms=0.5 + pause / 100) for pause in (0, 1.5, 6.25, 25, 100))
     disturbed = replace(latency, imprecise=True, median_ci95_ms=Interval(0.49, 0.53), outliers=20, drift=0.12)
     measured = replace(result.measured, latency=disturbed, sustained=windows, duty_cycle=wakes)
-    golden(terminal.render(document([replace(result, measured=measured)]), width=80, color=False), "curves.txt")
+    curves = replace(result, measured=measured, settings=Settings(sustain_s=600.0, idle_ms=100.0))
+    golden(terminal.render(document([curves]), width=80, color=False), "curves.txt")
