@@ -92,11 +92,16 @@ def rows(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def render(results: list[Result]) -> str:
-    """The table, a block of rows for each width; every width's results are in the order of `measure`."""
-    size = len(_BACKENDS) * len(_VARIANTS)
-    blocks = [results[place : place + size] for place in range(0, len(results), size)]
-    newest = {block[0].cell.model.alpha: block for block in blocks}
-    table = [row for alpha in sorted(newest) for row in rows(newest[alpha])]
+    """The table, a block of rows for each width, of the newest result of each cell."""
+    newest = {(r.cell.model.alpha, r.cell.backend, str(r.cell.weights), r.cell.precision): r for r in results}
+    table: list[tuple[str, ...]] = []
+    for alpha in sorted({result.cell.model.alpha for result in results}):
+        cells = [
+            (alpha, backend, f"{alpha}-{name}.safetensors", precision)
+            for backend in _BACKENDS
+            for name, precision in _VARIANTS
+        ]
+        table += rows([newest[cell] for cell in cells if cell in newest])
     machine = results[-1].machine
     notes = [
         f"{machine.summary}; 1 thread, batch 1. {_TRAINING.epochs} epochs of training, {_TUNING.epochs} more after"
