@@ -59,6 +59,13 @@ class Change:
     p_value: float | None = None
     reason: str | None = None  # why there is no change to tell
 
+    @property
+    def worse(self) -> float:
+        """By how much it changed for the worse; of what is not known, by nothing."""
+        if self.change is None:
+            return -math.inf
+        return -self.change if self.metric == "top1" else self.change
+
 
 def from_effect(metric: Metric, baseline: float, candidate: float, effect: stats.Effect | None) -> Change:
     """From logarithms of ratios back to ratios."""

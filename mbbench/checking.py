@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
@@ -104,7 +103,7 @@ def keep(spec: RunSpec, folder: Path, announce: Announce) -> None:
     made = []
     for item in _ready(spec, announce):
         exported, _ = preparing.make(spec, item, announce)
-        made.append((item.cell, exported, _versions([item])))
+        made.append((item.cell, exported, preparing.versions([item])))
     baseline.keep(folder, made)
 
 
@@ -131,7 +130,7 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
             try:
                 pair.rounds.append(_readings(spec, pair, limits, seconds, cpus))
             except MbbenchError as error:
-                pair.failures.append(preparing.failure_of(error))
+                pair.failures.append(Failure.of(error))
 
     before_all = doctor.snapshot()
     different = [pair for pair in pairs if not pair.same_file]
@@ -155,7 +154,7 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
         schema=SCHEMA,
         time_utc=_now(),
         machine=machine,
-        versions=_versions([pair.ready for pair in pairs]),
+        versions=preparing.versions([pair.ready for pair in pairs]),
         conditions=conditions,
         cells=cells,
     )
@@ -275,10 +274,3 @@ def _require(failure: Failure | None) -> None:
         raise KeyboardInterrupt
     kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (ParityError, BackendError)}
     raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)
-
-
-def _versions(ready: Sequence[Ready]) -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
-    for item in ready:
-        versions |= item.backend.versions()
-    return versions

@@ -170,12 +170,11 @@ def _word(change: Change, margin: Limit, p_value: float | None) -> Word:
     if change.change is None:
         return "inconclusive"
     better, worse = _WORDS[change.metric]
-    harm = -change.change if change.metric == "top1" else change.change
     if change.ci95 is None:
-        if abs(harm) <= margin.worse:
+        if abs(change.worse) <= margin.worse:
             return "same"
-        return worse if harm > 0 else better
+        return worse if change.worse > 0 else better
     assert p_value is not None
     if p_value < _SIGNIFICANT:
-        return worse if harm > 0 else better
+        return worse if change.worse > 0 else better
     return "same" if max(-change.ci95.low, change.ci95.high) < margin.worse else "inconclusive"

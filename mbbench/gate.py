@@ -72,7 +72,7 @@ class Finding:
 
     def suspect(self, index: int) -> bool:
         """Whether that round's change is beyond the limit, certain or not."""
-        return _worse(self.rounds[index]) > self.limit.worse
+        return self.rounds[index].worse > self.limit.worse
 
 
 def finding(limit: Limit, rounds: Sequence[Readings], spread: float = 0.0, known_from: int = 0) -> Finding:
@@ -129,7 +129,7 @@ def _outcome(found: Finding, p_value: float | None) -> Outcome:
     whole, limit = found.whole, found.limit.worse
     if whole.change is None:
         return "inconclusive"
-    worse = _worse(whole)
+    worse = whole.worse
     every_round = all(found.suspect(index) for index in range(len(found.rounds)))
     beyond = worse > limit and every_round and (len(found.rounds) > 1 or not found.noisy)
     if whole.ci95 is None or p_value is None:
@@ -138,13 +138,6 @@ def _outcome(found: Finding, p_value: float | None) -> Outcome:
         return "fail"
     most = -whole.ci95.low if whole.metric == "top1" else whole.ci95.high
     return "pass" if most < limit or (worse <= 0 and p_value < _SIGNIFICANT) else "inconclusive"
-
-
-def _worse(found: Change) -> float:
-    """By how much it changed for the worse; of what is not known, by nothing."""
-    if found.change is None:
-        return -math.inf
-    return -found.change if found.metric == "top1" else found.change
 
 
 def _mean(values: Sequence[int | None]) -> int | None:

@@ -16,7 +16,6 @@ from mbbench.machine import Machine
 from mbbench.spec import Cell, content_key
 
 METRICS: tuple[Metric, ...] = ("p50", "p99", "rss")  # size and answers of one file are the same every time
-_Z975 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +52,9 @@ def learn(rounds: Sequence[Readings], seconds: float, time_utc: str) -> Noise:
             continue
         within = stats.deviation(shares)
         widths = [(c.ci95.high - c.ci95.low) / 2 for c in found if c.ci95 is not None]
-        needed = stats.median(widths) if widths else _Z975 * within
+        needed = stats.median(widths) if widths else stats.Z95 * within
         # Both rounds together must be significant; asked of each, it is on the safe side.
-        floors[metric] = Floor(within=within, between=stats.deviation(levels), detectable=needed + _Z975 * within)
+        floors[metric] = Floor(within=within, between=stats.deviation(levels), detectable=needed + stats.Z95 * within)
     return Noise(time_utc=time_utc, rounds=len(rounds), seconds=seconds, floors=floors)
 
 

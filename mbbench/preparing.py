@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from mbbench import data, registry, weights
 from mbbench.backend import Backend, Dialect, pick_device
 from mbbench.compress import search
-from mbbench.errors import BackendError, MbbenchError
+from mbbench.errors import BackendError
 from mbbench.events import Announce, Working
 from mbbench.export import Exported, export, export_quantized
 from mbbench.models import normalization
@@ -47,7 +49,7 @@ def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
             backend.versions()
             backends.append((backend, _dialect(cell, backend, pick_device(cell.device, backend.devices()))))
         except BackendError as error:
-            backends.append(Failed(cell, failure_of(error)))
+            backends.append(Failed(cell, Failure.of(error)))
             last = error
     if all(isinstance(backend, Failed) for backend in backends):
         raise last
@@ -136,5 +138,9 @@ def no_labels(ready: Ready) -> str | None:
     return None
 
 
-def failure_of(error: MbbenchError) -> Failure:
-    return Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+def versions(ready: Sequence[Ready]) -> dict[str, str]:
+    """Of mbbench, of what it computes with, and of the runtimes of these cells."""
+    found = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
+    for item in ready:
+        found |= item.backend.versions()
+    return found

@@ -7,9 +7,10 @@ Schema history:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from mbbench.doctor import Check
+from mbbench.errors import MbbenchError
 from mbbench.machine import Machine
 from mbbench.spec import Cell, Settings
 from mbbench.stats import Interval
@@ -185,6 +186,10 @@ class Failure:
     cause: str
     remedy: str
     exit_code: int
+
+    @classmethod
+    def of(cls, error: MbbenchError) -> Self:
+        return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

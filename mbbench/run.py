@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 from mbbench import audit, cache, doctor, preparing, reference, store
@@ -125,7 +124,7 @@ def _measure(
             executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
-        report = replace(report, failure=preparing.failure_of(error))
+        report = replace(report, failure=Failure.of(error))
     except Exception as error:  # a fault of ours or of a library must not cost the cells that follow
         traceback.print_exc()
         cause = f"{type(error).__name__}: {error}"
@@ -200,9 +199,7 @@ def _result(
     report: Report | None = None,
     conditions: tuple[doctor.Check, ...] = (),
 ) -> Result:
-    versions = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
-    if ready is not None:
-        versions |= ready.backend.versions()
+    versions = preparing.versions([] if ready is None else [ready])
     info = None
     if ready is not None:
         test = ready.data

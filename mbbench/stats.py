@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
+Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 _BLOCKS = 20
 _RESAMPLES = 1000
 _PRECISE = 0.01
@@ -39,9 +39,7 @@ def median(samples: Sequence[float]) -> float:
 
 def interquartile_mean(samples: Sequence[float]) -> float:
     """The mean of what is left without the lowest and the highest quarter (each rounded down)."""
-    ordered = sorted(samples)
-    cut = len(ordered) // 4
-    return math.fsum(ordered[cut : len(ordered) - cut]) / (len(ordered) - 2 * cut)
+    return _trimmed_mean(samples, 4)
 
 
 def deviation(samples: Sequence[float]) -> float:
@@ -114,19 +112,20 @@ def trimmed_effect(replicates: Sequence[float], alternating: bool = False) -> Ef
     if freedom < 2:
         return None
     if alternating:
-        half = (_trimmed_mean(values[::2]) - _trimmed_mean(values[1::2])) / 2
+        half = (_trimmed_mean(values[::2], 5) - _trimmed_mean(values[1::2], 5)) / 2
         values = values - np.where(np.arange(n) % 2 == 0, half, -half)
     ordered = np.sort(values)
     winsorized = np.clip(ordered, ordered[cut], ordered[n - 1 - cut])
     squares = float(((winsorized - winsorized.mean()) ** 2).sum())
-    return student(_trimmed_mean(values), math.sqrt(squares / (kept * freedom)), freedom)
+    return student(_trimmed_mean(values, 5), math.sqrt(squares / (kept * freedom)), freedom)
 
 
-def _trimmed_mean(values: NDArray[np.float64]) -> float:
+def _trimmed_mean(values: Sequence[float] | NDArray[np.float64], part: int) -> float:
+    """Without the lowest and the highest `part`th of the values, rounded down."""
     import numpy as np
 
-    cut = len(values) // 5
-    return float(np.sort(values)[cut : len(values) - cut].mean())
+    cut = len(values) // part
+    return float(np.sort(np.asarray(values))[cut : len(values) - cut].mean())
 
 
 def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Sequence[_T]) -> Effect | None:
@@ -135,14 +134,18 @@ def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Seq
     Leaving out a whole replicate at a time works for quantiles too, where leaving out single samples does not (Shao and
     Wu 1989). None for fewer than three replicates.
     """
-    import numpy as np
-
     n = len(replicates)
     if n < 3:
         return None
-    left_out = np.array([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
-    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
-    return student(statistic(replicates), error, n - 1)
+    variance = _jackknife_variance([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
+    return student(statistic(replicates), math.sqrt(variance), n - 1)
+
+
+def _jackknife_variance(left_out: Sequence[float]) -> float:
+    """Of a statistic, from its values with one replicate left out at a time."""
+    import numpy as np
+
+    return (len(left_out) - 1) * float(np.var(np.asarray(left_out)))
 
 
 def separate_effect(
@@ -161,8 +164,8 @@ def separate_effect(
         if size < 5:
             return None
         blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
-        left_out = np.log([statistic(np.delete(blocks, i, axis=0).ravel().tolist()) for i in range(_BLOCKS)])
-        errors.append((_BLOCKS - 1) / _BLOCKS * float(((left_out - left_out.mean()) ** 2).sum()) + spread**2)
+        left_out = [math.log(statistic(np.delete(blocks, i, axis=0).ravel().tolist())) for i in range(_BLOCKS)]
+        errors.append(_jackknife_variance(left_out) + spread**2)
     return student(math.log(statistic(second) / statistic(first)), math.sqrt(sum(errors)), 2 * (_BLOCKS - 1))
 
 
@@ -226,9 +229,9 @@ def is_precise(samples: Sequence[float]) -> bool:
 def wilson_interval(successes: int, n: int) -> Interval:
     """95 % score interval of a proportion (Wilson 1927); `n` must be positive."""
     p = successes / n
-    centre = p + _Z95**2 / (2 * n)
-    half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
-    scale = 1 + _Z95**2 / n
+    centre = p + Z95**2 / (2 * n)
+    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
     return Interval(max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0))
 
 
@@ -246,5 +249,5 @@ def paired_interval(only_first: int, only_second: int, n: int) -> Interval:
     """95 % interval of the difference of two proportions on the same `n` items (Bonett and Price 2012)."""
     first, second, count = only_first + 1, only_second + 1, n + 2
     difference = (first - second) / count
-    half = _Z95 * math.sqrt((first + second) / count - difference**2) / math.sqrt(count)
+    half = Z95 * math.sqrt((first + second) / count - difference**2) / math.sqrt(count)
     return Interval(max(difference - half, -1.0), min(difference + half, 1.0))

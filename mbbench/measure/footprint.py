@@ -53,7 +53,7 @@ def main(job_path: str, out_path: str) -> int:
     try:
         child.save(measure(job), Path(out_path))
     except MbbenchError as error:
-        failure = Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+        failure = Failure.of(error)
         child.save(Report(phase="memory", failure=failure), Path(out_path))
         return error.exit_code
     return 0

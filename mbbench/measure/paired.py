@@ -191,7 +191,7 @@ def main(job_path: str, out_path: str) -> int:
     try:
         save(measure(job, save))
     except MbbenchError as error:
-        failure = Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+        failure = Failure.of(error)
         save(replace(latest, failure=failure))
         return error.exit_code
     return 0

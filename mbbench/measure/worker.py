@@ -182,7 +182,7 @@ def main(job_path: str, out_path: str) -> int:
     try:
         measure(job, progress)
     except MbbenchError as error:
-        progress.save(failure=Failure(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code))
+        progress.save(failure=Failure.of(error))
         return error.exit_code
     progress.save(phase="done")
     return 0

@@ -11,7 +11,7 @@ from mbbench.report import verdicts
 def render(checked: Checked) -> str:
     root = ElementTree.Element("testsuites", name="mbbench check")
     for cell in checked.cells:
-        name = verdicts.name(cell)
+        name = verdicts.name(cell.cell)
         outcomes = [verdict.outcome for verdict in cell.verdicts]
         suite = ElementTree.SubElement(
             root,

@@ -28,7 +28,9 @@ def document(checked: Checked) -> Document:
     tables = tuple(_table(cell) for cell in checked.cells if cell.failure is None)
     warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in checked.conditions if c.status == "warn"]
     failed = [
-        f"{name(c)} could not be measured: {c.failure.cause}; {c.failure.remedy}." for c in checked.cells if c.failure
+        f"{name(c.cell)} could not be measured: {c.failure.cause}; {c.failure.remedy}."
+        for c in checked.cells
+        if c.failure
     ]
     return Document(headline(checked), tables, (*failed, *warnings))
 
@@ -36,16 +38,16 @@ def document(checked: Checked) -> Document:
 def headline(checked: Checked) -> str:
     """`FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
     concerned = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
-    named = "; ".join(f"{name(cell)} ({', '.join(_concerned(cell))})" for cell in concerned)
+    named = "; ".join(f"{name(cell.cell)} ({', '.join(_concerned(cell))})" for cell in concerned)
     text = f"{checked.outcome.upper()}, {len(concerned)} of {len(checked.cells)} cells"
     text += "" if checked.outcome == "pass" else f": {named}"
     failed = sum(cell.failure is not None for cell in checked.cells)
     return f"{text}; {failed} could not be measured." if failed else f"{text}."
 
 
-def name(cell: CellVerdict) -> str:
-    precision = "" if cell.cell.precision == "fp32" else f" {cell.cell.precision}"
-    return f"{cell.cell.model.label}{precision} on {cell.cell.backend}"
+def name(cell: Cell) -> str:
+    precision = "" if cell.precision == "fp32" else f" {cell.precision}"
+    return f"{cell.model.label}{precision} on {cell.backend}"
 
 
 def _concerned(cell: CellVerdict) -> list[str]:
@@ -69,7 +71,7 @@ def _table(cell: CellVerdict) -> Table:
         )
         for v in cell.verdicts
     )
-    return Table(name(cell), _COLUMNS, rows, notes=(*dict.fromkeys(_notes(cell.verdicts)), *_floor(cell)))
+    return Table(name(cell.cell), _COLUMNS, rows, notes=(*dict.fromkeys(_notes(cell.verdicts)), *_floor(cell)))
 
 
 def _floor(cell: CellVerdict) -> list[str]:
@@ -141,9 +143,8 @@ def calibrated(cell: Cell, noise: Noise) -> Table:
         (_NAMES[metric], *(f"{share * 100:.2f} %" for share in (floor.within, floor.between, floor.detectable)))
         for metric, floor in noise.floors.items()
     )
-    precision = "" if cell.precision == "fp32" else f" {cell.precision}"
     return Table(
-        f"{cell.model.label}{precision} on {cell.backend}: {noise.rounds} rounds of {noise.seconds:g} s against itself",
+        f"{name(cell)}: {noise.rounds} rounds of {noise.seconds:g} s against itself",
         ("Metric", "In a gate", "Between processes", "Smallest change shown"),
         rows,
         notes=(
