@@ -165,6 +165,52 @@ class ExecutedInfo:
     moves: int  # nodes that only convert or reorder tensors
 
 
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """How long a node of what a runtime made of the model takes, by the runtime's own clock; names as in `Executed`."""
+
+    names: tuple[str, ...]
+    type: str
+    precision: str
+    median_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """A convolution or fully connected layer of the model: its share of the time, and what it computes and moves.
+
+    `median_ms` is that of all executed nodes that stem from it, fused activations included. `moved_bytes`
+    are its input, weights and output, each once, in the width of `precision`, of a batch.
+    """
+
+    name: str
+    type: str  # the paper's layer type
+    precision: str
+    median_ms: float
+    mult_adds: int  # of a batch
+    moved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTimes:
+    """Where a call's time goes. `moves_ms`: nodes that only convert or reorder tensors; `other_ms`: what is left."""
+
+    runs: int
+    layers: tuple[LayerTime, ...]
+    moves_ms: float
+    other_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """What the machine can do at most on the threads measured with: the roofs of a roofline."""
+
+    threads: int
+    mult_adds_per_s: dict[str, float]  # by precision
+    memory_bytes_per_s: float  # from arrays larger than any cache
+    cache_bytes_per_s: float  # from arrays that fit a core's own caches
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What the child process brings back; fields fill in as its phases end."""
@@ -177,6 +223,8 @@ class Measured:
     memory: tuple[Memory, ...] = ()
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
+    node_times: tuple[NodeTime, ...] = ()
+    node_runs: int = 0  # the calls that `node_times` are medians of
     sustained: tuple[Window, ...] = ()
     duty_cycle: tuple[Wake, ...] = ()
 
@@ -269,6 +317,8 @@ class Result:
     measured: Measured
     failure: Failure | None
     reasons: dict[str, str]  # why a field is null, by its dotted name
+    layer_times: LayerTimes | None = None
+    ceilings: Ceilings | None = None
 
     def peak_rss_bytes(self) -> int | None:
         """The high-water mark once inference is steady, before the throughput and accuracy phases."""
