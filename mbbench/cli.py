@@ -70,6 +70,9 @@ ProfileOption = Annotated[str, typer.Option("--profile", help="A run profile: it
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
 
 
+RESULTS = "reports/results.jsonl"
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -113,9 +116,7 @@ def run(
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
     ] = None,
     profile: ProfileOption = "default",
-    results: Annotated[Path, typer.Option("--results", help="Where results are appended.")] = Path(
-        "reports/results.jsonl"
-    ),
+    results: Annotated[Path, typer.Option("--results", help="Where results are appended.")] = Path(RESULTS),
     output: OutputOption = "table",
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")] = False,
 ) -> None:
@@ -415,10 +416,48 @@ def compress(
 
 
 @app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Files that `mbbench run` appended to.")],
+    to: Annotated[
+        list[Path],
+        typer.Option("-o", "--to", metavar="FILE", help="Where: .html, .md, .csv, .json or .xml (JUnit). Repeat it."),
+    ],
+) -> None:
+    """Write stored results as a report: one HTML file that needs no network, or text.
+
+    Of each cell the newest result counts.
+    """
+    from mbbench import reporting
+
+    reporting.report(results, to)
+
+
+@app.command()
+def show(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS]...", help="Files that `mbbench run` appended to.", show_default=RESULTS),
+    ] = None,
+) -> None:
+    """Show the report of stored results in the terminal."""
+    from mbbench import reporting
+
+    reporting.show(results or [Path(RESULTS)])
+
+
+@app.command()
+def verify(
+    page: Annotated[Path, typer.Argument(metavar="REPORT.html", help="What `mbbench report` wrote.")],
+) -> None:
+    """Recompute every figure and line of an HTML report from the records it carries; exit 5 if one differs."""
+    from mbbench import reporting
+
+    reporting.verify(page)
+
+
+@app.command()
 def explain(
-    results: Annotated[Path, typer.Option("--results", help="What `mbbench run` appended to.")] = Path(
-        "reports/results.jsonl"
-    ),
+    results: Annotated[Path, typer.Option("--results", help="What `mbbench run` appended to.")] = Path(RESULTS),
     output: OutputOption = "table",
 ) -> None:
     """Say why a lower precision is faster here, or is not, from results in fp32 and in it."""

@@ -227,7 +227,7 @@ def doctor(output: str) -> None:
 
 
 def _render(results: Sequence[Result], output: str) -> str:
-    from mbbench.report import content, csv, json
+    from mbbench.report import csv, json, summary
 
     match output:
         case "json":
@@ -235,7 +235,7 @@ def _render(results: Sequence[Result], output: str) -> str:
         case "csv":
             return csv.render(results)
         case _:
-            return _document(content.document(results), output)
+            return _document(summary.document(results), output)
 
 
 def _document(content: Document, output: str) -> str:

@@ -1,11 +1,14 @@
-"""A gate as JUnit XML: a suite a cell, a test case a metric. What is inconclusive counts as skipped."""
+"""JUnit XML: of a gate, a suite a cell and a test case a metric (inconclusive: skipped); of results, a case a cell."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from mbbench.checking import Checked
 from mbbench.report import verdicts
+from mbbench.report.names import place
+from mbbench.result import Result
 
 
 def render(checked: Checked) -> str:
@@ -35,5 +38,43 @@ def render(checked: Checked) -> str:
             elif verdict.outcome == "inconclusive":
                 reason = "" if change.reason is None else f": {change.reason}"
                 ElementTree.SubElement(case, "skipped", message=f"inconclusive: {text}{reason}")
+    return _text(root)
+
+
+def render_results(results: Sequence[Result]) -> str:
+    """A suite a machine, a test case a cell with its figures as properties; a cell that failed is an error."""
+    root = ElementTree.Element("testsuites", name="mbbench")
+    for machine in dict.fromkeys(result.machine for result in results):
+        own = [result for result in results if result.machine == machine]
+        errors = sum(result.failure is not None for result in own)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=machine.summary, tests=str(len(own)), failures="0", skipped="0", errors=str(errors)
+        )
+        for result in own:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=result.cell.backend, name=place(result), timestamp=result.time_utc
+            )
+            properties = ElementTree.SubElement(case, "properties")
+            for name, value in _figures(result):
+                ElementTree.SubElement(properties, "property", name=name, value=str(value))
+            if (failure := result.failure) is not None:
+                ElementTree.SubElement(case, "error", message=f"{failure.cause}; {failure.remedy}")
+    return _text(root)
+
+
+def _figures(result: Result) -> Iterator[tuple[str, float]]:
+    latency, accuracy = result.measured.latency, result.measured.accuracy
+    figures = {
+        "latency.median_ms": latency and latency.median_ms,
+        "latency.p99_ms": latency and latency.p99_ms,
+        "throughput.images_per_s": result.measured.throughput and result.measured.throughput.images_per_s,
+        "peak_rss_bytes": result.peak_rss_bytes(),
+        "artifact.size_bytes": result.artifact and result.artifact.size_bytes,
+        "accuracy.top1": accuracy and accuracy.top1,
+    }
+    yield from ((name, value) for name, value in figures.items() if value is not None)
+
+
+def _text(root: ElementTree.Element) -> str:
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbbench.report.content import Document, Table
+from mbbench.report.content import Document, Page, Table
 
 
 def render(content: Document) -> str:
     blocks = [f"**{_escape(content.headline)}**", *(render_table(table) for table in content.tables)]
     if content.notes:
         blocks.append("\n".join(f"- {_escape(note)}" for note in content.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_page(page: Page) -> str:
+    """The whole report; a plot is said in words."""
+    blocks = [f"# {_escape(page.title)}", *(f"**{_escape(sentence)}**" for sentence in page.headline)]
+    for section in page.sections:
+        blocks += [f"## {_escape(section.title)}", *map(_escape, section.text)]
+        blocks += [f"*{_escape(figure.alt)}*" for figure in section.figures]
+        blocks += map(render_table, section.tables)
     return "\n\n".join(blocks) + "\n"
 
 

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mbbench.report.content import Document, Table
+from mbbench.report.content import Document, Page, Table
 
 
 def render(content: Document, *, width: int, color: bool) -> str:
-    console = Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
+    console = _console(width, color)
     console.print()
     console.print(Text(content.headline, style="bold green"))
     for table in content.tables:
@@ -25,6 +25,32 @@ def render(content: Document, *, width: int, color: bool) -> str:
             grid = RichTable.grid(padding=(0, 1))
             grid.add_row("-", Text(note))
             console.print(grid)
+    return _text(console)
+
+
+def render_page(page: Page, *, width: int, color: bool) -> str:
+    """The whole report; a plot is said in words."""
+    console = _console(width, color)
+    console.print()
+    for sentence in page.headline:
+        console.print(Text(sentence, style="bold green"))
+    for section in page.sections:
+        console.print()
+        console.rule(Text(section.title, style="bold"), align="left", characters="─", style="dim")
+        for paragraph in section.text:
+            console.print(Text(paragraph))
+        for figure in section.figures:
+            console.print(Text(figure.alt, style="italic"))
+        for table in section.tables:
+            render_table(console, table)
+    return _text(console)
+
+
+def _console(width: int, color: bool) -> Console:
+    return Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
+
+
+def _text(console: Console) -> str:
     assert isinstance(console.file, StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
@@ -39,7 +65,7 @@ def render_table(console: Console, table: Table) -> None:
             column,
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
-            no_wrap=first,
+            no_wrap=first != table.numeric,  # figures stay whole; a long name gives way to them
         )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from mbbench.report import csv, json, markdown, terminal
-from mbbench.report.content import document
+from mbbench.report.summary import document
 from mbbench.result import (
     Candidate,
     Drop,

@@ -10,7 +10,7 @@ from mbbench.checking import CellVerdict, Checked
 from mbbench.gate import Verdict
 from mbbench.noise import Floor, Noise
 from mbbench.report import junit, markdown, terminal, verdicts
-from mbbench.report.content import document
+from mbbench.report.summary import document
 from mbbench.result import Result, Wake, Window
 from mbbench.spec import Settings
 from mbbench.stats import Interval

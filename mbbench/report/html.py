@@ -1,0 +1,87 @@
+"""A report as one HTML file that opens without a network: tables, plots, and the records they were made of."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import metadata, resources
+
+import msgspec
+
+from mbbench.errors import UsageError
+from mbbench.report.content import Figure
+from mbbench.report.page import page
+from mbbench.result import Result
+
+_FILTERED = 20  # rows from which a section's tables get a filter
+_RECORDS = re.compile(r'<script type="text/plain" id="records">([^<]*)</script>')
+_MADE_BY = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
+
+
+def render(results: Sequence[Result]) -> str:
+    """The same bytes for the same results, versions of mbbench and of Plotly.
+
+    No text of the results is markup: the template escapes it, and a content security policy runs no script but the two
+    whose hashes it names, and loads nothing.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mbbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    script = _asset("page.js")
+    plotly = get_plotlyjs()
+    content = page(results)
+    figures = [figure for section in content.sections for figure in section.figures]
+    return environment.get_template("page.html.jinja").render(
+        page=content,
+        version=metadata.version("mbbench"),
+        hashes=" ".join(f"'sha256-{_hash(code)}'" for code in (script, plotly)),
+        style=_asset("page.css"),
+        script=script,
+        plotly=_packed(plotly.encode()),
+        figures=_json(figures),
+        records=_packed(b"\n".join(map(msgspec.json.encode, results))),
+        filtered=_FILTERED,
+    )
+
+
+def records(text: str, source: str) -> list[Result]:
+    """The results that a report was made of; raises `UsageError`."""
+    found = _RECORDS.search(text)
+    if found is None:
+        raise UsageError(f"{source} is no report of mbbench", "name a file that `mbbench report -o FILE.html` wrote")
+    try:
+        lines = gzip.decompress(base64.b64decode(found[1], validate=True)).split(b"\n")
+        return [msgspec.json.decode(line, type=Result) for line in lines]
+    except (ValueError, OSError, EOFError, msgspec.MsgspecError) as error:
+        raise UsageError(f"the records in {source} cannot be read: {error}", "write the report again") from error
+
+
+def made_by(text: str) -> str:
+    """The version of mbbench that wrote a report."""
+    found = _MADE_BY.search(text)
+    return "" if found is None else found[1]
+
+
+def _asset(name: str) -> str:
+    return resources.files("mbbench.report").joinpath(name).read_text()
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(figures: Sequence[Figure]) -> str:
+    """JSON that may stand in a script element: nothing in it can end the element or begin another."""
+    rows = [{"id": figure.id, "traces": figure.traces, "layout": figure.layout} for figure in figures]
+    return msgspec.json.encode(rows).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,17 @@
+"""How results are called."""
+
+from __future__ import annotations
+
+from mbbench.result import Result
+
+
+def device_of(result: Result) -> str:
+    """`openvino 2026.4.1 int8`, with the device if one was asked for; fp32 goes without saying."""
+    version = result.versions.get(result.cell.backend) or result.versions.get(result.cell.backend.split("-")[0], "")
+    precision = "" if result.cell.precision == "fp32" else result.cell.precision
+    return " ".join(part for part in (result.cell.backend, version, result.cell.device, precision) if part)
+
+
+def place(result: Result) -> str:
+    precision = "" if result.cell.precision == "fp32" else f" in {result.cell.precision}"
+    return f"{result.cell.model.label}{precision} on {result.cell.backend}"

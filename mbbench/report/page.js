@@ -1,0 +1,167 @@
+"use strict";
+
+// Everything works without this script but plots, sorting, filtering and the choice of a theme.
+
+const root = document.documentElement;
+const UNITS = { ms: 1e-3, s: 1 };
+
+// ---- tables ----
+
+function valueOf(text) {
+  const found = /^([+-]?[\d.]+(?:e[+-]?\d+)?)\s*(\w*)/.exec(text);
+  return found === null ? null : Number(found[1]) * (UNITS[found[2]] ?? 1);
+}
+
+function compare(a, b) {
+  const [x, y] = [valueOf(a), valueOf(b)];
+  if (x !== null && y !== null) return x - y;
+  if (x === null && y === null) return a.localeCompare(b, "en", { numeric: true });
+  return x === null ? 1 : -1; // what is missing comes last
+}
+
+function sortBy(table, column, descending) {
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => [row.cells[column].textContent, row]);
+  const missing = ([text]) => text === "—";
+  rows.sort((a, b) => missing(a) - missing(b) || (descending ? compare(b[0], a[0]) : compare(a[0], b[0])));
+  body.append(...rows.map(([, row]) => row));
+}
+
+function makeSortable(table) {
+  const headers = [...table.tHead.rows[0].cells];
+  headers.forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = header.textContent;
+    header.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const descending = header.getAttribute("aria-sort") === "ascending";
+      for (const other of headers) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      sortBy(table, column, descending);
+    });
+  });
+}
+
+function makeFilter(paragraph) {
+  const rows = [...paragraph.closest("section").querySelectorAll("table.numeric tbody tr")];
+  const count = paragraph.querySelector("output");
+  paragraph.hidden = false;
+  paragraph.querySelector("input").addEventListener("input", (event) => {
+    const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      const text = row.cells[0].textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      shown += !row.hidden;
+    }
+    count.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
+  });
+}
+
+for (const table of document.querySelectorAll("table.numeric")) if (table.tHead) makeSortable(table);
+for (const paragraph of document.querySelectorAll(".filter")) makeFilter(paragraph);
+
+// ---- what the file carries ----
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+const save = document.getElementById("save");
+save.hidden = false;
+save.addEventListener("click", async () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([await unpack("records")], { type: "application/x-ndjson" }));
+  link.download = "results.jsonl";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
+// ---- plots ----
+
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+function colors() {
+  const style = getComputedStyle(root);
+  const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line };
+  return { font: { color: text, size: 13 }, xaxis: axis, yaxis: axis };
+}
+
+function layoutOf(figure) {
+  const own = colors();
+  const narrow = root.clientWidth < 640;
+  const layout = {
+    ...figure.layout,
+    font: own.font,
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: narrow ? 40 : 60, r: 10, t: 10, b: 50 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, ...figure.layout.legend },
+    hoverlabel: { font: { size: 13 } },
+    height: parseInt(document.getElementById(figure.id).style.minHeight, 10),
+  };
+  for (const axis of ["xaxis", "yaxis"]) layout[axis] = { ...own[axis], ...figure.layout[axis] };
+  if (narrow && layout.yaxis.type === "category") layout.yaxis.tickfont = { size: 9 };
+  return layout;
+}
+
+function draw(figure) {
+  return Plotly.react(figure.id, figure.traces, layoutOf(figure), CONFIG);
+}
+
+const idle = window.requestIdleCallback ?? ((task) => setTimeout(task, 1));
+const turn = () => new Promise((resolve) => idle(resolve));
+
+async function drawAll() {
+  for (const figure of figures) {
+    await turn(); // the page answers between two plots
+    await draw(figure);
+  }
+  root.dataset.drawn = "true";
+}
+
+async function start() {
+  if (!figures.length) return;
+  const script = document.createElement("script");
+  script.textContent = await unpack("plotly");
+  document.head.append(script);
+  await drawAll();
+}
+
+// ---- theme ----
+
+const theme = document.getElementById("theme");
+const system = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+
+function recolor() {
+  theme.textContent = isDark() ? "Light" : "Dark";
+  if (window.Plotly) figures.forEach(draw);
+}
+
+theme.hidden = false;
+theme.textContent = isDark() ? "Light" : "Dark";
+theme.addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  recolor();
+});
+system.addEventListener("change", recolor);
+
+let chosen;
+addEventListener("beforeprint", () => {
+  chosen = root.dataset.theme;
+  root.dataset.theme = "light";
+  recolor();
+});
+addEventListener("afterprint", () => {
+  if (chosen === undefined) delete root.dataset.theme;
+  else root.dataset.theme = chosen;
+  recolor();
+});
+
+requestAnimationFrame(() => setTimeout(start)); // the text first

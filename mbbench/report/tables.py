@@ -1,0 +1,201 @@
+"""Every cell of a report, as tables: speed, worth, and by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mbbench.report import units
+from mbbench.report.content import Table
+from mbbench.report.versus import median_ms, size_bytes
+from mbbench.result import Phase, Result
+
+Name = Callable[[Result], str]
+_PHASES: tuple[tuple[Phase, str], ...] = (
+    ("import", "Import"),
+    ("compile", "Load"),
+    ("first_inference", "First inference"),
+    ("steady", "Steady"),
+)
+
+
+def speed(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        latency, throughput = result.measured.latency, result.measured.throughput
+        figures = [units.NONE] * 3
+        if latency is not None:
+            figures = [
+                units.number(latency.median_ms, interval=latency.median_ci95_ms),
+                units.number(latency.p90_ms),
+                units.number(latency.p99_ms),
+            ]
+        rows.append((name(result), *figures, units.number(None if throughput is None else throughput.images_per_s)))
+    columns = ("Cell", "Median, ms [95 %]", "p90, ms", "p99, ms", "Images/s")
+    return Table("Speed", columns, tuple(rows))
+
+
+def worth(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        accuracy = result.measured.accuracy
+        rows.append(
+            (
+                name(result),
+                units.megabytes(result.peak_rss_bytes()),
+                units.megabytes(size_bytes(result)),
+                units.NONE if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
+                units.NONE if accuracy is None else units.percent(accuracy.agreement),
+            )
+        )
+    data = sorted({f"{r.data.images} images of {r.data.name}" for r in results if r.data is not None})
+    columns = ("Cell", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
+    notes = (f"Accuracy on {', '.join(data)}. Agreement: how often top-1 is that of PyTorch in fp32.",) if data else ()
+    return Table("Memory, size and accuracy", columns, tuple(rows), notes=notes)
+
+
+def trade_off(front: Sequence[Result], name: Name, where: str) -> Table:
+    rows = []
+    for result in front:
+        accuracy = result.measured.accuracy
+        assert accuracy is not None
+        rows.append(
+            (
+                name(result),
+                units.milliseconds(median_ms(result)),
+                units.percent(accuracy.top1, accuracy.top1_ci95),
+                units.megabytes(size_bytes(result)),
+                units.megabytes(result.peak_rss_bytes()),
+            )
+        )
+    columns = ("Cell", "Median", "Top-1 [95 %]", "Size", "Peak memory")
+    return Table(f"The front: {where}", columns, tuple(rows), notes=("No other cell is both faster and better.",))
+
+
+def memory(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        peaks = {reading.phase: reading.peak_rss_bytes for reading in result.measured.memory}
+        rows.append((name(result), *(units.megabytes(peaks.get(phase)) for phase, _ in _PHASES)))
+    return Table(
+        "Peak resident memory by the end of each phase", ("Cell", *(title for _, title in _PHASES)), tuple(rows)
+    )
+
+
+def cold(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        if (start := result.measured.cold) is None:
+            continue
+        load = units.NONE if start.load_s is None else units.seconds(start.load_s)
+        total = start.import_s + (start.load_s or 0) + start.compile_s + start.first_inference_ms / 1e3
+        rows.append(
+            (
+                name(result), units.seconds(start.import_s), load, units.seconds(start.compile_s),
+                units.milliseconds(start.first_inference_ms), units.seconds(total),
+            )
+        )  # fmt: skip
+    columns = ("Cell", "Import", "Load", "Compile", "First inference", "Together")
+    notes = ("A dash under Load: the runtime reads and compiles in one call.",)
+    return Table("From a fresh process to the first answer", columns, tuple(rows), notes=notes)
+
+
+def executed(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        if (info := result.executed) is None:
+            continue
+        shares = {share.precision: share for share in info.shares}
+        others = [share for kind, share in shares.items() if kind not in ("fp32", "bf16", "fp16", "int8")]
+        row = [units.percent(shares[kind].mult_adds_share if kind in shares else 0.0)
+               for kind in ("fp32", "bf16", "fp16", "int8")]  # fmt: skip
+        unknown = units.percent(sum(share.mult_adds_share for share in others))
+        rows.append((name(result), *row, unknown, str(info.moves)))
+    columns = ("Cell", "fp32", "bf16", "fp16", "int8", "unknown", "Moves")
+    notes = (
+        "Shares of Mult-Adds by the precision that the runtime says it executed. Moves: nodes that only convert or"
+        " reorder tensors.",
+    )
+    return Table("Executed precision", columns, tuple(rows), notes=notes)
+
+
+def pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Each cell of a lower precision, and the same cell in fp32."""
+
+    def key(result: Result) -> tuple[object, ...]:
+        cell = result.cell
+        return (result.machine.id, cell.model, cell.role, cell.backend, cell.device, result.settings.threads)
+
+    plain = {key(result): result for result in results if result.cell.precision == "fp32"}
+    return [
+        (result, other)
+        for result in results
+        if result.cell.precision != "fp32" and (other := plain.get(key(result))) is not None
+    ]
+
+
+def compression(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result, other in pairs(results):
+        accuracy = result.measured.accuracy
+        drop = None if accuracy is None else accuracy.drop
+        lost = units.NONE
+        if drop is not None:
+            lost = f"{-drop.share * 100:+.2f} [{-drop.ci95.high * 100:+.2f}, {-drop.ci95.low * 100:+.2f}]"
+        rows.append(
+            (
+                name(result),
+                _share(median_ms(result), median_ms(other)),
+                _share(size_bytes(result), size_bytes(other)),
+                _share(result.peak_rss_bytes(), other.peak_rss_bytes()),
+                lost,
+                units.NONE if drop is None else f"{drop.p_value:.2g}",
+                units.NONE if drop is None else f"{-drop.worst_class_share * 100:+.1f} ({drop.worst_class})",
+            )
+        )
+    columns = ("Cell", "Latency", "Size", "Memory", "Top-1, points [95 %]", "McNemar p", "Worst class")
+    notes = (
+        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 is compared on the same images; McNemar's p below"
+        " 0.05 says that they can show a change. Worst class: the points it lost, and which it is.",
+        *noise(results),
+    )
+    return Table("What a lower precision buys and costs", columns, tuple(rows), notes=notes)
+
+
+def noise(results: Sequence[Result]) -> tuple[str, ...]:
+    """The warning that INT8 was calibrated on what is no image."""
+    if any(result.quantization and result.quantization.calibration == "random" for result in results):
+        return ("INT8 was calibrated on NOISE: its accuracy means nothing.",)
+    return ()
+
+
+def machines(results: Sequence[Result]) -> Table:
+    rows = []
+    for machine in dict.fromkeys(result.machine for result in results):
+        where = f"{machine.os} {machine.kernel}, Python {machine.python}"
+        limits = [] if machine.cgroup_cpu_quota is None else [f"{machine.cgroup_cpu_quota:g} cores by quota"]
+        limits += [] if machine.hypervisor is None else [f"virtual ({machine.hypervisor})"]
+        rows.append((machine.summary, where, ", ".join(limits) or "bare metal, no quota", machine.id))
+    return Table("Machines", ("Machine", "System", "Limits", "Id"), tuple(rows), numeric=False)
+
+
+def settings(results: Sequence[Result]) -> Table:
+    rows = []
+    kinds: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        chosen = result.settings
+        text = (
+            f"{chosen.threads} thread{'s' * (chosen.threads > 1)}, batch {chosen.batch}, at least {chosen.min_samples}"
+            f" runs and {chosen.min_s:g} s, at most {chosen.max_s:g} s; throughput at batch {chosen.bulk_batch} for"
+            f" {chosen.throughput_s:g} s"
+        )
+        versions = ", ".join(f"{package} {version}" for package, version in sorted(result.versions.items()))
+        kinds.setdefault((text, versions), []).append(result)
+    for (text, versions), group in kinds.items():
+        times = sorted(result.time_utc for result in group)
+        span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
+        rows.append((f"{len(group)} cell{'s' * (len(group) > 1)}", text, versions, span))
+    return Table("Settings", ("Cells", "Settings", "Versions", "When"), tuple(rows), numeric=False)
+
+
+def _share(own: float | None, other: float | None) -> str:
+    return units.NONE if own is None or not other else f"{own / other:.2f}"

@@ -1,0 +1,110 @@
+"""`mbbench report`, `show` and `verify`: stored results to pages, and pages back to what they rest on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mbbench import store
+from mbbench.errors import ParityError, UsageError
+from mbbench.result import Result
+
+
+def report(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Write the results in `sources` to each of `targets`, in the format its suffix names."""
+    for target in targets:
+        if target.suffix not in FORMATS:
+            raise UsageError(f"{target} has no format", f"end it with one of {', '.join(FORMATS)}")
+    results = _read(sources)
+    for target in targets:
+        text = FORMATS[target.suffix](results)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        except OSError as error:
+            raise UsageError(f"cannot write {target} ({error.strerror})", "choose another file with -o") from error
+        _tell(f"{target} written: {len(results)} results, {len(text.encode()) / 1e6:.1f} MB")
+
+
+def show(sources: Sequence[Path]) -> None:
+    from mbbench.report import terminal
+    from mbbench.report.page import page
+
+    console = Console()
+    color = console.is_terminal and not console.no_color
+    sys.stdout.write(terminal.render_page(page(_read(sources)), width=console.width, color=color))
+
+
+def verify(source: Path) -> None:
+    """Say what was recomputed; raises `ParityError` with the first of what does not agree."""
+    from mbbench import verify as verifying
+
+    try:
+        text = source.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {source} ({error})", "name an HTML report") from error
+    found = verifying.verify(text, str(source))
+    for fault in found.faults:
+        _tell(fault)
+    if found.faults:
+        raise ParityError(
+            f"{len(found.faults)} of what {source} says does not follow from its records", "do not rely on it"
+        )
+    print(
+        f"{source} agrees with its {found.records} records: {found.figures} figures recomputed, {found.lines} lines of"
+    )
+    print("the page, its plots, scripts and styles made again, byte for byte.")
+
+
+def _read(sources: Sequence[Path]) -> list[Result]:
+    results = [result for source in sources for result in store.read(source)]
+    if not results:
+        raise UsageError(f"{' and '.join(map(str, sources))} holds no result", "run `mbbench run` first")
+    return results
+
+
+def _html(results: Sequence[Result]) -> str:
+    from mbbench.report import html
+
+    return html.render(results)
+
+
+def _markdown(results: Sequence[Result]) -> str:
+    from mbbench.report import markdown
+    from mbbench.report.page import page
+
+    return markdown.render_page(page(results))
+
+
+def _csv(results: Sequence[Result]) -> str:
+    from mbbench.report import csv
+
+    return csv.render(results)
+
+
+def _json(results: Sequence[Result]) -> str:
+    from mbbench.report import json
+
+    return json.render(results)
+
+
+def _junit(results: Sequence[Result]) -> str:
+    from mbbench.report import junit
+
+    return junit.render_results(results)
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Result]], str]] = {
+    ".html": _html,
+    ".md": _markdown,
+    ".csv": _csv,
+    ".json": _json,
+    ".xml": _junit,
+}
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
