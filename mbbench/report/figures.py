@@ -75,8 +75,8 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
         traces.append(box)
     worst = max(tails, key=tails.__getitem__)
     alt = (
-        f"How the latencies of {len(whole)} cells spread around their medians; the longest tail is that of {worst}, whose"
-        f" p99 lies {tails[worst]:.1f} % above."
+        f"How the latencies of {len(whole)} cells spread around their medians; the longest tail is that of {worst},"
+        f" whose p99 lies {tails[worst]:.1f} % above."
     )
     layout = {"xaxis": {"title": {"text": "from the cell's own median, %"}, "zeroline": True}, "yaxis": _rows()}
     title = "Quartiles, whiskers at p1 and p99, and the median's 95 % interval as a notch"

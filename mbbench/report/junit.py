@@ -63,15 +63,17 @@ def render_results(results: Sequence[Result]) -> str:
 
 
 def _figures(result: Result) -> Iterator[tuple[str, float]]:
-    latency, accuracy = result.measured.latency, result.measured.accuracy
-    figures = {
-        "latency.median_ms": latency and latency.median_ms,
-        "latency.p99_ms": latency and latency.p99_ms,
-        "throughput.images_per_s": result.measured.throughput and result.measured.throughput.images_per_s,
+    measured = result.measured
+    figures: dict[str, float | None] = {
         "peak_rss_bytes": result.peak_rss_bytes(),
-        "artifact.size_bytes": result.artifact and result.artifact.size_bytes,
-        "accuracy.top1": accuracy and accuracy.top1,
+        "size_bytes": None if result.artifact is None else result.artifact.size_bytes,
     }
+    if measured.latency is not None:
+        figures |= {"latency.median_ms": measured.latency.median_ms, "latency.p99_ms": measured.latency.p99_ms}
+    if measured.throughput is not None:
+        figures["throughput.images_per_s"] = measured.throughput.images_per_s
+    if measured.accuracy is not None:
+        figures["accuracy.top1"] = measured.accuracy.top1
     yield from ((name, value) for name, value in figures.items() if value is not None)
 
 

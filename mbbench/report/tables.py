@@ -149,13 +149,12 @@ def compression(results: Sequence[Result], name: Name) -> Table:
                 _share(result.peak_rss_bytes(), other.peak_rss_bytes()),
                 lost,
                 units.NONE if drop is None else f"{drop.p_value:.2g}",
-                units.NONE if drop is None else f"{-drop.worst_class_share * 100:+.1f} ({drop.worst_class})",
             )
         )
-    columns = ("Cell", "Latency", "Size", "Memory", "Top-1, points [95 %]", "McNemar p", "Worst class")
+    columns = ("Cell", "Latency", "Size", "Memory", "Top-1 [95 %]", "p")
     notes = (
-        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 is compared on the same images; McNemar's p below"
-        " 0.05 says that they can show a change. Worst class: the points it lost, and which it is.",
+        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 in points, on the same images; McNemar's p below"
+        " 0.05 says that they can show a change.",
         *noise(results),
     )
     return Table("What a lower precision buys and costs", columns, tuple(rows), notes=notes)

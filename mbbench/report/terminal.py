@@ -11,6 +11,8 @@ from rich.text import Text
 
 from mbbench.report.content import Document, Page, Table
 
+_NAME = 24  # characters of a row's name, from which on it may wrap
+
 
 def render(content: Document, *, width: int, color: bool) -> str:
     console = _console(width, color)
@@ -59,13 +61,16 @@ def render_table(console: Console, table: Table) -> None:
     console.print()
     console.print(Text(table.title, style="bold"))
     grid = RichTable(box=SIMPLE_HEAD, show_header=table.header, pad_edge=False, header_style="dim", show_edge=False)
+    # Long names give way to figures; a header gives way to a name that is short.
+    long = table.numeric and max((len(row[0]) for row in table.rows), default=0) > _NAME
     for index, column in enumerate(table.columns):
         first = index == 0
         grid.add_column(
             column,
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
-            no_wrap=first != table.numeric,  # figures stay whole; a long name gives way to them
+            no_wrap=first != long,
+            min_width=_NAME if first and long else None,
         )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))

@@ -26,10 +26,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
                 largest[key] = max(largest.get(key, subject), subject, key=lambda one: _mult_adds(one) or 0)
         subjects = list(largest.values())
     found = [against(subject, baselines) for subject in subjects if (baselines := baselines_of(subject, results))]
-    return [
-        replace(table, notes=()) if table.notes == following.notes else table
-        for table, following in zip(found, [*found[1:], Table("", (), ())], strict=True)
-    ]
+    last = {table.notes: index for index, table in enumerate(found)}
+    return [table if last[table.notes] == index else replace(table, notes=()) for index, table in enumerate(found)]
 
 
 def baselines_of(subject: Result, results: Sequence[Result]) -> list[Result]:
