@@ -10,6 +10,7 @@ from mbbench.stats import samples_needed
 
 _DRIFT = 0.05  # of the first quarter's median: what a reader should hear of
 _MANY_OUTLIERS = 0.01
+_NAMED = 6
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -26,7 +27,7 @@ def notes(results: Sequence[Result]) -> list[str]:
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
-        notes.append(f"Latency had not settled when warm-up ended: {', '.join(unsettled)}.")
+        notes.append(f"Latency had not settled when warm-up ended: {_some(unsettled)}.")
     imprecise = [
         f"{place(result)} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
@@ -34,7 +35,7 @@ def notes(results: Sequence[Result]) -> list[str]:
     ]
     if imprecise:
         notes.append(
-            f"Imprecise, since time was up before the median was known to 1 %: {', '.join(imprecise)}; take"
+            f"Imprecise, since time was up before the median was known to 1 %: {_some(imprecise)}; take"
             " --profile rigorous, or a quieter machine."
         )
     drifted = [
@@ -44,7 +45,7 @@ def notes(results: Sequence[Result]) -> list[str]:
     ]
     if drifted:
         notes.append(
-            f"Latency drifted between the first and the last quarter: {', '.join(drifted)}; look for heat, clock rates"
+            f"Latency drifted between the first and the last quarter: {_some(drifted)}; look for heat, clock rates"
             " and neighbours, and compare by `mbbench check`, where they drop out."
         )
     odd = [
@@ -53,7 +54,7 @@ def notes(results: Sequence[Result]) -> list[str]:
         if latency is not None and latency.outliers is not None and latency.outliers >= _MANY_OUTLIERS * latency.n
     ]
     if odd:
-        notes.append(f"Outliers, which are counted and kept: {', '.join(odd)}; something else used these cores.")
+        notes.append(f"Outliers, which are counted and kept: {_some(odd)}; something else used these cores.")
     for name, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
             f"{place(result)} ({latency.n})"
@@ -61,9 +62,15 @@ def notes(results: Sequence[Result]) -> list[str]:
             if latency is not None and f"latency.{name}_ms" in result.reasons
         ]
         if short:
-            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {', '.join(short)}.")
+            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {_some(short)}.")
     for result in results:
         for check in result.conditions:
             if check.status == "warn":
                 notes.append(f"{check.name}: {check.found}; {check.remedy}.")
     return list(dict.fromkeys(notes))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of a long list; a report's tables have them all."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -40,7 +40,7 @@ def page(stored: Sequence[Result]) -> Page:
         roofline.section(results, name),
         _plotted("cold-start", "Cold start", started, tables.cold, figures.cold, name),
         _curves(results),
-        _machines(results),
+        _machines(results, name),
     )
     return Page(_title(results), tuple(_headline(results, name)), tuple(one for one in sections if one is not None))
 
@@ -174,8 +174,7 @@ def _curves(results: Sequence[Result]) -> Section | None:
     return Section("curves", "Sustained load and duty cycle", (), found) if found else None
 
 
-def _machines(results: Sequence[Result]) -> Section:
+def _machines(results: Sequence[Result], name: Name) -> Section:
     warnings = tuple(notes(results)) or ("Nothing disturbed the measurements that mbbench would have noticed.",)
-    return Section(
-        "machine", "Machine, settings and warnings", warnings, (tables.machines(results), tables.settings(results))
-    )
+    found = (tables.machines(results), tables.settings(results), tables.soundness(results, name))
+    return Section("machine", "Machine, settings and warnings", warnings, found)

@@ -42,7 +42,8 @@ def section(results: Sequence[Result], name: Name) -> Section | None:
         "Times are the runtime's own, of the largest network it ran in each precision; what it fuses into a layer"
         " counts with it. Roofs are what short kernels reach on this machine with as many threads: arithmetic in each"
         " precision, and bandwidth from memory and from a core's caches. Bytes are a layer's input, weights and output,"
-        " each once."
+        " each once. G/s: billions of Mult-Adds a second. Roof: the share of the arithmetic roof. Moves only convert or"
+        " reorder tensors."
     )
     return Section("layers", "Layers against the roofline", (text,), tuple(tables), tuple(figures))
 
@@ -73,14 +74,13 @@ def _by_type(result: Result, times: LayerTimes, name: Name) -> Table:
         reached = rate / peaks[0] if rate is not None and peaks and peaks[0] and len(set(peaks)) == 1 else None
         rows.append(
             (
-                kind, str(len(own)), units.milliseconds(spent), units.percent(spent / total),
-                units.percent(work / mult_adds), units.number(None if rate is None else rate / 1e9),
-                units.percent(reached),
+                kind, str(len(own)), units.number(spent), units.percent(spent / total), units.percent(work / mult_adds),
+                units.number(None if rate is None else rate / 1e9), units.percent(reached),
             )
         )  # fmt: skip
-    for kind, spent in (("converting, reordering", times.moves_ms), ("everything else", times.other_ms)):
-        rows.append((kind, "", units.milliseconds(spent), units.percent(spent / total), "", "", ""))
-    columns = ("Layer type", "Layers", "Time", "of the call", "of Mult-Adds", "G Mult-Adds/s", "of the roof")
+    for kind, spent in (("moves", times.moves_ms), ("everything else", times.other_ms)):
+        rows.append((kind, "", units.number(spent), units.percent(spent / total), "", "", ""))
+    columns = ("Layer type", "Layers", "Time, ms", "Time", "Mult-Adds", "G/s", "Roof")
     return Table(f"Layers of {name(result)}", columns, tuple(rows))
 
 

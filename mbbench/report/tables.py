@@ -153,8 +153,8 @@ def compression(results: Sequence[Result], name: Name) -> Table:
         )
     columns = ("Cell", "Latency", "Size", "Memory", "Top-1 [95 %]", "p")
     notes = (
-        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 in points, on the same images; McNemar's p below"
-        " 0.05 says that they can show a change.",
+        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 in points, on the same images; McNemar's p"
+        " below 0.05 says that they can show a change.",
         *noise(results),
     )
     return Table("What a lower precision buys and costs", columns, tuple(rows), notes=notes)
@@ -165,6 +165,29 @@ def noise(results: Sequence[Result]) -> tuple[str, ...]:
     if any(result.quantization and result.quantization.calibration == "random" for result in results):
         return ("INT8 was calibrated on NOISE: its accuracy means nothing.",)
     return ()
+
+
+def soundness(results: Sequence[Result], name: Name) -> Table:
+    """What the warnings are drawn from, of every cell."""
+    rows = []
+    for result in results:
+        if (latency := result.measured.latency) is None:
+            continue
+        ci, warm_up = latency.median_ci95_ms, latency.warm_up
+        half = None if ci is None else (ci.high - ci.low) / 2 / latency.median_ms
+        rows.append(
+            (
+                name(result), str(latency.n), units.NONE if half is None else f"± {half * 100:.1f} %",
+                units.NONE if latency.outliers is None else str(latency.outliers),
+                units.NONE if latency.drift is None else f"{latency.drift * 100:+.1f} %",
+                f"{units.seconds(warm_up.seconds)}{'' if warm_up.steady else ', not settled'}",
+            )
+        )  # fmt: skip
+    columns = ("Cell", "Runs", "Median", "Outliers", "Drift", "Warm-up")
+    notes = (
+        "Median: half of its 95 % interval. Drift: the last quarter's median over the first's. Outliers are kept.",
+    )
+    return Table("How sound the latencies are", columns, tuple(rows), notes=notes)
 
 
 def machines(results: Sequence[Result]) -> Table:

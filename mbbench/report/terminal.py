@@ -61,15 +61,15 @@ def render_table(console: Console, table: Table) -> None:
     console.print()
     console.print(Text(table.title, style="bold"))
     grid = RichTable(box=SIMPLE_HEAD, show_header=table.header, pad_edge=False, header_style="dim", show_edge=False)
-    # Long names give way to figures; a header gives way to a name that is short.
-    long = table.numeric and max((len(row[0]) for row in table.rows), default=0) > _NAME
+    # Long names give way, above all to figures; headers give way to names that are short.
+    long = max((len(row[0]) for row in table.rows), default=0) > _NAME
     for index, column in enumerate(table.columns):
         first = index == 0
         grid.add_column(
             column,
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
-            no_wrap=first != long,
+            no_wrap=(table.numeric and not first) if long else first,
             min_width=_NAME if first and long else None,
         )
     for row in table.rows:
