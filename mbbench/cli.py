@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +15,8 @@ from mbbench.spec import Family, Variant
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
+
+_Number = TypeVar("_Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,8 +32,16 @@ CompareOutput = Literal["table", "json", "markdown"]
 
 ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
 AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
+AlphasOption = Annotated[
+    str | None,
+    typer.Option("--alpha", metavar="NUMBERS", help="MobileNet's width multipliers, with commas.", show_default="1.0"),
+]
 ResOption = Annotated[
     int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")
+]
+SizesOption = Annotated[
+    str | None,
+    typer.Option("--res", metavar="NUMBERS", help="Sides of the square input, with commas.", show_default="224"),
 ]
 VariantOption = Annotated[
     Variant | None, typer.Option("--variant", help="The paper's variants (Tables 4, 5).", show_default="standard")
@@ -85,8 +96,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     model: ModelOption = None,
-    alpha: AlphaOption = None,
-    res: ResOption = None,
+    alpha: AlphasOption = None,
+    res: SizesOption = None,
     variant: VariantOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
@@ -157,8 +168,8 @@ def run(
 def keep(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; what was kept there before goes.")],
     model: ModelOption = None,
-    alpha: AlphaOption = None,
-    res: ResOption = None,
+    alpha: AlphasOption = None,
+    res: SizesOption = None,
     variant: VariantOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
@@ -198,8 +209,8 @@ def check(
         str | None, typer.Option("--base-ref", metavar="REF", help="Or a commit to build the baseline from.")
     ] = None,
     model: ModelOption = None,
-    alpha: AlphaOption = None,
-    res: ResOption = None,
+    alpha: AlphasOption = None,
+    res: SizesOption = None,
     variant: VariantOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
@@ -293,8 +304,8 @@ def compare(
 @app.command()
 def calibrate(
     model: ModelOption = None,
-    alpha: AlphaOption = None,
-    res: ResOption = None,
+    alpha: AlphasOption = None,
+    res: SizesOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -340,7 +351,7 @@ def train(
     from mbbench.profile import Profile, override
     from mbbench.weights.recipe import Recipe
 
-    wanted = override(Profile(), {}, {"alpha": alpha, "res": res, "variant": variant, "data": data})
+    wanted = override(Profile(), {}, {**_single(alpha, res), "variant": variant, "data": data})
     learning.train(wanted, Recipe(**_given(epochs=epochs)), to)
 
 
@@ -402,7 +413,7 @@ def compress(
         raise UsageError(f"{prune:g} % of Mult-Adds cannot be removed", "give a percentage between 0 and 100")
     if max_latency is not None and not max_latency > 0:
         raise UsageError(f"a latency of {max_latency:g} ms cannot be met", "give milliseconds, more than 0")
-    options = {"alpha": alpha, "res": res, "variant": variant, "data": data, "weights": weights}
+    options = {**_single(alpha, res), "variant": variant, "data": data, "weights": weights}
     learning.compress(
         override(Profile(), {"threads": threads}, {**options, "backend": _names(backend), "device": device}),
         keep=None if prune is None else 1 - prune / 100,
@@ -487,7 +498,21 @@ def _profile(name: str, settings: dict[str, Any], **options: Any) -> Profile:
     from mbbench.profile import load, override
 
     options |= {key: _names(options[key]) for key in ("backend", "precision")}
+    options |= {"alpha": _numbers("--alpha", options["alpha"], float), "res": _numbers("--res", options["res"], int)}
     return override(load(name), settings, options)
+
+
+def _numbers(option: str, text: str | None, kind: Callable[[str], _Number]) -> tuple[_Number, ...] | None:
+    try:
+        return None if text is None else tuple(map(kind, text.split(",")))
+    except ValueError:
+        example = "0.5,1.0" if kind is float else "128,224"
+        raise UsageError(f"{option} {text} does not read as numbers", f"write them like {option} {example}") from None
+
+
+def _single(alpha: float | None, res: int | None) -> dict[str, Any]:
+    """For what works on one network."""
+    return {"alpha": None if alpha is None else (alpha,), "res": None if res is None else (res,)}
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

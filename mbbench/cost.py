@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mbbench.result import CostInfo
@@ -85,6 +86,7 @@ class Cost:
         return tuple(sorted(rows, key=lambda row: -row.mult_adds))
 
 
+@cache
 def cost_of(spec: ModelSpec) -> Cost:
     """Count the network that `spec` describes, without its weights."""
     import torch

@@ -34,7 +34,7 @@ _SHORT = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.1)
 def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
     with Display(Console(stderr=True)) as display:
         test = _load(profile, "test", display)
-        spec = ModelSpec(alpha=profile.alpha, resolution=profile.res, classes=test.classes, variant=profile.variant)
+        spec = replace(profile.models[0], classes=test.classes)
         found = weights.trained(spec, _load(profile, "train", display), recipe, _announce(display))
         top1 = weights.top1(found, test)
     _hand_over(found, to)
@@ -56,7 +56,7 @@ def compress(
     with Display(Console(stderr=True)) as display:
         announce = _announce(display)
         test, train = _load(profile, "test", display), _load(profile, "train", display)
-        spec = ModelSpec(profile.model, profile.alpha, profile.res, classes=test.classes, variant=profile.variant)
+        spec = replace(profile.models[0], classes=test.classes)
         start = weights.resolve(profile.weights, spec, lambda: train, Recipe(), announce)
         larger = replace(spec, alpha=teacher_alpha, variant="standard")
         master = None if teacher is None else weights.resolve(teacher, larger, lambda: train, Recipe(), announce)
@@ -83,7 +83,8 @@ def compress(
 
 
 def _load(profile: Profile, split: data.Split, display: Display) -> data.Dataset:
-    return data.load(profile.data, profile.res, split, on_progress=lambda *done: display.work("decoding images", *done))
+    size = profile.models[0].resolution
+    return data.load(profile.data, size, split, on_progress=lambda *done: display.work("decoding images", *done))
 
 
 def _announce(display: Display) -> Callable[[Progress], None]:

@@ -16,16 +16,23 @@ _START_S = 1.0  # of a child process, about
 
 
 def plan(profile: Profile) -> RunSpec:
-    """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`."""
-    model = ModelSpec(profile.model, profile.alpha, profile.res, variant=profile.variant)
-    names = expand(profile.backend)
-    cells = []
-    for name in names:
-        own = Cell(model=model, role="subject", weights=profile.weights, backend=name, device=profile.device)
-        cells += [replace(own, precision=precision) for precision in dict.fromkeys(profile.precision)]
+    """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`.
+
+    Of several resolutions the baselines take the largest: one measurement of VGG16 may take longer than all others.
+    """
+    cells: list[Cell] = []
+    for name in expand(profile.backend):
+        first = Cell(
+            model=profile.models[0], role="subject", weights=profile.weights, backend=name, device=profile.device
+        )
+        cells += [
+            replace(first, model=model, precision=precision)
+            for model in profile.models
+            for precision in dict.fromkeys(profile.precision)
+        ]
         if profile.baselines:
             cells += [
-                replace(own, model=ModelSpec(family, resolution=profile.res), role="baseline", weights="random")
+                replace(first, model=ModelSpec(family, resolution=max(profile.res)), role="baseline", weights="random")
                 for family in _BASELINES
                 if family != profile.model
             ]

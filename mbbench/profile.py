@@ -12,17 +12,17 @@ from typing import Any
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, Precision, Settings, Variant
+from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a run takes where the command line is silent."""
+    """What a run takes where the command line is silent. Several alphas and resolutions make a grid of networks."""
 
     description: str = ""
     model: Family = "mobilenet_v1"
-    alpha: float = 1.0
-    res: int = 224
+    alpha: tuple[float, ...] = (1.0,)
+    res: tuple[int, ...] = (224,)
     variant: Variant = "standard"
     backend: tuple[str, ...] = ("openvino",)
     device: str = ""
@@ -37,6 +37,15 @@ class Profile:
     baselines: bool = False
     settings: Settings = field(default_factory=Settings)
 
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The networks, by width and then resolution. Raises `UsageError` for one that cannot be built."""
+        return tuple(
+            ModelSpec(self.model, alpha, size, variant=self.variant)
+            for alpha in dict.fromkeys(self.alpha)
+            for size in dict.fromkeys(self.res)
+        )
+
 
 def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Profile:
     """The profile with what the command line says in its place; None is silence.
@@ -45,7 +54,7 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
     """
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("model", profile.model) != profile.model:
-        given = {"alpha": 1.0, "variant": "standard"} | given
+        given = {"alpha": (1.0,), "variant": "standard"} | given
     changed = {name: value for name, value in settings.items() if value is not None}
     return replace(profile, settings=replace(profile.settings, **changed), **given)
 
@@ -53,11 +62,11 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
 def options(profile: Profile) -> list[str]:
     """The command line that asks any profile for this one's artifacts, wherever it is run."""
     given = [
-        *("--model", profile.model, "--res", str(profile.res), "--backend", ",".join(profile.backend)),
+        *("--model", profile.model, "--res", ",".join(map(str, profile.res)), "--backend", ",".join(profile.backend)),
         *("--precision", ",".join(profile.precision), "--data", _absolute(profile.data)),
     ]
     if profile.model == "mobilenet_v1":
-        given += ["--alpha", str(profile.alpha), "--variant", profile.variant]
+        given += ["--alpha", ",".join(map(str, profile.alpha)), "--variant", profile.variant]
     for name, value in (
         ("--device", profile.device),
         ("--weights", profile.weights),
@@ -101,6 +110,9 @@ def parse(text: str, source: str) -> Profile:
         raise UsageError(f"{source} is not TOML: {error}", "mend that line") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
+    for name in ("alpha", "res"):  # one may stand without brackets
+        if name in content and not isinstance(content[name], list):
+            content[name] = [content[name]]
     try:
         return msgspec.convert(content, Profile, strict=True)
     except msgspec.ValidationError as error:

@@ -9,7 +9,7 @@ from mbbench.spec import ModelSpec
 
 
 def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
-    spec = plan.plan(Profile(alpha=0.5, res=128, backend=("openvino", "torch"), baselines=True))
+    spec = plan.plan(Profile(alpha=(0.5,), res=(128,), backend=("openvino", "torch"), baselines=True))
     rows = [(cell.backend, cell.role, cell.model.label, cell.weights) for cell in spec.cells]
     assert rows == [
         ("openvino", "subject", "0.5 MobileNet-128", None),
@@ -21,6 +21,22 @@ def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
     ]
 
 
+def test_a_grid_goes_by_width_then_resolution_then_precision_and_its_baselines_take_the_largest_resolution() -> None:
+    grid = Profile(alpha=(0.25, 0.5), res=(128, 160), precision=("fp32", "int8"), baselines=True)
+    assert [(cell.model.label, cell.precision) for cell in plan.plan(grid).cells] == [
+        ("0.25 MobileNet-128", "fp32"),
+        ("0.25 MobileNet-128", "int8"),
+        ("0.25 MobileNet-160", "fp32"),
+        ("0.25 MobileNet-160", "int8"),
+        ("0.5 MobileNet-128", "fp32"),
+        ("0.5 MobileNet-128", "int8"),
+        ("0.5 MobileNet-160", "fp32"),
+        ("0.5 MobileNet-160", "int8"),
+        ("VGG16-160", "fp32"),
+        ("GoogLeNet-160", "fp32"),
+    ]
+
+
 def test_a_network_is_no_baseline_of_itself() -> None:
     spec = plan.plan(Profile(model="vgg16", weights="random", baselines=True))
     assert [cell.model for cell in spec.cells] == [ModelSpec(family="vgg16"), ModelSpec(family="googlenet")]
@@ -28,7 +44,7 @@ def test_a_network_is_no_baseline_of_itself() -> None:
 
 def test_an_alpha_for_a_network_without_one_is_refused() -> None:
     with pytest.raises(UsageError, match="no width multiplier"):
-        plan.plan(Profile(model="vgg16", alpha=0.5))
+        plan.plan(Profile(model="vgg16", alpha=(0.5,)))
 
 
 def test_all_is_every_backend_that_can_start_and_names_count_once() -> None:
@@ -43,7 +59,7 @@ def test_no_backend_at_all_is_refused() -> None:
 
 
 def test_the_description_is_exact() -> None:
-    spec = plan.plan(replace(Profile(alpha=0.25, res=96, device="CPU", baselines=True)))
+    spec = plan.plan(replace(Profile(alpha=(0.25,), res=(96,), device="CPU", baselines=True)))
     table = plan.describe(spec)
     assert table.title == "3 cells, 15 to 69 s of measuring"
     assert table.rows == (
