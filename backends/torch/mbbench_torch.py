@@ -92,7 +92,8 @@ class _TorchBackend(Backend):
         if dtype != torch.float32:
             module = module.to(dtype)
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
+        with torch.inference_mode():  # a tensor from outside would be of another kind, and the first call compile again
+            call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
         return _TorchSession(
             call,
             {
@@ -142,8 +143,7 @@ class CompiledBackend(_TorchBackend):
         config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_computing(graph))
         compiled = torch.compile(_channels_last(module), dynamic=False)
         try:
-            with torch.inference_mode():
-                compiled(example)
+            compiled(example)
         except Exception as error:  # whatever a pass, the C++ compiler or the loader raises
             raise BackendError(
                 f"torch.compile failed: {str(error).strip().splitlines()[0]}", "use --backend torch-eager"

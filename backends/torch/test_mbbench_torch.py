@@ -14,6 +14,14 @@ class TestTorch(BackendContract):
         assert opened[0].facts == facts
 
 
+    def test_opening_leaves_nothing_to_compile(self, opened: tuple[Session, list[Stage]]) -> None:
+        from torch._dynamo.utils import counters
+
+        compiled = counters["stats"]["unique_graphs"]
+        opened[0].run(self._images(1))
+        assert counters["stats"]["unique_graphs"] == compiled > 0
+
+
 class TestTorchEager(BackendContract):
     name = "torch-eager"
 
