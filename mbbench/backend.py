@@ -86,9 +86,9 @@ class LayerProfile(ABC):
 
     @abstractmethod
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
-        """Each executed node's median of `runs` calls after a first, by the runtime's own clock; once, after all timing.
+        """Each executed node's median of `runs` calls after a first, by the runtime's own clock.
 
-        Counting costs time, so a second session may do it. Empty where the runtime's times fit no layers.
+        Called once, after all timing; a second session may count, since that costs time. Empty: its times fit no layers.
         """
 
 

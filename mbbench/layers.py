@@ -16,8 +16,8 @@ _BYTES = {"bf16": 2, "fp16": 2, "int8": 1}
 def attribute(times: Sequence[NodeTime], runs: int, counted: Sequence[Layer], batch: int) -> LayerTimes:
     """The time of every layer that a node bears, by the names that `audit` knows it by; the rest is no layer's.
 
-    A node that bears several layers is divided among them by Mult-Adds. One that bears none but is named after one, as an
-    activation is that was not fused, adds to it.
+    A node that bears several layers is divided among them by Mult-Adds. One that bears none but is named after one, as
+    an activation is that was not fused, adds to it.
     """
     moves, computing = audit.sort_out(times)
     found = [(layer, audit.bearer(layer, computing, last=layer is counted[-1])) for layer in counted]

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -222,7 +221,7 @@ class BackendContract:
         assert named
         assert named <= executed
         assert all(0 < node.median_ms < math.inf for node in times)
-        assert 0.1 < sum(node.median_ms for node in times) / median(calls_ms) < 10
+        assert 1 / 20 < sum(node.median_ms for node in times) / min(calls_ms) < 20
 
     def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np

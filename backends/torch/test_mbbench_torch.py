@@ -13,7 +13,6 @@ class TestTorch(BackendContract):
         facts = {"precision": "float32", "threads": "1", "mode": "compile", "layout": "channels-last"}
         assert opened[0].facts == facts
 
-
     def test_opening_leaves_nothing_to_compile(self, opened: tuple[Session, list[Stage]]) -> None:
         from torch._dynamo.utils import counters
 
