@@ -88,7 +88,7 @@ class LayerProfile(ABC):
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
         """Each executed node's median of `runs` calls after a first, by the runtime's own clock.
 
-        Called once, after all timing; a second session may count, since that costs time. Empty: its times fit no layers.
+        Called once, after all timing. A second session may count, since counting costs time. Empty: they fit no layers.
         """
 
 

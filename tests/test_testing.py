@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Dialect, Format, Session, Stage
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import BackendError
+from mbbench.result import Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 from mbbench.testing import BackendContract, FakeBackend, FakeClock
 
@@ -29,8 +30,8 @@ def test_the_fake_takes_its_scripted_latencies_and_then_the_last_for_ever() -> N
     assert stages == ["import", "load", "compile"]
 
 
-class Bad(Session):
-    """Gives one and the same buffer each time, of the wrong type, whatever the images."""
+class Bad(Session, LayerAudit, LayerProfile):
+    """Gives one and the same buffer each time, of the wrong type, whatever the images; times a node it does not run."""
 
     facts: Mapping[str, str] = {"precision": ""}
 
@@ -40,6 +41,12 @@ class Bad(Session):
     def run(self, images: NDArray[np.float32]) -> NDArray[Any]:
         self._buffer += 1
         return self._buffer
+
+    def executed(self) -> tuple[Executed, ...]:
+        return ()
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        return (NodeTime(("stem.conv",), "Conv", "fp32", 1.0),)
 
 
 class BadBackend(Backend):
