@@ -150,15 +150,13 @@ def cache_sizes(cpus: Collection[int], root: Path = Path("/")) -> CacheSizes:
     for cpu in cpus:
         found = {}
         for folder in (root / f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
-            level, kind, size, shared = (
-                read_text(folder / name).strip() for name in ("level", "type", "size", "shared_cpu_list")
-            )
-            if kind != "Instruction" and size.endswith("K"):
+            level, size, shared = (read_text(folder / name).strip() for name in ("level", "size", "shared_cpu_list"))
+            if size.endswith("K"):
                 found[int(level)] = (int(size.removesuffix("K")) * 1024, shared)
         if found:
             size_bytes, shared = found[max(found)]
             last_level[shared] = size_bytes
-            core_bytes = found.get(2, found[min(found)])[0]
+            core_bytes = found.get(2, (0, ""))[0]
     return CacheSizes(core_bytes or _CORE_CACHE_BYTES, max(_LAST_LEVEL_BYTES, sum(last_level.values())))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from mbbench import ceilings
 from mbbench.errors import MbbenchError
-from mbbench.events import Working
+from mbbench.events import Announce, Working
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import roofs
 from mbbench.result import Ceilings, Failure
@@ -30,13 +30,17 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[roofs.Job]:
     return jobs
 
 
-def of(machine: Machine = MACHINE, threads: int = 1, told: list[Working] | None = None) -> Ceilings:
-    return ceilings.of(machine, (0,), Settings(threads=threads), [].append if told is None else told.append)
+def quiet(event: Working) -> None:
+    pass
+
+
+def of(machine: Machine = MACHINE, threads: int = 1, announce: Announce = quiet) -> Ceilings:
+    return ceilings.of(machine, (0,), Settings(threads=threads), announce)
 
 
 def test_they_are_measured_once_for_a_machine_and_a_number_of_threads(asked: list[roofs.Job], tmp_path: Path) -> None:
     told: list[Working] = []
-    assert [of(told=told), of(told=told)] == [FOUND, FOUND]
+    assert [of(announce=told.append), of(announce=told.append)] == [FOUND, FOUND]
     assert told == [Working("measuring the machine's ceilings", 0, 1)]
     assert of(threads=2).threads == 2
     of(replace(MACHINE, cpu="another"))
@@ -64,8 +68,8 @@ def test_int8_and_native_precisions_have_a_roof() -> None:
     assert ceilings.precisions(replace(MACHINE, isa=("avx512_vnni", "avx512_bf16"))) == ("fp32", "bf16", "int8")
 
 
-def test_a_real_process_finds_them(cache: Path) -> None:
-    found = ceilings.of(MACHINE, pick_cpus(1), Settings(), [].append)
+def test_a_real_process_finds_them() -> None:
+    found = ceilings.of(MACHINE, pick_cpus(1), Settings(), quiet)
     assert found.threads == 1
     assert list(found.mult_adds_per_s) == list(ceilings.precisions(MACHINE))
     assert all(1e8 < rate < 1e13 for rate in found.mult_adds_per_s.values())

@@ -151,17 +151,16 @@ def test_native_precisions_have_instructions(tmp_path: Path, cpuinfo: str, nativ
     assert fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo)).native == native
 
 
-def caches(root: Path, cpu: int, *found: tuple[int, str, str, str]) -> None:
-    for index, (level, kind, size, shared) in enumerate(found):
+def caches(root: Path, cpu: int, *found: tuple[int, str, str]) -> None:
+    for index, (level, size, shared) in enumerate(found):
         folder = root / f"sys/devices/system/cpu/cpu{cpu}/cache/index{index}"
-        tree(folder, level=f"{level}\n", type=f"{kind}\n", size=f"{size}\n", shared_cpu_list=f"{shared}\n")
+        tree(folder, level=f"{level}\n", size=f"{size}\n", shared_cpu_list=f"{shared}\n")
 
 
 def test_last_level_caches_count_once_each(tmp_path: Path) -> None:
     for cpu, shared in ((0, "0-1"), (1, "0-1"), (2, "2-3")):
         own = str(cpu)
-        level1 = ((1, "Data", "32K", own), (1, "Instruction", "64K", own))
-        caches(tmp_path, cpu, *level1, (2, "Unified", "1024K", own), (3, "Unified", "16384K", shared))
+        caches(tmp_path, cpu, (1, "32K", own), (1, "64K", own), (2, "1024K", own), (3, "16384K", shared))
     assert cache_sizes((0, 1, 2), tmp_path) == CacheSizes(2**20, 2**25)
     assert cache_sizes((1,), tmp_path) == CacheSizes(2**20, 2**24)
 

@@ -8,7 +8,8 @@ import pytest
 from mbbench import ceilings, preparing, registry, store
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError, UsageError
-from mbbench.events import Event, Finished, Measuring, Working
+from mbbench.events import Announce, Event, Finished, Measuring, Working
+from mbbench.preparing import Failed, Ready
 from mbbench.result import Ceilings, Failure, Result
 from mbbench.run import run, verdict
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
@@ -69,11 +70,12 @@ def test_a_cell_on_another_device_has_no_ceilings(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> Ceilings:
         raise AssertionError("measured")
 
-    real = preparing.prepare_all
+    def elsewhere(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
+        return [replace(item, device="GPU.0") for item in prepare_all(spec, announce) if isinstance(item, Ready)]
+
+    prepare_all = preparing.prepare_all
     monkeypatch.setattr(ceilings, "of", fail)
-    monkeypatch.setattr(
-        preparing, "prepare_all", lambda *given: [replace(item, device="GPU.0") for item in real(*given)]
-    )
+    monkeypatch.setattr(preparing, "prepare_all", elsewhere)
     (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
     assert result.failure is None
     assert (result.ceilings, result.reasons["ceilings"]) == (None, "they are measured for CPUs only")

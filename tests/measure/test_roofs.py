@@ -61,3 +61,12 @@ def test_kernels_do_the_work_they_say(precision: Precision) -> None:
             depth = round(work / output.numel())
             assert depth in (256, 512)
             assert output.numel() == 2 * depth * depth
+
+
+def test_no_kernel_of_fp32_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def products(precision: Precision, threads: int) -> Iterator[tuple[int, Callable[[], object]]]:
+        raise RuntimeError("not implemented")
+
+    monkeypatch.setattr(roofs, "_products", products)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        roofs.measure(JOB)
