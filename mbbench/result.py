@@ -224,7 +224,7 @@ class Measured:
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
     node_times: tuple[NodeTime, ...] = ()
-    node_runs: int = 0  # the calls that `node_times` are medians of
+    node_runs: int | None = None  # the calls that `node_times` are medians of
     sustained: tuple[Window, ...] = ()
     duty_cycle: tuple[Wake, ...] = ()
 

@@ -150,9 +150,9 @@ def _measure(
         )
         if report.measured.layers:
             executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
-        if times := report.measured.node_times:
+        if (runs := report.measured.node_runs) is not None:
             counted = cost_of(cell.model).layers
-            layer_times = layers.attribute(times, report.measured.node_runs, counted, spec.settings.batch)
+            layer_times = layers.attribute(report.measured.node_times, runs, counted, spec.settings.batch)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
         report = replace(report, failure=Failure.of(error))
