@@ -1,5 +1,6 @@
 """The conformance suite must catch a backend that breaks the contract: each of its tests is failed here once."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class Bad(Session, LayerAudit, LayerProfile):
         self._buffer = np.zeros((1, 10))
 
     def run(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        time.sleep(0.001)  # what it says of its node: only the name is wrong
         self._buffer += 1
         return self._buffer
 
@@ -87,6 +89,18 @@ def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Pa
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         test(**{argument: known[argument] for argument in wanted})
+
+
+def test_times_in_another_unit_are_caught() -> None:
+    class Microseconds(Bad):
+        def executed(self) -> tuple[Executed, ...]:
+            return (Executed(("stem.conv",), "Conv", "fp32"),)
+
+        def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+            return (NodeTime(("stem.conv",), "Conv", "fp32", 1000.0),)
+
+    with pytest.raises(AssertionError):
+        BackendContract().test_a_profile_times_the_nodes_that_are_executed((Microseconds(), []))
 
 
 class Boastful(FakeBackend):
