@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Protocol, TypeVar
 
 from mbbench.cost import Layer
 from mbbench.result import Executed, ExecutedInfo, PrecisionShare
@@ -13,6 +14,16 @@ _DATA = ("const", "constant", "input", "parameter", "result", "output")
 _LOGITS = "logits"  # some runtimes call the last layer by the graph's output
 
 
+class Node(Protocol):
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def type(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=Node)
+
+
 def audit(executed: Sequence[Executed], counted: Sequence[Layer]) -> ExecutedInfo:
     """The share of Mult-Adds and the layers in each precision; `counted` are the network's layers in order.
 
@@ -20,12 +31,12 @@ def audit(executed: Sequence[Executed], counted: Sequence[Layer]) -> ExecutedInf
     no node bears is `unknown`: the runtime does not say.
     """
     total = sum(layer.mult_adds for layer in counted)
-    moves = [node for node in executed if any(word in node.type.lower() for word in _MOVES)]
-    computing = [node for node in executed if node not in moves and node.type.lower() not in _DATA]
+    moves, computing = sort_out(executed)
     shares: dict[str, tuple[int, int]] = {}
     slow: list[str] = []
     for layer in counted:
-        precision = _precision(layer.name, computing, last=layer is counted[-1])
+        node = bearer(layer, computing, last=layer is counted[-1])
+        precision = "unknown" if node is None else node.precision
         mult_adds, layers = shares.get(precision, (0, 0))
         shares[precision] = (mult_adds + layer.mult_adds, layers + 1)
         if precision == "fp32":
@@ -50,14 +61,21 @@ def fell_back(info: ExecutedInfo, wanted: Precision, kept: Collection[str]) -> s
     return "; ".join(missing) or None
 
 
-def _precision(name: str, executed: Sequence[Executed], *, last: bool) -> str:
-    for node in executed:
-        if any(_stems_from(own, name) or (last and own == _LOGITS) for own in node.names):
-            return node.precision
-    return "unknown"
+def sort_out(nodes: Sequence[_N]) -> tuple[list[_N], list[_N]]:
+    """The nodes that move or convert tensors, and those that compute; neither holds the data's own nodes."""
+    moves = [node for node in nodes if any(word in node.type.lower() for word in _MOVES)]
+    return moves, [node for node in nodes if node not in moves and node.type.lower() not in _DATA]
 
 
-def _stems_from(name: str, layer: str) -> bool:
+def bearer(layer: Layer, computing: Sequence[_N], *, last: bool) -> _N | None:
+    """The node that the layer belongs to; `last`: it gives the logits."""
+    for node in computing:
+        if any(stems_from(own, layer) or (last and own == _LOGITS) for own in node.names):
+            return node
+    return None
+
+
+def stems_from(name: str, layer: Layer) -> bool:
     """A runtime that fuses a block's convolution with its activation may call the whole by the latter's name."""
-    fused = f"{layer.removesuffix('.conv')}.act" if layer.endswith(".conv") else layer
-    return any(name == own or name.startswith((f"{own}.", f"{own}/", f"{own}_")) for own in (layer, fused))
+    fused = f"{layer.name.removesuffix('.conv')}.act" if layer.name.endswith(".conv") else layer.name
+    return any(name == own or name.startswith((f"{own}.", f"{own}/", f"{own}_")) for own in (layer.name, fused))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
-from mbbench.result import Executed
+from mbbench.result import Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -79,6 +79,17 @@ class LayerAudit(ABC):
     @abstractmethod
     def executed(self) -> tuple[Executed, ...]:
         """The nodes that the runtime executes, in order; called once, after all timing."""
+
+
+class LayerProfile(ABC):
+    """What a `Session` may also be: one whose runtime tells how long each node takes."""
+
+    @abstractmethod
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        """Each executed node's median of `runs` calls after a first, by the runtime's own clock.
+
+        Called once, after all timing. A second session may count, since counting costs time. Empty: they fit no layers.
+        """
 
 
 class Backend(ABC):

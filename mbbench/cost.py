@@ -30,6 +30,7 @@ class Layer:
     mult_adds: int
     weights: int
     parameters: int
+    inputs: int  # elements of the activation it reads, without the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,11 @@ def count(module: nn.Module, resolution: int) -> Cost:
     from torch import nn
 
     module = copy.deepcopy(module).to("meta")
-    outputs: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, tuple[int, ...]]] = {}
 
     def note(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            outputs[name] = tuple(output.shape[1:])
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            shapes[name] = inputs[0].shape[1:].numel(), tuple(output.shape[1:])
 
         return hook
 
@@ -119,10 +120,10 @@ def count(module: nn.Module, resolution: int) -> Cost:
     finally:
         for handle in handles:
             handle.remove()
-    return Cost(tuple(_layer(module, name, layer, outputs[name]) for name, layer in counted.items()), peak)
+    return Cost(tuple(_layer(module, name, layer, *shapes[name]) for name, layer in counted.items()), peak)
 
 
-def _layer(module: nn.Module, name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> Layer:
+def _layer(module: nn.Module, name: str, layer: nn.Conv2d | nn.Linear, inputs: int, shape: tuple[int, ...]) -> Layer:
     from torch import nn
 
     weights = layer.weight.numel()
@@ -130,14 +131,14 @@ def _layer(module: nn.Module, name: str, layer: nn.Conv2d | nn.Linear, shape: tu
     parent = module.get_submodule(name.rpartition(".")[0])
     batch_norm = getattr(parent, "bn", None)
     if isinstance(layer, nn.Linear):
-        return Layer(name, "Fully connected", shape, weights, weights, parameters)
+        return Layer(name, "Fully connected", shape, weights, weights, parameters, inputs)
     if isinstance(batch_norm, nn.BatchNorm2d):
         parameters += sum(p.numel() for p in batch_norm.parameters())
     kernel = "x".join(map(str, layer.kernel_size))
     kind = f"Conv DW {kernel}" if layer.groups == layer.in_channels > 1 else f"Conv {kernel}"
     channels, height, width = shape
     taps = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
-    return Layer(name, kind, shape, height * width * channels * taps, weights, parameters)
+    return Layer(name, kind, shape, height * width * channels * taps, weights, parameters, inputs)
 
 
 def _activation_peak(module: nn.Module, images: Any) -> int:

@@ -6,16 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mbbench.cost import Cost
+from mbbench.machine import NATIVE
 from mbbench.result import Result
-from mbbench.spec import Precision
 
 _DEPTHWISE = "Conv DW"
-# What multiplies and adds in that precision, by the kernel's names; without it a CPU converts or widens first.
-_NEEDED: dict[Precision, tuple[str, ...]] = {
-    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ def _reasons(reference: Result, result: Result, cost: Cost) -> Iterator[str]:
         yield f"it failed: {result.failure.cause}"
     if reference.machine.id != result.machine.id:
         yield "the two were measured on different machines, so that their ratio says little"
-    needed = _NEEDED[precision]
+    needed = NATIVE[precision]
     found = [name for name in needed if name in result.machine.isa]
     if result.machine.gpus and result.cell.device.startswith("cuda"):
         pass

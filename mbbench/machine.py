@@ -6,19 +6,27 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mbbench.errors import UsageError
-from mbbench.spec import content_key
+from mbbench.spec import Precision, content_key
 
 # The instruction sets that decide how fast a network runs, under the kernel's names for them.
 _ISA = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
+# What multiplies and adds in that precision, by the kernel's names; without it a CPU converts or widens first.
+NATIVE: Mapping[Precision, tuple[str, ...]] = {
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
+}
 _GIB = 2**30
+_CORE_CACHE_BYTES = 2**18  # where the kernel tells none: no core that runs networks has less
+_LAST_LEVEL_BYTES = 2**24  # at least, since hypervisors may tell less than there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,11 @@ class Machine:
         return content_key(self.cpu, self.architecture, self.isa, cores, memory_gib, self.hypervisor, self.gpus)
 
     @property
+    def native(self) -> frozenset[Precision]:
+        """The precisions that the CPU has instructions for."""
+        return frozenset({"fp32", *(name for name, needed in NATIVE.items() if {*needed} & {*self.isa})})
+
+    @property
     def saturates_int8(self) -> bool:
         """Whether the CPU adds two products of uint8 and int8 in 16 bits (VPMADDUBSW), where they may not fit.
 
@@ -64,6 +77,12 @@ class Machine:
         isa = " ".join(name.upper() for name in (widest, *extra) if name)
         parts = (self.cpu, cores, isa, f"{round(self.memory_bytes / _GIB)} GiB", *self.gpus)
         return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    core_bytes: int  # a core's own second level
+    last_level_bytes: int  # of all last-level caches together
 
 
 def fingerprint(root: Path = Path("/")) -> Machine:
@@ -122,6 +141,23 @@ def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | No
         siblings_before[cpu] = seen.get(core, 0)
         seen[core] = siblings_before[cpu] + 1
     return tuple(sorted(allowed, key=lambda cpu: (siblings_before[cpu], -cpu))[:threads])
+
+
+def cache_sizes(cpus: Collection[int], root: Path = Path("/")) -> CacheSizes:
+    """The caches that these logical CPUs use."""
+    last_level: dict[str, int] = {}  # by the CPUs that share it
+    core_bytes = 0
+    for cpu in cpus:
+        found = {}
+        for folder in (root / f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
+            level, size, shared = (read_text(folder / name).strip() for name in ("level", "size", "shared_cpu_list"))
+            if size.endswith("K"):
+                found[int(level)] = (int(size.removesuffix("K")) * 1024, shared)
+        if found:
+            size_bytes, shared = found[max(found)]
+            last_level[shared] = size_bytes
+            core_bytes = found.get(2, (0, ""))[0]
+    return CacheSizes(core_bytes or _CORE_CACHE_BYTES, max(_LAST_LEVEL_BYTES, sum(last_level.values())))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

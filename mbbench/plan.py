@@ -88,7 +88,7 @@ def describe(spec: RunSpec) -> Table:
         tuple(rows),
         numeric=False,
         notes=(
-            "Besides: training, quantization and export where they are not cached, evaluation on the test images, and"
-            " the end of a call that outlasts its phase.",
+            "Besides: the machine's ceilings, training, quantization and export where they are not cached, evaluation"
+            " on the test images, the times of layers, and the end of a call that outlasts its phase.",
         ),
     )

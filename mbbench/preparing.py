@@ -29,6 +29,7 @@ class Ready:
 
     cell: Cell
     backend: Backend
+    device: str  # as the runtime spells it
     dialect: Dialect
     data: data.Dataset
     weights: weights.Weights
@@ -42,12 +43,13 @@ class Failed:
 
 def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
     """Look at every backend first, so that no training is spent on a run that cannot end well."""
-    backends: list[tuple[Backend, Dialect] | Failed] = []
+    backends: list[tuple[Backend, str, Dialect] | Failed] = []
     for cell in spec.cells:
         try:
             backend = registry.load(cell.backend)
             backend.versions()
-            backends.append((backend, _dialect(cell, backend, pick_device(cell.device, backend.devices()))))
+            device = pick_device(cell.device, backend.devices())
+            backends.append((backend, device, _dialect(cell, backend, device)))
         except BackendError as error:
             backends.append(Failed(cell, Failure.of(error)))
             last = error
@@ -70,7 +72,7 @@ def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
     return native[cell.precision]
 
 
-def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, announce: Announce) -> Ready:
+def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: Dialect, announce: Announce) -> Ready:
     def decoding(done: int, total: int) -> None:
         announce(Working("decoding images", done, total))
 
@@ -85,7 +87,7 @@ def _prepare(spec: RunSpec, cell: Cell, backend: Backend, dialect: Dialect, anno
         Recipe(),
         training,
     )
-    return Ready(replace(cell, model=resolved.spec), backend, dialect, test, resolved)
+    return Ready(replace(cell, model=resolved.spec), backend, device, dialect, test, resolved)
 
 
 def make(spec: RunSpec, ready: Ready, announce: Announce) -> tuple[Exported, search.Prepared | None]:

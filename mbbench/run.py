@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mbbench import audit, cache, doctor, preparing, reference, store
+from mbbench import audit, cache, ceilings, doctor, layers, preparing, reference, store
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
-from mbbench.events import Finished, Measuring, Notify, Working
+from mbbench.events import Announce, Finished, Measuring, Notify, Working
 from mbbench.export import Exported
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
@@ -22,10 +22,12 @@ from mbbench.preparing import Failed, Ready
 from mbbench.result import (
     SCHEMA,
     Accuracy,
+    Ceilings,
     CostInfo,
     DataInfo,
     ExecutedInfo,
     Failure,
+    LayerTimes,
     Measured,
     QuantizationInfo,
     Result,
@@ -33,6 +35,7 @@ from mbbench.result import (
 from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
 
 _COUNTER = 1  # raise it when cost.py counts otherwise
+_CPUS_ONLY = "they are measured for CPUs only"
 
 
 def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
@@ -45,11 +48,13 @@ def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
     ready = preparing.prepare_all(spec, notify)
+    roofs = _ceilings(spec, machine, cpus, ready, notify)
     for index, item in enumerate(ready, 1):
         if isinstance(item, Failed):
             result = _result(spec, machine, item.cell, failure=item.failure)
         else:
             result = _measure(spec, machine, cpus, item, Measuring(item.cell, index, len(ready)), notify)
+            result = _under(roofs if _on_cpu(item) else _CPUS_ONLY, result)
         notify(Finished(result))
         try:
             store.append(results, result)
@@ -59,6 +64,28 @@ def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
         yield result
         if result.failure is not None and result.failure.exit_code == 130:
             raise KeyboardInterrupt
+
+
+def _ceilings(
+    spec: RunSpec, machine: Machine, cpus: tuple[int, ...], ready: Sequence[Ready | Failed], announce: Announce
+) -> Ceilings | str:
+    """The machine's, or why they are not known; a run that needs none measures none."""
+    if not any(isinstance(item, Ready) and _on_cpu(item) for item in ready):
+        return _CPUS_ONLY
+    try:
+        return ceilings.of(machine, cpus, spec.settings, announce)
+    except MbbenchError as error:
+        return str(error)
+
+
+def _on_cpu(ready: Ready) -> bool:
+    return ready.device.lower().startswith("cpu")
+
+
+def _under(roofs: Ceilings | str, result: Result) -> Result:
+    if isinstance(roofs, Ceilings):
+        return replace(result, ceilings=roofs)
+    return replace(result, reasons={**result.reasons, "ceilings": roofs})
 
 
 def verdict(results: list[Result]) -> None:
@@ -91,6 +118,7 @@ def _measure(
     cost: CostInfo | None = None
     report = Report(phase="export", measured=Measured(), reasons={})
     executed: ExecutedInfo | None = None
+    layer_times: LayerTimes | None = None
     before = doctor.snapshot()
 
     try:
@@ -122,6 +150,9 @@ def _measure(
         )
         if report.measured.layers:
             executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
+        if (runs := report.measured.node_runs) is not None:
+            counted = cost_of(cell.model).layers
+            layer_times = layers.attribute(report.measured.node_times, runs, counted, spec.settings.batch)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
         report = replace(report, failure=Failure.of(error))
@@ -140,6 +171,7 @@ def _measure(
         executed=executed,
         cost=cost,
         report=report,
+        layer_times=layer_times,
         conditions=doctor.judge(machine, before, doctor.snapshot()),
     )
 
@@ -197,6 +229,7 @@ def _result(
     executed: ExecutedInfo | None = None,
     cost: CostInfo | None = None,
     report: Report | None = None,
+    layer_times: LayerTimes | None = None,
     conditions: tuple[doctor.Check, ...] = (),
 ) -> Result:
     versions = preparing.versions([] if ready is None else [ready])
@@ -230,4 +263,5 @@ def _result(
         measured=Measured() if report is None else report.measured,
         failure=failure,
         reasons={} if report is None else report.reasons,
+        layer_times=layer_times,
     )

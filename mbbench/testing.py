@@ -10,15 +10,17 @@ pytest then runs every test of the suite against the installed backend of that n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import pytest
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.export import export
 from mbbench.spec import ModelSpec, Precision
@@ -202,6 +204,24 @@ class BackendContract:
             written = quantize.write(graph, ranges, dialect)
             exported = export_quantized(lambda: written, "contract", format, dialect)
         return exported.artifact(self.spec, 1, precision)
+
+    def test_a_profile_times_the_nodes_that_are_executed(self, opened: tuple[Session, list[Stage]]) -> None:
+        """Nodes without a name are what the runtime cannot trace to the artifact."""
+        session, images = opened[0], self._images(1)
+        if not isinstance(session, LayerProfile) or not isinstance(session, LayerAudit):
+            pytest.skip("the session does not tell how long its nodes take")
+        calls_ms = []
+        for _ in range(20):
+            start = perf_counter()
+            session.run(images)
+            calls_ms.append((perf_counter() - start) * 1e3)
+        times = session.profile(images, 20)
+        executed = {(node.names, node.type, node.precision) for node in session.executed()}
+        named = {(node.names, node.type, node.precision) for node in times if node.names}
+        assert named
+        assert named <= executed
+        assert all(0 < node.median_ms < math.inf for node in times)
+        assert 1 / 20 < sum(node.median_ms for node in times) / min(calls_ms) < 20
 
     def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -69,7 +70,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def faulty_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the distribution in tests/faulty, here and in child processes."""
     monkeypatch.syspath_prepend(str(FAULTY))
-    monkeypatch.setenv("PYTHONPATH", str(FAULTY))
+    monkeypatch.setenv("PYTHONPATH", str(FAULTY), prepend=os.pathsep)
 
 
 @pytest.fixture

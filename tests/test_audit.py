@@ -3,9 +3,9 @@ from mbbench.cost import Layer
 from mbbench.result import Executed, PrecisionShare
 
 COUNTED = (
-    Layer("stem.conv", "Conv 3x3", (8, 16, 16), 300, 216, 232),
-    Layer("blocks.1.0.conv", "Conv DW 3x3", (8, 16, 16), 100, 72, 88),
-    Layer("classifier", "Fully connected", (10,), 600, 80, 90),
+    Layer("stem.conv", "Conv 3x3", (8, 16, 16), 300, 216, 232, 3072),
+    Layer("blocks.1.0.conv", "Conv DW 3x3", (8, 16, 16), 100, 72, 88, 2048),
+    Layer("classifier", "Fully connected", (10,), 600, 80, 90, 8),
 )
 
 

@@ -44,9 +44,11 @@ def test_shares_by_layer_type_are_table_2s_but_for_one() -> None:
 def test_layers_are_counted_one_by_one() -> None:
     layers = cost_of(ModelSpec(alpha=0.5, resolution=128, classes=10)).layers
     assert len(layers) == 28
-    assert layers[0] == Layer("stem.conv", "Conv 3x3", (16, 64, 64), 64 * 64 * 27 * 16, 27 * 16, 27 * 16 + 32)
-    assert layers[1] == Layer("blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), 64 * 64 * 9 * 16, 9 * 16, 9 * 16 + 32)
-    assert layers[-1] == Layer("classifier", "Fully connected", (10,), 5120, 5120, 5130)
+    stem, depthwise = 64 * 64 * 27 * 16, 64 * 64 * 9 * 16
+    read = (3 * 128 * 128, 16 * 64 * 64, 512)
+    assert layers[0] == Layer("stem.conv", "Conv 3x3", (16, 64, 64), stem, 27 * 16, 27 * 16 + 32, read[0])
+    assert layers[1] == Layer("blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), depthwise, 9 * 16, 9 * 16 + 32, read[1])
+    assert layers[-1] == Layer("classifier", "Fully connected", (10,), 5120, 5120, 5130, read[2])
 
 
 def test_weights_leave_out_biases_and_batch_norm() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.machine import cpu_quota, fingerprint, pick_cpus
+from mbbench.machine import CacheSizes, cache_sizes, cpu_quota, fingerprint, pick_cpus
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -141,3 +141,29 @@ def test_more_threads_than_allowed_cpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         pick_cpus(3, tmp_path, frozenset({0, 1}))
     assert str(caught.value) == "3 threads do not fit on the 2 CPUs allowed here; give --threads 2"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "native"),
+    [(AMD, {"fp32", "bf16", "int8"}), (INTEL, {"fp32", "bf16", "int8"}), (ARM, {"fp32", "bf16", "fp16", "int8"})],
+)
+def test_native_precisions_have_instructions(tmp_path: Path, cpuinfo: str, native: set[str]) -> None:
+    assert fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo)).native == native
+
+
+def caches(root: Path, cpu: int, *found: tuple[int, str, str]) -> None:
+    for index, (level, size, shared) in enumerate(found):
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/cache/index{index}"
+        tree(folder, level=f"{level}\n", size=f"{size}\n", shared_cpu_list=f"{shared}\n")
+
+
+def test_last_level_caches_count_once_each(tmp_path: Path) -> None:
+    for cpu, shared in ((0, "0-1"), (1, "0-1"), (2, "2-3")):
+        own = str(cpu)
+        caches(tmp_path, cpu, (1, "32K", own), (1, "64K", own), (2, "1024K", own), (3, "16384K", shared))
+    assert cache_sizes((0, 1, 2), tmp_path) == CacheSizes(2**20, 2**25)
+    assert cache_sizes((1,), tmp_path) == CacheSizes(2**20, 2**24)
+
+
+def test_caches_the_kernel_does_not_tell_of_are_assumed(tmp_path: Path) -> None:
+    assert cache_sizes((0,), tmp_path) == CacheSizes(2**18, 2**24)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mbbench import registry, store
-from mbbench.errors import BackendError, CellsFailedError, ParityError, UsageError
-from mbbench.events import Event, Finished, Measuring, Working
-from mbbench.result import Failure, Result
+from mbbench import ceilings, preparing, registry, store
+from mbbench.cost import cost_of
+from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError, UsageError
+from mbbench.events import Announce, Event, Finished, Measuring, Working
+from mbbench.preparing import Failed, Ready
+from mbbench.result import Ceilings, Failure, Result
 from mbbench.run import run, verdict
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
@@ -45,8 +47,38 @@ def test_a_run_measures_stores_and_announces(tmp_path: Path) -> None:
     assert result.measured.accuracy is not None
     assert result.measured.accuracy.top1 is None
     assert result.reasons["accuracy.top1"] == "random weights have no accuracy"
+    assert result.layer_times is not None and result.layer_times.runs == 20
+    assert [layer.name for layer in result.layer_times.layers] == [
+        layer.name for layer in cost_of(result.cell.model).layers
+    ]
+    assert result.ceilings is not None and result.ceilings.threads == 1
     kinds = [type(event) for event in events if not isinstance(event, Working)]
     assert kinds == [Measuring, Finished]
+
+
+def test_ceilings_that_cannot_be_measured_cost_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Ceilings:
+        raise MbbenchError("no kernel runs", "mend it")
+
+    monkeypatch.setattr(ceilings, "of", fail)
+    (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
+    assert result.failure is None
+    assert (result.ceilings, result.reasons["ceilings"]) == (None, "no kernel runs; mend it")
+
+
+def test_a_cell_on_another_device_has_no_ceilings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Ceilings:
+        raise AssertionError("measured")
+
+    def elsewhere(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
+        return [replace(item, device="GPU.0") for item in prepare_all(spec, announce) if isinstance(item, Ready)]
+
+    prepare_all = preparing.prepare_all
+    monkeypatch.setattr(ceilings, "of", fail)
+    monkeypatch.setattr(preparing, "prepare_all", elsewhere)
+    (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
+    assert result.failure is None
+    assert (result.ceilings, result.reasons["ceilings"]) == (None, "they are measured for CPUs only")
 
 
 def test_the_second_run_prepares_nothing_and_has_the_same_id(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The conformance suite must catch a backend that breaks the contract: each of its tests is failed here once."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Dialect, Format, Session, Stage
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import BackendError
+from mbbench.result import Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 from mbbench.testing import BackendContract, FakeBackend, FakeClock
 
@@ -29,8 +31,8 @@ def test_the_fake_takes_its_scripted_latencies_and_then_the_last_for_ever() -> N
     assert stages == ["import", "load", "compile"]
 
 
-class Bad(Session):
-    """Gives one and the same buffer each time, of the wrong type, whatever the images."""
+class Bad(Session, LayerAudit, LayerProfile):
+    """Gives one and the same buffer each time, of the wrong type, whatever the images; times a node it does not run."""
 
     facts: Mapping[str, str] = {"precision": ""}
 
@@ -38,8 +40,15 @@ class Bad(Session):
         self._buffer = np.zeros((1, 10))
 
     def run(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        time.sleep(0.001)  # what it says of its node: only the name is wrong
         self._buffer += 1
         return self._buffer
+
+    def executed(self) -> tuple[Executed, ...]:
+        return ()
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        return (NodeTime(("stem.conv",), "Conv", "fp32", 1.0),)
 
 
 class BadBackend(Backend):
@@ -80,6 +89,18 @@ def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Pa
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         test(**{argument: known[argument] for argument in wanted})
+
+
+def test_times_in_another_unit_are_caught() -> None:
+    class Microseconds(Bad):
+        def executed(self) -> tuple[Executed, ...]:
+            return (Executed(("stem.conv",), "Conv", "fp32"),)
+
+        def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+            return (NodeTime(("stem.conv",), "Conv", "fp32", 1000.0),)
+
+    with pytest.raises(AssertionError):
+        BackendContract().test_a_profile_times_the_nodes_that_are_executed((Microseconds(), []))
 
 
 class Boastful(FakeBackend):

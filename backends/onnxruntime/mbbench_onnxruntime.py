@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage, pick_device
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed
+from mbbench.result import Executed, NodeTime
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
+_KERNEL_TIME = "_kernel_time"  # ends the trace's name of a node
 
 
 class OnnxRuntimeBackend(Backend):
@@ -47,13 +50,16 @@ class OnnxRuntimeBackend(Backend):
         device = pick_device(device, _PROVIDERS)
         stage("compile")  # one call reads and compiles; reading the file first would hold a large model twice
 
-        def make(optimized: Path | None = None) -> Any:
+        def make(optimized: Path | None = None, trace: Path | None = None) -> Any:
             options = ort.SessionOptions()
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
             options.log_severity_level = 4  # errors come back as exceptions
             if optimized is not None:
                 options.optimized_model_filepath = str(optimized)
+            if trace is not None:
+                options.enable_profiling = True
+                options.profile_file_prefix = str(trace)
             return ort.InferenceSession(artifact.path, options, providers=[_PROVIDERS[device]])
 
         try:
@@ -65,9 +71,9 @@ class OnnxRuntimeBackend(Backend):
         return _OnnxRuntimeSession(session, threads, make)
 
 
-class _OnnxRuntimeSession(Session, LayerAudit):
-    def __init__(self, session: Any, threads: int, optimized: Callable[[Path], object]) -> None:
-        self._optimized = optimized
+class _OnnxRuntimeSession(Session, LayerAudit, LayerProfile):
+    def __init__(self, session: Any, threads: int, make: Callable[..., Any]) -> None:
+        self._make = make
         self._run = session.run
         self._input = session.get_inputs()[0].name
         self._outputs = [session.get_outputs()[0].name]
@@ -83,19 +89,49 @@ class _OnnxRuntimeSession(Session, LayerAudit):
 
     def executed(self) -> tuple[Executed, ...]:
         """The graph after ONNX Runtime's optimizations, which a second session writes down."""
-        import onnx
-
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
-            self._optimized(path)
-            graph = onnx.load(path).graph
-        return tuple(
-            Executed((node.name, *node.input), node.op_type, "int8" if _is_integer(node.op_type) else "fp32")
-            for node in graph.node
-        )
+            self._make(path)
+            return _read(path)
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        """From the trace that a second session writes."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "optimized.onnx")
+            session = self._make(path, Path(folder, "trace"))
+            for _ in range(runs + 1):
+                session.run(self._outputs, {self._input: images})
+            events = json.loads(Path(session.end_profiling()).read_bytes())
+            return _node_times(events, _read(path), runs)
 
     def close(self) -> None:
         del self._run
+
+
+def _read(path: Path) -> tuple[Executed, ...]:
+    """The nodes of the optimized graph at `path`."""
+    import onnx
+
+    return tuple(
+        Executed((node.name, *node.input), node.op_type, "int8" if _is_integer(node.op_type) else "fp32")
+        for node in onnx.load(path).graph.node
+    )
+
+
+def _node_times(events: Iterable[Mapping[str, Any]], nodes: Sequence[Executed], runs: int) -> tuple[NodeTime, ...]:
+    """The nodes' times in a trace of `runs` calls after a first; empty if a node has not just one event in each.
+
+    The trace cuts a time to whole microseconds: half of one is what that costs on average.
+    """
+    times: dict[str, list[float]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(_KERNEL_TIME):
+            times.setdefault(event["name"].removesuffix(_KERNEL_TIME), []).append(event["dur"] + 0.5)
+    if sorted(times) != sorted(node.names[0] for node in nodes) or any(len(own) != runs + 1 for own in times.values()):
+        return ()
+    return tuple(
+        NodeTime(node.names, node.type, node.precision, median(times[node.names[0]][1:]) / 1e3) for node in nodes
+    )
 
 
 def _is_integer(operator: str) -> bool:

@@ -10,15 +10,16 @@ import os
 import re
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage, pick_device
 from mbbench.compress import quantized
 from mbbench.errors import BackendError, UsageError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed
+from mbbench.result import Executed, NodeTime
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ _NEEDED: dict[Precision, set[str]] = {
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
     "int8": {"avx512_vnni", "avx_vnni", "amx_int8"},
 }
-_COMPUTING = re.compile(r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|_(mkl_)?linear(_pointwise)?|addmm|mm)")
+_COMPUTING = re.compile(
+    r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm)"
+)
+_CALL = "mbbench call"  # marks a call among the profiler's events
 
 
 class _TorchBackend(Backend):
@@ -88,7 +92,8 @@ class _TorchBackend(Backend):
         if dtype != torch.float32:
             module = module.to(dtype)
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
+        with torch.inference_mode():  # a tensor from outside would be of another kind, and the first call compile again
+            call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
         return _TorchSession(
             call,
             {
@@ -138,8 +143,7 @@ class CompiledBackend(_TorchBackend):
         config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_computing(graph))
         compiled = torch.compile(_channels_last(module), dynamic=False)
         try:
-            with torch.inference_mode():
-                compiled(example)
+            compiled(example)
         except Exception as error:  # whatever a pass, the C++ compiler or the loader raises
             raise BackendError(
                 f"torch.compile failed: {str(error).strip().splitlines()[0]}", "use --backend torch-eager"
@@ -154,7 +158,7 @@ class CompiledBackend(_TorchBackend):
         )
 
 
-class _TorchSession(Session, LayerAudit):
+class _TorchSession(Session, LayerAudit, LayerProfile):
     def __init__(
         self, call: Call, facts: Mapping[str, str], dtype: torch.dtype, executed: tuple[Executed, ...]
     ) -> None:
@@ -171,6 +175,16 @@ class _TorchSession(Session, LayerAudit):
 
     def executed(self) -> tuple[Executed, ...]:
         return self._executed
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        from torch.profiler import ProfilerActivity, profile, record_function
+
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(runs + 1):
+                with record_function(_CALL):
+                    self.run(images)
+        calls = [event for event in profiler.events() if event.name == _CALL]
+        return _node_times(calls[1:], self._executed)
 
     def close(self) -> None:
         del self._call
@@ -190,6 +204,45 @@ def _computing(graph: Any) -> Iterator[tuple[str, str]]:
             continue
         name = operator[0]
         yield name, "int8" if name.startswith("q") else _name(node.meta["val"].dtype)
+
+
+def _node_times(calls: Sequence[Any], executed: Sequence[Executed]) -> tuple[NodeTime, ...]:
+    """The layers' times, then those of what else each call does, by the operator's name; of the profiler's events.
+
+    Empty where a call has not as many convolutions and matrix products as the model, whose order they follow.
+    """
+    layers: list[list[float]] = []
+    others: list[dict[str, float]] = []
+    for call in calls:
+        layers.append([])
+        others.append({})
+        for event in _in_order(call.cpu_children):
+            computing = [found.time_range.elapsed_us() for found in _outermost(event)]
+            layers[-1] += computing
+            others[-1][event.name] = others[-1].get(event.name, 0) + event.time_range.elapsed_us() - sum(computing)
+    if any(len(times) != len(executed) for times in layers):
+        return ()
+    medians = {name: median(times.get(name, 0) for times in others) for name in others[0]}
+    return (
+        *(
+            NodeTime(node.names, node.type, node.precision, median(times) / 1e3)
+            for node, times in zip(executed, zip(*layers, strict=True), strict=True)
+        ),
+        *(NodeTime((), name, "unknown", time / 1e3) for name, time in medians.items() if time > 0),
+    )
+
+
+def _outermost(event: Any) -> Iterator[Any]:
+    """The convolutions and matrix products in an event, but none within another."""
+    if _COMPUTING.fullmatch(event.name.rpartition("::")[2]):
+        yield event
+        return
+    for child in _in_order(event.cpu_children):
+        yield from _outermost(child)
+
+
+def _in_order(events: Sequence[Any]) -> list[Any]:
+    return sorted(events, key=lambda event: event.time_range.start)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -10,14 +10,21 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, LayerAudit, Session, Stage
+from mbbench.backend import Artifact, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import MbbenchError
 from mbbench.measure import accuracy, child, curves, latency, memory
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+_PROFILED = 20  # calls; fewer where they would take longer than _PROFILED_S
+_PROFILED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +156,29 @@ def measure(job: Job, progress: _Progress) -> None:
             if settings.idle_ms is not None:
                 progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
             if settings.sustain_s is not None:
-                progress.add("close", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+                progress.add("profile", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+        _profile(session, timed, progress)
+
+
+def _profile(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
+    """Last, since it may open a second session; what it cannot tell costs the cell nothing."""
+    if not isinstance(session, LayerProfile):
+        progress.add("close", {"layer_times": "the backend does not tell how long its nodes take"})
+        return
+    latency = progress.report.measured.latency
+    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
+    runs = min(_PROFILED, max(3, round(fitting)))
+    progress.save(phase="profile")
+    try:
+        times = session.profile(images, runs)
+    except Exception as error:  # whatever the runtime's profiler raises
+        reason = str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
+        progress.add("close", {"layer_times": f"profiling failed: {reason}"})
+        return
+    if times:
+        progress.add("close", node_times=times, node_runs=runs)
+    else:
+        progress.add("close", {"layer_times": "the runtime's times fit no layers"})
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:

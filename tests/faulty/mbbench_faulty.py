@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from mbbench_onnxruntime import OnnxRuntimeBackend
 
-from mbbench.backend import Artifact, Session, Stage
+from mbbench.backend import Artifact, LayerProfile, Session, Stage
+from mbbench.result import NodeTime
 
 _CALLS_BEFORE_THE_FAULT = 60  # past parity and the shortest warm-up, within timing
 
@@ -79,6 +80,19 @@ class Telling(_Backend):
         session = OnnxRuntimeBackend.open(self, artifact, device, threads=threads, stage=stage)
         session.facts = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MBBENCH_CACHE")}
         return session
+
+
+class _Unprofiled(_Faulty, LayerProfile):
+    def profile(self, images: Any, runs: int) -> tuple[NodeTime, ...]:
+        raise RuntimeError("no counters here")
+
+
+class Unprofiled(_Backend):
+    """Measures well, then cannot tell how long its nodes take."""
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        session = OnnxRuntimeBackend.open(self, artifact, device, threads=threads, stage=stage)
+        return _Unprofiled(session, lambda logits, calls: logits)
 
 
 class NotABackend:

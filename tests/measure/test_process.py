@@ -73,6 +73,17 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert (measured.accuracy.images, measured.accuracy.agreement) == (40, 1.0)
     assert measured.effective["cpus"] == str(job.cpus[0])
     assert measured.effective["threads"] == "1"
+    assert [node.names[0] for node in measured.node_times] == [node.names[0] for node in measured.layers]
+    assert measured.node_runs == 20
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_profile_that_fails_costs_nothing_but_itself(job: Job) -> None:
+    report = measure_in_child(replace(job, backend="faulty-unprofiled"))
+    assert (report.failure, report.phase) == (None, "done")
+    assert report.measured.accuracy is not None
+    assert (report.measured.node_times, report.measured.node_runs) == ((), None)
+    assert report.reasons["layer_times"] == "profiling failed: RuntimeError: no counters here"
 
 
 @pytest.mark.usefixtures("faulty_backends")

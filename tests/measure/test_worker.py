@@ -1,11 +1,17 @@
 """The stages of a session's making; whole measurements are in test_process.py, in real child processes."""
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
-from mbbench.backend import Stage
-from mbbench.measure import worker
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mbbench.backend import LayerProfile, Session, Stage
+from mbbench.measure import latency, worker
 from mbbench.measure.worker import Stages
-from mbbench.result import Cold
+from mbbench.result import Cold, Measured, NodeTime, WarmUp
+from mbbench.testing import FakeClock, FakeSession
 
 
 def stages(monkeypatch: pytest.MonkeyPatch, *announced: Stage) -> Stages:
@@ -33,3 +39,44 @@ def test_a_runtime_that_reads_and_compiles_in_one_call_has_no_load_time(monkeypa
     reasons = {"cold.load_s": "the runtime reads and compiles in one call"}
     assert found.cold(0.5) == (Cold(import_s=1.0, load_s=None, compile_s=2.0, first_inference_ms=500.0), reasons)
     assert [reading.phase for reading in found.memory] == ["start", "import", "compile"]
+
+
+class Profiled(FakeSession, LayerProfile):
+    """Tells in each node's name how many calls it is the median of."""
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        return (NodeTime((str(runs),), "Conv", "fp32", 1.0),)
+
+
+class Unmatched(FakeSession, LayerProfile):
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        return ()
+
+
+def profiled(session: Session, out: Path, latency_ms: float) -> worker.Report:
+    progress = worker._Progress(out)
+    warmed = WarmUp(runs=1, seconds=0.1, steady=True)
+    figures, _ = latency.summarize([round(latency_ms * 1e6)] * 20, batch=1, warmed=warmed)
+    progress.report = replace(progress.report, measured=Measured(latency=figures))
+    worker._profile(session, np.zeros((1, 3, 32, 32), np.float32), progress)
+    return progress.report
+
+
+@pytest.mark.parametrize(("latency_ms", "runs"), [(1.0, 20), (250.0, 20), (1000.0, 5), (9000.0, 3)])
+def test_a_profile_is_of_fewer_calls_where_they_are_long(tmp_path: Path, latency_ms: float, runs: int) -> None:
+    report = profiled(Profiled((), FakeClock()), tmp_path / "out.json", latency_ms)
+    assert report.measured.node_times == (NodeTime((str(runs),), "Conv", "fp32", 1.0),)
+    assert (report.measured.node_runs, report.reasons) == (runs, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (FakeSession, "the backend does not tell how long its nodes take"),
+        (Unmatched, "the runtime's times fit no layers"),
+    ],
+)
+def test_no_times_have_a_reason(tmp_path: Path, kind: type[FakeSession], reason: str) -> None:
+    report = profiled(kind((), FakeClock()), tmp_path / "out.json", 1.0)
+    assert (report.measured.node_times, report.measured.node_runs) == ((), None)
+    assert report.reasons == {"layer_times": reason}
