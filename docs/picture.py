@@ -15,12 +15,13 @@ from rich.text import Text
 
 from mbbench import store
 from mbbench.report import terminal
+from mbbench.report.summary import document
 
 _WIDTH = 96
 
 
 def main(results: Path) -> None:
-    report = terminal.render(list(store.read(results)), width=_WIDTH, color=True)
+    report = terminal.render(document(list(store.read(results))), width=_WIDTH, color=True)
     console = Console(record=True, width=_WIDTH, file=StringIO())
     console.print(Text.from_ansi(report.strip("\n")))
     print(console.export_svg(title="make demo", theme=MONOKAI))

@@ -121,14 +121,18 @@ def cores(root: Path = Path("/")) -> dict[int, tuple[str, str]]:
     return found
 
 
+def allowed_cpus() -> frozenset[int]:
+    """The logical CPUs that this process may run on."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
 def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | None = None) -> tuple[int, ...]:
     """The logical CPUs to pin a measuring process with `threads` threads to; raises `UsageError` if there are too few.
 
     One hardware thread of every core before a second of any; the last cores first, since the first serves most
     interrupts.
     """
-    if allowed is None:
-        allowed = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    allowed = allowed or allowed_cpus()
     if threads > len(allowed):
         raise UsageError(
             f"{threads} threads do not fit on the {len(allowed)} CPUs allowed here", f"give --threads {len(allowed)}"

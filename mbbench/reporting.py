@@ -26,7 +26,8 @@ def report(sources: Sequence[Path], targets: Sequence[Path]) -> None:
             target.write_text(text)
         except OSError as error:
             raise UsageError(f"cannot write {target} ({error.strerror})", "choose another file with -o") from error
-        _tell(f"{target} written: {len(results)} results, {len(text.encode()) / 1e6:.1f} MB")
+        count = f"{len(results)} result{'s' * (len(results) > 1)}"
+        _tell(f"{target} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
 
 
 def show(sources: Sequence[Path]) -> None:

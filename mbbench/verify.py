@@ -42,15 +42,16 @@ def verify(text: str, source: str) -> Verified:
             found = list(_differences(name, msgspec.to_builtins(stored), msgspec.to_builtins(recomputed)))
             figures += _count(msgspec.to_builtins(recomputed))
             faults += [f"{place(result)}: {difference}" for difference in found]
-    own = html.render(results)
+    version = html.made_by(text)
+    own = html.render(results, version)
     lines = _lines(text)
     faults += _page_faults(lines, _lines(own))
     if not faults and text != own:
-        version = html.made_by(text)
-        if version == metadata.version("mbbench"):
-            faults.append("the page's scripts, styles or plots are not those that mbbench writes for these records")
-        else:
-            faults.append(f"mbbench {version} wrote it: verify its scripts and plots with that version")
+        faults.append(
+            "the page's scripts, styles or plots are not those that mbbench writes for these records"
+            if version == metadata.version("mbbench")
+            else f"mbbench {version} wrote it: verify its scripts and plots with that version"
+        )
     return Verified(len(results), figures, len(lines), tuple(faults))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mbbench.errors import BackendError
+from mbbench.machine import allowed_cpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,8 @@ def session(model: onnx.ModelProto) -> Any:
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # Left alone it pins its threads to CPUs that a container may not have, and complains of it on the terminal.
+    options.intra_op_num_threads = len(allowed_cpus())
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

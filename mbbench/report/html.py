@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
 from importlib import metadata, resources
 
@@ -17,12 +18,11 @@ from mbbench.report.page import page
 from mbbench.result import Result
 
 _FILTERED = 20  # rows from which a section's tables get a filter
-_RECORDS = re.compile(r'<script type="text/plain" id="records">([^<]*)</script>')
 _MADE_BY = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
 
 
-def render(results: Sequence[Result]) -> str:
-    """The same bytes for the same results, versions of mbbench and of Plotly.
+def render(results: Sequence[Result], version: str | None = None) -> str:
+    """The same bytes for the same results, versions of mbbench and of Plotly; `version` is mbbench's unless given.
 
     No text of the results is markup: the template escapes it, and a content security policy runs no script but the two
     whose hashes it names, and loads nothing.
@@ -40,7 +40,7 @@ def render(results: Sequence[Result]) -> str:
     figures = [figure for section in content.sections for figure in section.figures]
     return environment.get_template("page.html.jinja").render(
         page=content,
-        version=metadata.version("mbbench"),
+        version=version or metadata.version("mbbench"),
         hashes=" ".join(f"'sha256-{_hash(code)}'" for code in (script, plotly)),
         style=_asset("page.css"),
         script=script,
@@ -53,14 +53,22 @@ def render(results: Sequence[Result]) -> str:
 
 def records(text: str, source: str) -> list[Result]:
     """The results that a report was made of; raises `UsageError`."""
-    found = _RECORDS.search(text)
-    if found is None:
-        raise UsageError(f"{source} is no report of mbbench", "name a file that `mbbench report -o FILE.html` wrote")
     try:
-        lines = gzip.decompress(base64.b64decode(found[1], validate=True)).split(b"\n")
-        return [msgspec.json.decode(line, type=Result) for line in lines]
-    except (ValueError, OSError, EOFError, msgspec.MsgspecError) as error:
+        return [msgspec.json.decode(line, type=Result) for line in unpacked(text, "records").split(b"\n")]
+    except LookupError:
+        raise UsageError(
+            f"{source} is no report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"
+        ) from None
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise UsageError(f"the records in {source} cannot be read: {error}", "write the report again") from error
+
+
+def unpacked(text: str, id: str) -> bytes:
+    """What a report carries under `id`; raises `LookupError`, or what comes of data that is damaged."""
+    found = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', text)
+    if found is None:
+        raise LookupError(id)
+    return gzip.decompress(base64.b64decode(found[1], validate=True))
 
 
 def made_by(text: str) -> str:

@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbbench import reporting, store
+from mbbench.errors import ParityError, UsageError
+from mbbench.result import Result
+
+Make = Callable[..., Result]
+
+
+@pytest.fixture
+def stored(make_result: Make, tmp_path: Path) -> Path:
+    path = tmp_path / "results.jsonl"
+    store.append(path, make_result())
+    return path
+
+
+def test_the_suffix_names_the_format_and_several_are_written(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = [tmp_path / "out" / f"report{suffix}" for suffix in reporting.FORMATS]
+    reporting.report([stored], targets)
+    starts = ("<!doctype html>", "# 0.5 MobileNet-128 on openvino", "schema,id,time_utc", "[\n", "<?xml version")
+    for target, start in zip(targets, starts, strict=True):
+        assert target.read_text().lstrip().startswith(start)
+    assert f"{targets[1]} written: 1 result, 0.0 MB" in capsys.readouterr().err
+
+
+def test_several_files_make_one_report(stored: Path, make_result: Make, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    store.append(other, make_result(backend="torch"))
+    reporting.report([stored, other], [tmp_path / "report.md"])
+    assert "| 0.5 MobileNet-128 on torch |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_suffix_without_a_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"report.pdf has no format; end it with one of .html, .md, .csv, .json, .xml"):
+        reporting.report([tmp_path / "none.jsonl"], [tmp_path / "report.pdf"])
+
+
+def test_no_result_and_no_file_are_one_line(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(UsageError, match=r"empty.jsonl holds no result; run `mbbench run` first"):
+        reporting.show([empty])
+    with pytest.raises(UsageError, match=r"cannot read .*none.jsonl"):
+        reporting.show([tmp_path / "none.jsonl"])
+
+
+def test_what_cannot_be_written_is_one_line(stored: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write .*report.md \(Not a directory\)"):
+        reporting.report([stored], [tmp_path / "file" / "report.md"])
+
+
+def test_show_is_the_report_in_the_terminal(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reporting.show([stored])
+    assert "Against VGG16 and GoogLeNet ───" in capsys.readouterr().out
+
+
+def test_a_report_that_its_records_do_not_bear_out_fails(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    reporting.report([stored], [page])
+    capsys.readouterr()
+    with pytest.raises(ParityError) as caught:
+        reporting.verify(page)
+    assert caught.value.exit_code == 5
+    # make_result's figures are round ones: its intervals were not computed from its counts.
+    assert "accuracy.top1_ci95.low is 0.97, recomputed 0.97" in capsys.readouterr().err
+
+
+def test_what_is_no_report_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*none.html"):
+        reporting.verify(tmp_path / "none.html")
