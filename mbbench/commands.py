@@ -17,7 +17,7 @@ from mbbench import plan as planning
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
 from mbbench.profile import options as profile_options
-from mbbench.progress import Display
+from mbbench.progress import Display, tell
 from mbbench.report import units
 from mbbench.report.content import Document, Table
 from mbbench.result import Result
@@ -44,7 +44,7 @@ def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> Non
     finally:
         if done:
             _write(_render(done, output))
-            _tell(f"{len(done)} result{'s' * (len(done) > 1)} written to {results}")
+            tell(f"{len(done)} result{'s' * (len(done) > 1)} written to {results}")
     running.verdict(done)
 
 
@@ -55,7 +55,7 @@ def keep(profile: Profile, folder: Path) -> None:
     with Display(Console(stderr=True)) as display:
         checking.keep(spec, folder, display)
     count = len(spec.cells)
-    _tell(f"{count} artifact{'s' * (count > 1)} kept in {folder}")
+    tell(f"{count} artifact{'s' * (count > 1)} kept in {folder}")
 
 
 def check(
@@ -81,7 +81,7 @@ def check(
             raise UsageError(f"--export {path} has no format", f"end it with one of {', '.join(_EXPORTS)}")
     spec = planning.plan(profile)
     if base_ref is not None:
-        _tell(f"building the baseline from {base_ref} ...")
+        tell(f"building the baseline from {base_ref} ...")
     source = nullcontext(folder) if folder is not None else baseline.built_from(str(base_ref), profile_options(profile))
     with Display(Console(stderr=True)) as display, source as kept:
         assert kept is not None
@@ -147,11 +147,8 @@ def _export(checked: Checked, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_checked(checked, _EXPORTS[path.suffix]))
     except OSError as error:
-        _tell(f"cannot write {path} ({error.strerror})")
+        tell(f"cannot write {path} ({error.strerror})")
 
-
-def _tell(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:

@@ -18,7 +18,7 @@ from mbbench import run as running
 from mbbench.cost import cost_of
 from mbbench.errors import UsageError
 from mbbench.profile import Profile
-from mbbench.progress import Display
+from mbbench.progress import Display, tell
 from mbbench.report import units
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 from mbbench.weights import Weights
@@ -38,7 +38,7 @@ def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:
         found = weights.trained(spec, _load(profile, "train", display), recipe, _announce(display))
         top1 = weights.top1(found, test)
     _hand_over(found, to)
-    _tell(f"{spec.label}: top-1 {units.percent(top1)} on the {test.count} test images of {test.name}")
+    tell(f"{spec.label}: top-1 {units.percent(top1)} on the {test.count} test images of {test.name}")
 
 
 def compress(
@@ -76,7 +76,7 @@ def compress(
         before, after = weights.top1(start, test), weights.top1(found, test)
     _hand_over(found, to)
     counts = [units.millions(cost_of(one.spec).mult_adds) for one in (start, found)]
-    _tell(
+    tell(
         f"{found.spec.label}: {counts[0]} -> {counts[1]} Mult-Adds, top-1 {units.percent(before)} ->"
         f" {units.percent(after)} on the {test.count} test images of {test.name}"
     )
@@ -114,7 +114,3 @@ def _hand_over(found: Weights, to: Path | None) -> None:
             raise UsageError(f"cannot write {to} ({error.strerror})", "name another file") from error
     sys.stdout.write(f"{path}\n")
     sys.stdout.flush()
-
-
-def _tell(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)

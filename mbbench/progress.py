@@ -37,7 +37,8 @@ class Display:
                 self.work(what, done, total)
             case Measuring(cell, index, count):
                 self._still()
-                where = f"{cell.model.label} on {cell.backend}"
+                precision = "" if cell.precision == "fp32" else f" in {cell.precision}"
+                where = f"{cell.model.label}{precision} on {cell.backend}"
                 self._console.print(f"\\[{index}/{count}] measuring {where} ...", highlight=False)
             case Finished(result):
                 self._still()
@@ -73,3 +74,8 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
+
+
+def tell(text: str) -> None:
+    """A line on stderr, as it is."""
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mbbench import store
 from mbbench.errors import ParityError, UsageError
+from mbbench.progress import tell
 from mbbench.result import Result
 
 
@@ -27,7 +28,7 @@ def report(sources: Sequence[Path], targets: Sequence[Path]) -> None:
         except OSError as error:
             raise UsageError(f"cannot write {target} ({error.strerror})", "choose another file with -o") from error
         count = f"{len(results)} result{'s' * (len(results) > 1)}"
-        _tell(f"{target} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
+        tell(f"{target} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
 
 
 def show(sources: Sequence[Path]) -> None:
@@ -49,15 +50,13 @@ def verify(source: Path) -> None:
         raise UsageError(f"cannot read {source} ({error})", "name an HTML report") from error
     found = verifying.verify(text, str(source))
     for fault in found.faults:
-        _tell(fault)
+        tell(fault)
     if found.faults:
-        raise ParityError(
-            f"{len(found.faults)} of what {source} says does not follow from its records", "do not rely on it"
-        )
-    print(
-        f"{source} agrees with its {found.records} records: {found.figures} figures recomputed, {found.lines} lines of"
-    )
-    print("the page, its plots, scripts and styles made again, byte for byte.")
+        count = len(found.faults)
+        raise ParityError(f"{count} of what {source} says does not follow from its records", "do not rely on it")
+    records = f"{found.records} record{'s' * (found.records > 1)}"
+    print(f"{source} agrees with its {records}: {found.figures} figures recomputed, and the page made again")
+    print(f"byte for byte, {found.lines} lines of text, its plots, scripts and styles.")
 
 
 def _read(sources: Sequence[Path]) -> list[Result]:
@@ -105,7 +104,3 @@ FORMATS: Mapping[str, Callable[[Sequence[Result]], str]] = {
     ".json": _json,
     ".xml": _junit,
 }
-
-
-def _tell(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -73,7 +73,7 @@ def faulty_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(FAULTY), prepend=os.pathsep)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_result() -> Callable[..., Result]:
     """A complete result with round figures; keyword arguments change its cell, its model or whole fields."""
     return _make_result

@@ -80,6 +80,33 @@ def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: 
     assert result.settings.min_samples == 20
 
 
+def test_a_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    assert invoke(*QUICK, "--profile", fast)[0] == 0
+    code, out, err = invoke("report", "reports/results.jsonl", "-o", "page.html", "-o", "page.md")
+    assert (code, out) == (0, "")
+    assert "page.html written: 1 result, " in err
+    code, out, _ = invoke("show")
+    assert code == 0
+    assert "Layers of 0.25 MobileNet-32 on onnxruntime" in out
+    code, out, _ = invoke("verify", "page.html")
+    assert code == 0
+    assert out.startswith("page.html agrees with its 1 record: ")
+    page = tmp_path / "page.html"
+    page.write_text(page.read_text().replace("so many times smaller", "so many times larger"))
+    code, out, err = invoke("verify", "page.html")
+    assert (code, out) == (5, "")
+    assert "the page says 'so many times larger than VGG16'" in err
+    assert "error: 2 of what page.html says does not follow from its records; do not rely on it" in err
+
+
+def test_a_grid_is_planned_from_numbers_with_commas(invoke: Invoke) -> None:
+    code, out, _ = invoke("run", "--alpha", "0.25,0.5", "--res", "96,128", "--plan")
+    assert code == 0
+    assert all(f"{alpha} MobileNet-{size}" in out for alpha in ("0.25", "0.5") for size in (96, 128))
+    code, _, err = invoke("run", "--alpha", "wide", "--plan")
+    assert (code, err) == (2, "error: --alpha wide does not read as numbers; write them like --alpha 0.5,1.0\n")
+
+
 @pytest.mark.parametrize("output", ["json", "csv", "markdown"])
 def test_stdout_holds_one_format_and_nothing_else(invoke: Invoke, fast: str, output: str) -> None:
     code, out, _ = invoke(*QUICK, "--profile", fast, "--output", output)

@@ -28,7 +28,7 @@ _IMAGES = 359
 _RATE = {"fp32": 40e6, "int8": 100e6}  # Mult-Adds a millisecond
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study(make_result: Make) -> list[Result]:
     cells = [
         _cell(make_result, ModelSpec(alpha=alpha, resolution=size, classes=10), precision, right)
