@@ -150,7 +150,6 @@ def _export(checked: Checked, path: Path) -> None:
         tell(f"cannot write {path} ({error.strerror})")
 
 
-
 def cost(spec: ModelSpec | None, output: str, *, layers: bool) -> None:
     from mbbench.report import cost as report
 

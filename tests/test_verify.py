@@ -50,7 +50,9 @@ def test_a_row_taken_off_the_page_is_found(measured: list[Result]) -> None:
 
 def test_a_text_alternative_is_read_too(measured: list[Result]) -> None:
     page = html.render(measured)
-    faults = verify.verify(page.replace('aria-label="Peak memory by phase', 'aria-label="No memory by phase'), "it").faults
+    faults = verify.verify(
+        page.replace('aria-label="Peak memory by phase', 'aria-label="No memory by phase'), "it"
+    ).faults
     assert len(faults) == 1 and "No memory by phase" in faults[0]
 
 
@@ -68,7 +70,9 @@ def test_a_page_of_another_version_says_so(measured: list[Result]) -> None:
     page = html.render(measured, "9.9")
     assert verify.verify(page, "it").faults == ()
     changed = page.replace("--heat: #2b7de9", "--heat: #ff0000", 1)
-    assert verify.verify(changed, "it").faults == ("mbbench 9.9 wrote it: verify its scripts and plots with that version",)
+    assert verify.verify(changed, "it").faults == (
+        "mbbench 9.9 wrote it: verify its scripts and plots with that version",
+    )
 
 
 @pytest.mark.parametrize(
