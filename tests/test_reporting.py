@@ -51,7 +51,7 @@ def test_no_result_and_no_file_are_one_line(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_line(stored: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"cannot write .*report.md \(Not a directory\)"):
+    with pytest.raises(UsageError, match=r"cannot write .*report.md \(File exists\)"):
         reporting.report([stored], [tmp_path / "file" / "report.md"])
 
 

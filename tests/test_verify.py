@@ -44,7 +44,7 @@ def test_a_row_taken_off_the_page_is_found(measured: list[Result]) -> None:
     start = page.index('<tr><th scope="row">nearly as accurate')
     without = page[:start] + page[page.index("</tr>", start) + 5 :]
     (fault,) = verify.verify(without, "it").faults
-    assert fault.startswith("the page says '' where the records give 'nearly as accurate")
+    assert fault.startswith("the page says '' where the records give \"nearly as accurate")
 
 
 def test_a_text_alternative_is_read_too(measured: list[Result]) -> None:
