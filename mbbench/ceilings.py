@@ -6,11 +6,11 @@ from importlib import metadata
 from typing import get_args
 
 from mbbench import cache
-from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
+from mbbench.errors import MbbenchError
 from mbbench.events import Announce, Working
 from mbbench.machine import Machine, cache_sizes
 from mbbench.measure import roofs
-from mbbench.measure.process import in_child
+from mbbench.measure.process import in_child, require
 from mbbench.result import Ceilings
 from mbbench.spec import Precision, Settings, content_key
 
@@ -25,13 +25,10 @@ def of(machine: Machine, cpus: tuple[int, ...], settings: Settings, announce: An
         announce(Working("measuring the machine's ceilings", 0, 1))
         job = roofs.Job(settings=settings, cpus=cpus, precisions=precisions(machine), caches=cache_sizes(cpus))
         report = in_child(roofs.__name__, job, roofs.Report(phase="ceilings"))
-        if report.ceilings is not None:
-            return report.ceilings
-        if report.failure is None:
+        require(report.failure)
+        if report.ceilings is None:
             raise MbbenchError("the process that measures ceilings said nothing", "please report it")
-        if report.failure.exit_code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
-        raise MbbenchError(report.failure.cause, report.failure.remedy)
+        return report.ceilings
 
     return cache.remember(cache.root() / "ceilings" / f"{key}.json", Ceilings, measure)
 

@@ -12,20 +12,12 @@ from mbbench import baseline, changes, doctor, gate, noise, preparing
 from mbbench.backend import Artifact
 from mbbench.changes import Change, Limit
 from mbbench.doctor import Check
-from mbbench.errors import (
-    EXIT_INTERRUPTED,
-    BackendError,
-    CellsFailedError,
-    InconclusiveError,
-    MbbenchError,
-    ParityError,
-    RegressionError,
-)
+from mbbench.errors import InconclusiveError, MbbenchError, RegressionError
 from mbbench.events import Announce, Measuring, Notify
 from mbbench.gate import Finding, Readings, Verdict
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import footprint, paired
-from mbbench.measure.process import in_child
+from mbbench.measure.process import in_child, require
 from mbbench.models import normalization
 from mbbench.noise import Noise
 from mbbench.preparing import Failed, Ready
@@ -184,7 +176,7 @@ def verdict(checked: Checked, *, strict: bool) -> None:
     if checked.outcome == "fail":
         raise RegressionError(f"{count} got worse than allowed", "see the table, or raise --fail-on")
     for cell in checked.cells:
-        _require(cell.failure)
+        require(cell.failure)
     if checked.outcome == "inconclusive" and strict:
         raise InconclusiveError(
             f"{count} could not be shown to be within their limits",
@@ -214,7 +206,7 @@ def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:
     found = preparing.prepare_all(spec, announce)
     for item in found:
         if isinstance(item, Failed):
-            _require(item.failure)
+            require(item.failure)
     return [item for item in found if isinstance(item, Ready)]
 
 
@@ -231,7 +223,7 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
     def peak(artifact: Artifact) -> int | None:
         job = footprint.Job(artifact=artifact, **where)
         held = in_child(footprint.__name__, job, footprint.Report(phase="start"))
-        _require(held.failure)
+        require(held.failure)
         return held.peak_rss_bytes
 
     peaks = [peak(artifact) if "rss" in asked else None for artifact in (pair.baseline, pair.candidate)]
@@ -248,7 +240,7 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
     )
     if job.seconds is not None or job.answers:
         report = in_child(paired.__name__, job, report)
-        _require(report.failure)
+        require(report.failure)
     return Readings(
         replicates=report.replicates,
         answers=report.answers,
@@ -264,13 +256,3 @@ class _Where(TypedDict):
     device: str
     settings: Settings
     cpus: tuple[int, ...]
-
-
-def _require(failure: Failure | None) -> None:
-    """Raise what a failure amounts to."""
-    if failure is None:
-        return
-    if failure.exit_code == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (ParityError, BackendError)}
-    raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)

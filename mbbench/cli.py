@@ -16,6 +16,7 @@ from mbbench.spec import Family, Variant
 if TYPE_CHECKING:
     from mbbench.profile import Profile
 
+RESULTS = "reports/results.jsonl"
 _Number = TypeVar("_Number", int, float)
 
 app = typer.Typer(
@@ -79,9 +80,6 @@ CalibrationOption = Annotated[
 ]
 ProfileOption = Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
-
-
-RESULTS = "reports/results.jsonl"
 
 
 @app.callback(invoke_without_command=True)

@@ -83,8 +83,9 @@ def compress(
 
 
 def _load(profile: Profile, split: data.Split, display: Display) -> data.Dataset:
-    size = profile.models[0].resolution
-    return data.load(profile.data, size, split, on_progress=lambda *done: display.work("decoding images", *done))
+    return data.load(
+        profile.data, profile.res[0], split, on_progress=lambda *done: display.work("decoding images", *done)
+    )
 
 
 def _announce(display: Display) -> Callable[[Progress], None]:

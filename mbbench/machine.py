@@ -132,7 +132,8 @@ def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | No
     One hardware thread of every core before a second of any; the last cores first, since the first serves most
     interrupts.
     """
-    allowed = allowed or allowed_cpus()
+    if allowed is None:
+        allowed = allowed_cpus()
     if threads > len(allowed):
         raise UsageError(
             f"{threads} threads do not fit on the {len(allowed)} CPUs allowed here", f"give --threads {len(allowed)}"

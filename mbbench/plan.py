@@ -21,13 +21,12 @@ def plan(profile: Profile) -> RunSpec:
     Of several resolutions the baselines take the largest: one measurement of VGG16 may take longer than all others.
     """
     cells: list[Cell] = []
+    models = profile.models
     for name in expand(profile.backend):
-        first = Cell(
-            model=profile.models[0], role="subject", weights=profile.weights, backend=name, device=profile.device
-        )
+        first = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         cells += [
             replace(first, model=model, precision=precision)
-            for model in profile.models
+            for model in models
             for precision in dict.fromkeys(profile.precision)
         ]
         if profile.baselines:

@@ -37,9 +37,7 @@ class Display:
                 self.work(what, done, total)
             case Measuring(cell, index, count):
                 self._still()
-                precision = "" if cell.precision == "fp32" else f" in {cell.precision}"
-                where = f"{cell.model.label}{precision} on {cell.backend}"
-                self._console.print(f"\\[{index}/{count}] measuring {where} ...", highlight=False)
+                self._console.print(f"\\[{index}/{count}] measuring {cell.label} ...", highlight=False)
             case Finished(result):
                 self._still()
                 if result.failure is not None:

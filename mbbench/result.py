@@ -320,6 +320,17 @@ class Result:
     layer_times: LayerTimes | None = None
     ceilings: Ceilings | None = None
 
+    def median_ms(self) -> float | None:
+        return None if self.measured.latency is None else self.measured.latency.median_ms
+
+    def top1(self) -> float | None:
+        """A share, 0 to 1."""
+        return None if self.measured.accuracy is None else self.measured.accuracy.top1
+
+    def size_bytes(self) -> int | None:
+        """Of the artifact on disk."""
+        return None if self.artifact is None else self.artifact.size_bytes
+
     def peak_rss_bytes(self) -> int | None:
         """The high-water mark once inference is steady, before the throughput and accuracy phases."""
         return next((m.peak_rss_bytes for m in self.measured.memory if m.phase == "steady"), None)

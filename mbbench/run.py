@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mbbench import audit, cache, ceilings, doctor, layers, preparing, reference, store
+from mbbench import audit, ceilings, doctor, layers, preparing, reference, store
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
@@ -32,9 +32,8 @@ from mbbench.result import (
     QuantizationInfo,
     Result,
 )
-from mbbench.spec import Cell, ModelSpec, RunSpec, content_key
+from mbbench.spec import Cell, RunSpec, content_key
 
-_COUNTER = 1  # raise it when cost.py counts otherwise
 _CPUS_ONLY = "they are measured for CPUs only"
 
 
@@ -122,7 +121,8 @@ def _measure(
     before = doctor.snapshot()
 
     try:
-        cost = _cost(cell.model)
+        counted = cost_of(cell.model)
+        cost = counted.info
         answers = reference.logits(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
@@ -149,10 +149,9 @@ def _measure(
             )
         )
         if report.measured.layers:
-            executed = audit.audit(report.measured.layers, cost_of(cell.model).layers)
+            executed = audit.audit(report.measured.layers, counted.layers)
         if (runs := report.measured.node_runs) is not None:
-            counted = cost_of(cell.model).layers
-            layer_times = layers.attribute(report.measured.node_times, runs, counted, spec.settings.batch)
+            layer_times = layers.attribute(report.measured.node_times, runs, counted.layers, spec.settings.batch)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except MbbenchError as error:
         report = replace(report, failure=Failure.of(error))
@@ -210,11 +209,6 @@ def _lost(accuracy: Accuracy) -> tuple[float, str]:
     lost, interval = accuracy.drop.share, accuracy.drop.ci95
     low, high = interval.low * 100, interval.high * 100
     return lost, f"top-1 dropped by {lost * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32"
-
-
-def _cost(spec: ModelSpec) -> CostInfo:
-    path = cache.root() / "costs" / f"{content_key(spec, _COUNTER)}.json"
-    return cache.remember(path, CostInfo, lambda: cost_of(spec).info)
 
 
 def _result(

@@ -141,6 +141,12 @@ class Cell:
         if self.precision not in get_args(Precision):
             raise UsageError(f"unknown precision {self.precision!r}", f"choose one of {', '.join(get_args(Precision))}")
 
+    @property
+    def label(self) -> str:
+        """`0.5 MobileNet-128 in int8 on openvino`; fp32 goes without saying."""
+        precision = "" if self.precision == "fp32" else f" in {self.precision}"
+        return f"{self.model.label}{precision} on {self.backend}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:

@@ -15,7 +15,6 @@ from mbbench import audit, layers
 from mbbench.cost import cost_of
 from mbbench.measure.latency import summarize
 from mbbench.report import html
-from mbbench.report.names import place
 from mbbench.result import Result
 from mbbench.stats import mcnemar, paired_interval, wilson_interval
 
@@ -39,9 +38,10 @@ def verify(text: str, source: str) -> Verified:
     figures = 0
     for result in results:
         for name, stored, recomputed in recompute(result):
-            found = list(_differences(name, msgspec.to_builtins(stored), msgspec.to_builtins(recomputed)))
-            figures += _count(msgspec.to_builtins(recomputed))
-            faults += [f"{place(result)}: {difference}" for difference in found]
+            plain = msgspec.to_builtins(recomputed)
+            figures += _count(plain)
+            differences = _differences(name, msgspec.to_builtins(stored), plain)
+            faults += [f"{result.cell.label}: {difference}" for difference in differences]
     version = html.made_by(text)
     own = html.render(results, version)
     lines = _lines(text)

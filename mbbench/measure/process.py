@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, ParityError
 from mbbench.measure import child, worker
 from mbbench.result import Failure, Measured
 
@@ -85,3 +86,13 @@ def explain_exit(code: int, phase: str, output: str) -> Failure:
         remedy="this is a fault in mbbench or the backend: please report it",
         exit_code=1,
     )
+
+
+def require(failure: Failure | None) -> None:
+    """Raise what a failure amounts to."""
+    if failure is None:
+        return
+    if failure.exit_code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (ParityError, BackendError)}
+    raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)

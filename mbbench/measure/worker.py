@@ -23,6 +23,7 @@ from mbbench.spec import Settings
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 _PROFILED = 20  # calls; fewer where they would take longer than _PROFILED_S
 _PROFILED_S = 5.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mbbench.report import units
 from mbbench.report.content import Table
-from mbbench.report.names import place
 from mbbench.result import Result
 from mbbench.stats import median
 
@@ -22,7 +21,7 @@ def curves(result: Result) -> list[Table]:
             ("At the end", f"{units.milliseconds(end)} ({(end / start - 1) * 100:+.1f} %)"),
             ("Lowest, highest", f"{units.milliseconds(min(medians))}, {units.milliseconds(max(medians))}"),
         )
-        title = f"{place(result)}, {units.seconds(result.settings.sustain_s or 0)} without a pause"
+        title = f"{result.cell.label}, {units.seconds(result.settings.sustain_s or 0)} without a pause"
         tables.append(Table(title, ("Quantity", "Value"), rows, numeric=False, header=False))
     if wakes := result.measured.duty_cycle:
         busy = wakes[0].median_ms
@@ -34,5 +33,5 @@ def curves(result: Result) -> list[Table]:
             )
             for wake in wakes
         )
-        tables.append(Table(f"{place(result)} after a pause", ("Pause", "Median", "over none"), rows))
+        tables.append(Table(f"{result.cell.label} after a pause", ("Pause", "Median", "over none"), rows))
     return tables

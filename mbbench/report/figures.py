@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from typing import Any
 
 from mbbench.report import units
 from mbbench.report.content import Figure
-from mbbench.report.selection import front, measured
+from mbbench.report.selection import measured
 from mbbench.result import Phase, Result
 from mbbench.stats import percentile
 
@@ -22,27 +23,26 @@ _PHASES: tuple[tuple[Phase, str], ...] = (
 )  # fmt: skip
 
 
-def trade_off(id: str, group: Sequence[Result], name: Name, where: str) -> Figure:
-    """Top-1 over median latency, a colour a runtime and a symbol a precision, with the Pareto front."""
-    best = front(group)
+def trade_off(id: str, group: Sequence[Result], best: Sequence[Result], name: Name, where: str) -> Figure:
+    """Top-1 over median latency, a colour a runtime and a symbol a precision, with the Pareto front `best`."""
     traces: list[dict[str, Any]] = []
     backends = list(dict.fromkeys(result.cell.backend for result in group))
-    for color, backend in zip(_cycle(len(backends)), backends, strict=True):
+    for color, backend in zip(cycle(COLORS), backends, strict=False):
         for precision, symbol in _SYMBOLS.items():
             own = [r for r in group if (r.cell.backend, r.cell.precision) == (backend, precision)]
             points = [(m.latency.median_ms, top1, name(m.result))
-                      for m in measured(own) if (top1 := _top1(m.result)) is not None]  # fmt: skip
+                      for m in measured(own) if (top1 := m.result.top1()) is not None]  # fmt: skip
             if points:
                 traces.append(_scatter(points, f"{backend} {precision}", {"color": color, "symbol": symbol, "size": 9}))
-    line = [(m.latency.median_ms, top1, name(m.result)) for m in measured(best) if (top1 := _top1(m.result))]
+    line = [(m.latency.median_ms, top1) for m in measured(best) if (top1 := m.result.top1()) is not None]
     traces.append(
         {
             "type": "scatter", "mode": "lines", "name": "Pareto front", "hoverinfo": "skip",
-            "x": [x for x, _, _ in line], "y": [y * 100 for _, y, _ in line],
+            "x": [x for x, _ in line], "y": [y * 100 for _, y in line],
             "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "#888888"},
         }
     )  # fmt: skip
-    ends = [f"{name(r)} ({units.milliseconds(x)}, {units.percent(y)})" for r, (x, y, _) in zip(best, line, strict=True)]
+    ends = [f"{name(r)} ({units.milliseconds(x)}, {units.percent(y)})" for r, (x, y) in zip(best, line, strict=True)]
     said = f"from {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"of {ends[0]} alone"
     layout = {
         "xaxis": {"title": {"text": "median latency, ms (logarithmic)"}, "type": "log"},
@@ -85,45 +85,32 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
 
 def memory(id: str, results: Sequence[Result], name: Name) -> Figure:
     """How much each phase adds to the process's high-water mark."""
-    known = list(results)
     traces = []
-    before = dict.fromkeys(range(len(known)), 0)
-    for color, (phase, title) in zip(_cycle(len(_PHASES)), _PHASES, strict=True):
+    before = [0] * len(results)
+    for color, (phase, title) in zip(COLORS, _PHASES, strict=False):
         added = []
-        for index, result in enumerate(known):
+        for index, result in enumerate(results):
             reached = next((m.peak_rss_bytes for m in result.measured.memory if m.phase == phase), before[index])
             added.append((reached - before[index]) / 1e6)
             before[index] = reached
-        traces.append(_bar([name(result) for result in known], added, title, color, "MB"))
-    most = max(known, key=lambda result: result.peak_rss_bytes() or 0)
+        traces.append(_bar([name(result) for result in results], added, title, color, "MB"))
+    most = max(results, key=lambda result: result.peak_rss_bytes() or 0)
     peak = units.megabytes(most.peak_rss_bytes())
-    alt = f"Peak memory by phase of {len(known)} cells; the most is {peak}, of {name(most)}."
-    layout = {
-        "barmode": "stack",
-        "legend": {"traceorder": "normal"},
-        "xaxis": {"title": {"text": "peak resident memory, MB"}},
-        "yaxis": _rows(),
-    }
-    return Figure(id, "Peak memory, and what each phase adds", alt, tuple(traces), layout, _height(len(known)))
+    alt = f"Peak memory by phase of {len(results)} cells; the most is {peak}, of {name(most)}."
+    return _stacked(id, "Peak memory, and what each phase adds", alt, traces, "peak resident memory, MB", len(results))
 
 
 def executed(id: str, results: Sequence[Result], name: Name) -> Figure:
     known = [(result, info) for result in results if (info := result.executed) is not None]
     kinds = list(dict.fromkeys(share.precision for _, info in known for share in info.shares))
     traces = []
-    for color, kind in zip(_cycle(len(kinds)), kinds, strict=True):
+    for color, kind in zip(COLORS, kinds, strict=False):
         shares = [
             100 * sum(share.mult_adds_share for share in info.shares if share.precision == kind) for _, info in known
         ]
         traces.append(_bar([name(result) for result, _ in known], shares, kind, color, "%"))
     alt = f"Share of Mult-Adds executed in {', '.join(kinds)} by {len(known)} cells, by the runtimes' own account."
-    layout = {
-        "barmode": "stack",
-        "legend": {"traceorder": "normal"},
-        "xaxis": {"title": {"text": "share of Mult-Adds, %"}},
-        "yaxis": _rows(),
-    }
-    return Figure(id, "Executed precision", alt, tuple(traces), layout, _height(len(known)))
+    return _stacked(id, "Executed precision", alt, traces, "share of Mult-Adds, %", len(known))
 
 
 def cold(id: str, results: Sequence[Result], name: Name) -> Figure:
@@ -135,24 +122,11 @@ def cold(id: str, results: Sequence[Result], name: Name) -> Figure:
         ("first inference", [start.first_inference_ms / 1e3 for _, start in known]),
     )
     names = [name(result) for result, _ in known]
-    traces = [
-        _bar(names, seconds, title, color, "s")
-        for color, (title, seconds) in zip(_cycle(len(parts)), parts, strict=True)
-    ]
+    traces = [_bar(names, seconds, title, color, "s") for color, (title, seconds) in zip(COLORS, parts, strict=False)]
     totals = [sum(seconds[index] for _, seconds in parts) for index in range(len(known))]
     worst = totals.index(max(totals))
     alt = f"Cold start of {len(known)} cells; the slowest is {names[worst]} with {units.seconds(totals[worst])}."
-    layout = {
-        "barmode": "stack",
-        "legend": {"traceorder": "normal"},
-        "xaxis": {"title": {"text": "seconds"}},
-        "yaxis": _rows(),
-    }
-    return Figure(id, "From a fresh process to the first answer", alt, tuple(traces), layout, _height(len(known)))
-
-
-def _top1(result: Result) -> float | None:
-    return None if result.measured.accuracy is None else result.measured.accuracy.top1
+    return _stacked(id, "From a fresh process to the first answer", alt, traces, "seconds", len(known))
 
 
 def _scatter(points: Iterable[tuple[float, float, str]], name: str, marker: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +145,16 @@ def _bar(names: Sequence[str], values: Sequence[float], title: str, color: str, 
     }  # fmt: skip
 
 
+def _stacked(id: str, title: str, alt: str, traces: Sequence[dict[str, Any]], axis: str, rows: int) -> Figure:
+    layout = {
+        "barmode": "stack",
+        "legend": {"traceorder": "normal"},
+        "xaxis": {"title": {"text": axis}},
+        "yaxis": _rows(),
+    }
+    return Figure(id, title, alt, tuple(traces), layout, _height(rows))
+
+
 def _rows() -> dict[str, Any]:
     """An axis of names, the first on top."""
     return {"autorange": "reversed", "automargin": True, "type": "category"}
@@ -178,7 +162,3 @@ def _rows() -> dict[str, Any]:
 
 def _height(rows: int) -> int:
     return _FRAME_PX + _ROW_PX * rows
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLORS[index % len(COLORS)] for index in range(count)]

@@ -50,18 +50,10 @@ def _maps(group: Sequence[Result], where: str) -> list[Table]:
         rows = tuple((str(alpha), *map(write, row)) for alpha, row in zip(alphas, values, strict=True))
         return Table(title, ("alpha", *map(str, resolutions)), rows, shades=_shades(values))
 
-    found = [table(f"Median latency in ms, {where}", _median, units.number)]
-    if any(_top1(result) is not None for result in group):
-        found.append(table(f"Top-1, {where}", _top1, units.percent))
+    found = [table(f"Median latency in ms, {where}", Result.median_ms, units.number)]
+    if any(result.top1() is not None for result in group):
+        found.append(table(f"Top-1, {where}", Result.top1, units.percent))
     return found
-
-
-def _median(result: Result) -> float | None:
-    return None if result.measured.latency is None else result.measured.latency.median_ms
-
-
-def _top1(result: Result) -> float | None:
-    return None if result.measured.accuracy is None else result.measured.accuracy.top1
 
 
 def _shades(values: Sequence[Sequence[float | None]]) -> tuple[tuple[float | None, ...], ...]:
@@ -79,8 +71,8 @@ def _beside_the_paper(results: Sequence[Result]) -> Table:
             continue
         cost = cost_of(row.spec)
         own = [one.result for one in measured(subjects(results)) if paper.row_of(one.result.cell.model) is row]
-        fastest = min((m for result in own if (m := _median(result)) is not None), default=None)
-        best = max((top1 for result in own if (top1 := _top1(result)) is not None), default=None)
+        fastest = min((m for result in own if (m := result.median_ms()) is not None), default=None)
+        best = max((top1 for result in own if (top1 := result.top1()) is not None), default=None)
         rows.append(
             (
                 row.name,

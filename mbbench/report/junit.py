@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 from mbbench.checking import Checked
 from mbbench.report import verdicts
-from mbbench.report.names import place
 from mbbench.result import Result
 
 
@@ -52,7 +51,7 @@ def render_results(results: Sequence[Result]) -> str:
         )
         for result in own:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=result.cell.backend, name=place(result), timestamp=result.time_utc
+                suite, "testcase", classname=result.cell.backend, name=result.cell.label, timestamp=result.time_utc
             )
             properties = ElementTree.SubElement(case, "properties")
             for name, value in _figures(result):

@@ -10,8 +10,3 @@ def device_of(result: Result) -> str:
     version = result.versions.get(result.cell.backend) or result.versions.get(result.cell.backend.split("-")[0], "")
     precision = "" if result.cell.precision == "fp32" else result.cell.precision
     return " ".join(part for part in (result.cell.backend, version, result.cell.device, precision) if part)
-
-
-def place(result: Result) -> str:
-    precision = "" if result.cell.precision == "fp32" else f" in {result.cell.precision}"
-    return f"{result.cell.model.label}{precision} on {result.cell.backend}"

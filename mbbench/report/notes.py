@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbbench.report.names import place
 from mbbench.result import Result
 from mbbench.stats import samples_needed
 
@@ -16,20 +15,20 @@ _NAMED = 6
 def notes(results: Sequence[Result]) -> list[str]:
     """Failures, figures that could not be given, and what disturbed the measurement; each once."""
     notes = [
-        f"{place(result)} failed: {result.failure.cause}; {result.failure.remedy}."
+        f"{result.cell.label} failed: {result.failure.cause}; {result.failure.remedy}."
         for result in results
         if result.failure is not None
     ]
     latencies = [(result, result.measured.latency) for result in results]
     unsettled = [
-        f"{place(result)} ({latency.warm_up.seconds:.1f} s)"
+        f"{result.cell.label} ({latency.warm_up.seconds:.1f} s)"
         for result, latency in latencies
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
         notes.append(f"Latency had not settled when warm-up ended: {_some(unsettled)}.")
     imprecise = [
-        f"{place(result)} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
+        f"{result.cell.label} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
         if latency is not None and latency.imprecise and (ci := latency.median_ci95_ms) is not None
     ]
@@ -39,7 +38,7 @@ def notes(results: Sequence[Result]) -> list[str]:
             " --profile rigorous, or a quieter machine."
         )
     drifted = [
-        f"{place(result)} ({latency.drift * 100:+.0f} %)"
+        f"{result.cell.label} ({latency.drift * 100:+.0f} %)"
         for result, latency in latencies
         if latency is not None and latency.drift is not None and abs(latency.drift) >= _DRIFT
     ]
@@ -49,7 +48,7 @@ def notes(results: Sequence[Result]) -> list[str]:
             " and neighbours, and compare by `mbbench check`, where they drop out."
         )
     odd = [
-        f"{place(result)} ({latency.outliers} of {latency.n})"
+        f"{result.cell.label} ({latency.outliers} of {latency.n})"
         for result, latency in latencies
         if latency is not None and latency.outliers is not None and latency.outliers >= _MANY_OUTLIERS * latency.n
     ]
@@ -57,7 +56,7 @@ def notes(results: Sequence[Result]) -> list[str]:
         notes.append(f"Outliers, which are counted and kept: {_some(odd)}; something else used these cores.")
     for name, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
-            f"{place(result)} ({latency.n})"
+            f"{result.cell.label} ({latency.n})"
             for result, latency in latencies
             if latency is not None and f"latency.{name}_ms" in result.reasons
         ]

@@ -145,7 +145,7 @@ function recolor() {
 }
 
 theme.hidden = false;
-theme.textContent = isDark() ? "Light" : "Dark";
+recolor();
 theme.addEventListener("click", () => {
   root.dataset.theme = isDark() ? "light" : "dark";
   recolor();

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mbbench.report import claims, curves, figures, grid, roofline, selection, tables, units, versus
+from mbbench.report.claims import Claim
 from mbbench.report.content import Figure, Page, Section, Table
-from mbbench.report.names import place
 from mbbench.report.notes import notes
 from mbbench.report.summary import headline
 from mbbench.report.tables import Name
@@ -22,8 +22,9 @@ def page(stored: Sequence[Result]) -> Page:
 
     def name(result: Result) -> str:
         device = f" {result.cell.device}" if result.cell.device else ""
-        return f"{place(result)}{device}{f', {result.machine.cpu}' if several else ''}"
+        return f"{result.cell.label}{device}{f', {result.machine.cpu}' if several else ''}"
 
+    found = claims.claims(results)
     whole = [one.result for one in selection.measured(results)]
     with_memory = [result for result in whole if result.measured.memory]
     audited = [result for result in whole if result.executed is not None]
@@ -31,7 +32,7 @@ def page(stored: Sequence[Result]) -> Page:
     sections = (
         _trade_off(results, name),
         _compression(results, name),
-        _baselines(results),
+        _baselines(results, found),
         grid.section(results, several_machines=several),
         _cells(results, len(stored) - len(results), name),
         _plotted("latency", "Latency", whole, None, figures.distributions, name),
@@ -42,7 +43,9 @@ def page(stored: Sequence[Result]) -> Page:
         _curves(results),
         _machines(results, name),
     )
-    return Page(_title(results), tuple(_headline(results, name)), tuple(one for one in sections if one is not None))
+    return Page(
+        _title(results), tuple(_headline(results, found, name)), tuple(one for one in sections if one is not None)
+    )
 
 
 def _title(results: Sequence[Result]) -> str:
@@ -54,12 +57,11 @@ def _title(results: Sequence[Result]) -> str:
     return f"{what} on {runtimes[0] if len(runtimes) == 1 else f'{len(runtimes)} runtimes'}"
 
 
-def _headline(results: Sequence[Result], name: Name) -> Iterator[str]:
+def _headline(results: Sequence[Result], found: Sequence[Claim], name: Name) -> Iterator[str]:
     yield headline(results)
     for group in selection.by_device(selection.subjects(results)).values():
         yield from _near_the_best(group, name)
     yield from _what_precision_buys(results)
-    found = claims.claims(results)
     judged = [claim for claim in found if claim.verdict != "cannot be judged"]
     holding = sum(claim.verdict == "holds" for claim in judged)
     yield f"Of the paper's {len(judged)} claims that can be judged here, {holding} hold{'s' * (holding == 1)}."
@@ -73,9 +75,11 @@ def _near_the_best(group: Sequence[Result], name: Name) -> Iterator[str]:
     front = selection.front(group)
     if len(front) < 2:
         return
-    rated = [(m.latency.median_ms, accuracy.top1, m.result)
-             for m in selection.measured(front)
-             if (accuracy := m.result.measured.accuracy) is not None and accuracy.top1 is not None]  # fmt: skip
+    rated = [
+        (m.latency.median_ms, top1, m.result)
+        for m in selection.measured(front)
+        if (top1 := m.result.top1()) is not None
+    ]
     slow_ms, best, most = rated[-1]
     fast_ms, reached, fastest = next(one for one in rated if one[1] >= best - _NEAR)
     said = f"{name(most)} is the most accurate with {units.percent(best)} top-1 in {units.milliseconds(slow_ms)}"
@@ -88,20 +92,21 @@ def _near_the_best(group: Sequence[Result], name: Name) -> Iterator[str]:
 
 
 def _what_precision_buys(results: Sequence[Result]) -> Iterator[str]:
-    """A sentence a runtime and precision: latency and size over fp32's, and the most top-1 lost."""
-    groups: dict[tuple[str, str], list[tuple[Result, Result]]] = {}
+    """A sentence a runtime and precision: latency over fp32's, and the most top-1 lost."""
+    groups: dict[tuple[str, str], list[tuple[Result, float]]] = {}
     for result, plain in tables.pairs(results):
-        if versus.median_ms(result) is not None and versus.median_ms(plain) is not None:
-            groups.setdefault((result.cell.backend, result.cell.precision), []).append((result, plain))
-    for (backend, precision), pairs in groups.items():
-        times = [(versus.median_ms(own) or 0) / (versus.median_ms(plain) or 1) for own, plain in pairs]
-        drops = [drop.share for own, _ in pairs
-                 if own.measured.accuracy is not None and (drop := own.measured.accuracy.drop) is not None]  # fmt: skip
+        own_ms, plain_ms = result.median_ms(), plain.median_ms()
+        if own_ms is not None and plain_ms is not None:
+            groups.setdefault((result.cell.backend, result.cell.precision), []).append((result, own_ms / plain_ms))
+    for (backend, precision), group in groups.items():
+        times = [time for _, time in group]
+        drops = [drop.share for result, _ in group
+                 if (found := result.measured.accuracy) is not None and (drop := found.drop) is not None]  # fmt: skip
         span = f"{min(times):.2f}" if len(times) == 1 else f"{min(times):.2f} to {max(times):.2f}"
         said = f"On {backend}, {precision} takes {span} of fp32's time"
         if drops:
             said += f" and loses {max(drops) * 100:.2f} points of top-1{' at most' * (len(drops) > 1)}"
-        yield f"{said} ({len(pairs)} network{'s' * (len(pairs) > 1)})."
+        yield f"{said} ({len(group)} network{'s' * (len(group) > 1)})."
 
 
 def _cells(results: Sequence[Result], older: int, name: Name) -> Section:
@@ -126,8 +131,8 @@ def _trade_off(results: Sequence[Result], name: Name) -> Section:
         () if groups else ("No accuracy was measured: random weights or images without labels have none.",),
         tuple(tables.trade_off(front, name, where) for where, _, front in groups),
         tuple(
-            figures.trade_off(f"trade-off-{number}", group, name, where)
-            for number, (where, group, _) in enumerate(groups)
+            figures.trade_off(f"trade-off-{number}", group, front, name, where)
+            for number, (where, group, front) in enumerate(groups)
         ),
     )
 
@@ -139,9 +144,8 @@ def _compression(results: Sequence[Result], name: Name) -> Section | None:
     return Section("compression", "Compression", (), (table,))
 
 
-def _baselines(results: Sequence[Result]) -> Section:
-    found = (claims.table(claims.claims(results)), *versus.tables(results))
-    return Section("baselines", "Against VGG16 and GoogLeNet", (), found)
+def _baselines(results: Sequence[Result], found: Sequence[Claim]) -> Section:
+    return Section("baselines", "Against VGG16 and GoogLeNet", (), (claims.table(found), *versus.tables(results)))
 
 
 def _plotted(

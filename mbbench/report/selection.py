@@ -53,11 +53,9 @@ def front(results: Iterable[Result]) -> list[Result]:
     Compare only results of one device and one set of images.
     """
     rated = sorted(
-        ((m.latency.median_ms, -accuracy.top1, m.result)
-         for m in measured(results)
-         if (accuracy := m.result.measured.accuracy) is not None and accuracy.top1 is not None),
+        ((m.latency.median_ms, -top1, m.result) for m in measured(results) if (top1 := m.result.top1()) is not None),
         key=lambda one: one[:2],
-    )  # fmt: skip
+    )
     best: list[Result] = []
     reached = 1.0
     for _, negative, result in rated:

@@ -10,7 +10,7 @@ from mbbench.report import tables as report_tables
 from mbbench.report.cell import card, drop_text
 from mbbench.report.content import Document, Table
 from mbbench.report.curves import curves
-from mbbench.report.names import device_of, place
+from mbbench.report.names import device_of
 from mbbench.report.notes import notes
 from mbbench.result import Result
 
@@ -22,7 +22,7 @@ def document(results: Sequence[Result]) -> Document:
         tables.append(card(subjects[0]))
     elif subjects:
         models = {subject.cell.model for subject in subjects}
-        name = device_of if len(models) == 1 else place
+        name = device_of if len(models) == 1 else _label
         speed = report_tables.speed(subjects, name)
         if len(models) == 1:
             speed = replace(speed, title=f"Speed of {models.pop().label}")
@@ -44,7 +44,7 @@ def headline(results: Sequence[Result]) -> str:
     what = "an image" if latency.batch == 1 else f"a batch of {latency.batch}"
     if len(whole) > 1:
         what += f" (the lowest median of {len(whole)} cells)"
-    parts = [f"{place(subject)}: {units.milliseconds(latency.median_ms)} {what}"]
+    parts = [f"{subject.cell.label}: {units.milliseconds(latency.median_ms)} {what}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
     if subject.artifact is not None:
@@ -54,6 +54,10 @@ def headline(results: Sequence[Result]) -> str:
             ratio = units.ratio(other.latency.median_ms, latency.median_ms)
             parts.append(f"{ratio} faster than VGG16 there")
     return ", ".join(parts) + "."
+
+
+def _label(result: Result) -> str:
+    return result.cell.label
 
 
 def _losses(results: Sequence[Result]) -> tuple[str, ...]:

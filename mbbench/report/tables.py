@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from mbbench.report import units
 from mbbench.report.content import Table
-from mbbench.report.versus import median_ms, size_bytes
 from mbbench.result import Phase, Result
+from mbbench.spec import Precision
 
 Name = Callable[[Result], str]
 _PHASES: tuple[tuple[Phase, str], ...] = (
@@ -42,7 +43,7 @@ def worth(results: Sequence[Result], name: Name) -> Table:
             (
                 name(result),
                 units.megabytes(result.peak_rss_bytes()),
-                units.megabytes(size_bytes(result)),
+                units.megabytes(result.size_bytes()),
                 units.NONE if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
                 units.NONE if accuracy is None else units.percent(accuracy.agreement),
             )
@@ -61,9 +62,9 @@ def trade_off(front: Sequence[Result], name: Name, where: str) -> Table:
         rows.append(
             (
                 name(result),
-                units.milliseconds(median_ms(result)),
+                units.milliseconds(result.median_ms()),
                 units.percent(accuracy.top1, accuracy.top1_ci95),
-                units.megabytes(size_bytes(result)),
+                units.megabytes(result.size_bytes()),
                 units.megabytes(result.peak_rss_bytes()),
             )
         )
@@ -104,13 +105,10 @@ def executed(results: Sequence[Result], name: Name) -> Table:
     for result in results:
         if (info := result.executed) is None:
             continue
-        shares = {share.precision: share for share in info.shares}
-        others = [share for kind, share in shares.items() if kind not in ("fp32", "bf16", "fp16", "int8")]
-        row = [units.percent(shares[kind].mult_adds_share if kind in shares else 0.0)
-               for kind in ("fp32", "bf16", "fp16", "int8")]  # fmt: skip
-        unknown = units.percent(sum(share.mult_adds_share for share in others))
-        rows.append((name(result), *row, unknown, str(info.moves)))
-    columns = ("Cell", "fp32", "bf16", "fp16", "int8", "unknown", "Moves")
+        shares = {share.precision: share.mult_adds_share for share in info.shares}
+        known = [shares.pop(kind, 0.0) for kind in get_args(Precision)]
+        rows.append((name(result), *map(units.percent, (*known, sum(shares.values()))), str(info.moves)))
+    columns = ("Cell", *get_args(Precision), "unknown", "Moves")
     notes = (
         "Shares of Mult-Adds by the precision that the runtime says it executed. Moves: nodes that only convert or"
         " reorder tensors.",
@@ -144,8 +142,8 @@ def compression(results: Sequence[Result], name: Name) -> Table:
         rows.append(
             (
                 name(result),
-                _share(median_ms(result), median_ms(other)),
-                _share(size_bytes(result), size_bytes(other)),
+                _share(result.median_ms(), other.median_ms()),
+                _share(result.size_bytes(), other.size_bytes()),
                 _share(result.peak_rss_bytes(), other.peak_rss_bytes()),
                 lost,
                 units.NONE if drop is None else f"{drop.p_value:.2g}",

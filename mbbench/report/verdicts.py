@@ -11,7 +11,6 @@ from mbbench.gate import Outcome, Verdict
 from mbbench.noise import Noise
 from mbbench.report import units
 from mbbench.report.content import Document, Table
-from mbbench.report.names import place
 from mbbench.spec import Cell
 
 WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
@@ -128,7 +127,7 @@ def comparisons(found: Sequence[CellComparison]) -> Document:
         ]
         notes += [f"Compared although they are of unlike {reason}." for reason in cell.unlike]
         tables.append(
-            Table(place(cell.after), ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
+            Table(cell.after.cell.label, ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
         )
     words = [metric.word for cell in found for metric in cell.metrics]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))

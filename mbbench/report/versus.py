@@ -82,19 +82,11 @@ def _parameters(result: Result) -> int | None:
     return None if result.cost is None else result.cost.parameters
 
 
-def size_bytes(result: Result) -> int | None:
-    return None if result.artifact is None else result.artifact.size_bytes
-
-
-def median_ms(result: Result) -> float | None:
-    return None if result.measured.latency is None else result.measured.latency.median_ms
-
-
 # Name, value, how to write it, and which of the paper's claims (parameters 0, Mult-Adds 1) it stands beside.
 _QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int | None], ...] = (
     ("Mult-Adds", _mult_adds, units.millions, 1),
     ("Parameters", _parameters, units.millions, 0),
-    ("Size on disk", size_bytes, units.megabytes, None),
-    ("Median latency", median_ms, units.milliseconds, None),
+    ("Size on disk", Result.size_bytes, units.megabytes, None),
+    ("Median latency", Result.median_ms, units.milliseconds, None),
     ("Peak memory", Result.peak_rss_bytes, units.megabytes, None),
 )

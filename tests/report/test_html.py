@@ -10,7 +10,7 @@ import pytest
 
 import mbbench.report
 from mbbench.errors import UsageError
-from mbbench.report import figures, html
+from mbbench.report import figures, html, selection
 from mbbench.result import Result
 
 Make = Callable[..., Result]
@@ -79,7 +79,9 @@ def test_every_plot_has_a_text_alternative_and_its_data(study: list[Result]) -> 
 
 
 def test_the_front_is_drawn_from_the_fastest_to_the_best(study: list[Result]) -> None:
-    figure = figures.trade_off("id", study[:4], lambda result: result.cell.precision, "here")
+    figure = figures.trade_off(
+        "id", study[:4], selection.front(study[:4]), lambda result: result.cell.precision, "here"
+    )
     line = figure.traces[-1]
     assert [round(x, 3) for x in line["x"]] == [0.335, 0.535, 0.611, 1.225]
     assert [round(y, 1) for y in line["y"]] == [90.8, 91.9, 92.5, 93.6]

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mbbench.report import selection
-from mbbench.report.names import place
 from mbbench.result import Result
 from mbbench.spec import ModelSpec
 
@@ -32,7 +31,7 @@ def test_of_two_as_fast_the_better_is_on_the_front(make_result: Make) -> None:
 
 
 def test_an_answer_that_is_never_right_is_on_no_front_but_its_own(make_result: Make) -> None:
-    assert [place(one) for one in selection.front([rated(make_result, 0.25, 1.0, 0.0)])] == [
+    assert [one.cell.label for one in selection.front([rated(make_result, 0.25, 1.0, 0.0)])] == [
         "0.25 MobileNet-224 on openvino"
     ]
 
