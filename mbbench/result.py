@@ -286,7 +286,7 @@ class QuantizationInfo:
     judged_by: Literal["top1", "agreement"]
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    kept_fp32: tuple[str, ...]  # nodes that accuracy control left alone
+    kept_fp32: tuple[str, ...]  # nodes that the dialect and accuracy control leave alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ class OnnxRuntimeBackend(Backend):
         return frozenset({"fp32", "int8"})
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
-        return {"fp32": "fp32", "int8": "u8u8" if fingerprint().saturates_int8 else "u8s8"}
+        return {"fp32": "fp32", "int8": "u8u8" if fingerprint().saturates_int8 else "u8s8f"}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")

@@ -124,7 +124,7 @@ def prepare(
     lost on the held-out images.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
-    searched: Dialect = "u8s7" if dialect == "u8s7" else "u8s8"  # s8s8 has u8s8's weights
+    searched: Dialect = dialect if dialect in ("u8s7", "u8s8f") else "u8s8"  # the others have u8s8's weights
     key = content_key(spec, weights_key, calibration_key, searched, max_drop, tools, _QUANTIZER)
     graph = cache.root() / "quantized" / f"{key}.onnx"
     path = graph.with_suffix(".json")
@@ -193,17 +193,18 @@ def _search(
         methods.append(_Method(network, plain, graph, ranges[how], candidate))
         return methods[-1]
 
+    floats = quantize.floats(exported, dialect)
     for equalized, (network, plain) in networks.items():
         found = calibrate.statistics(plain, data.images)
         ranges = {how: calibrate.ranges(found, how) for how in _RANGINGS}
         own = [add(network, plain, plain, ranges, how, equalized=equalized, corrected=False) for how in _RANGINGS]
         best = max(own, key=_rank)
-        corrected = _corrected(best, data, dialect, ())
+        corrected = _corrected(best, data, dialect, floats)
         add(network, plain, corrected, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
     best = max(methods, key=_rank)
-    kept: tuple[str, ...] = ()
+    kept = floats
     if max_drop is not None and best.candidate.share < judge.fp32 - max_drop:
-        best, kept = _keep(best, judge, max_drop, on_progress)
+        best, kept = _keep(best, judge, floats, max_drop, on_progress)
     return best, QuantizationInfo(
         calibration=data.source,
         calibration_fingerprint=data.fingerprint,
@@ -217,7 +218,7 @@ def _search(
 
 
 def _corrected(method: _Method, data: Calibration, dialect: Dialect, keep: Collection[str]) -> onnx.ModelProto:
-    """The method's graph with corrected weights and biases, when the layers in `keep` are not quantized."""
+    """The method's graph with corrected weights and biases, when the nodes in `keep` are not quantized."""
     import torch
 
     from mbbench.compress.correct import correct
@@ -260,23 +261,28 @@ def _rank(method: _Method) -> tuple[float, float]:
 
 
 def _keep(
-    method: _Method, judge: _Judge, max_drop: float, on_progress: Callable[[str, int, int], None] | None
+    method: _Method,
+    judge: _Judge,
+    floats: Collection[str],
+    max_drop: float,
+    on_progress: Callable[[str, int, int], None] | None,
 ) -> tuple[_Method, tuple[str, ...]]:
-    """The method with the fewest layers in fp32, by their harm, that holds `max_drop`, and these layers.
+    """The method with the fewest layers in fp32 beside `floats`, by their harm, that holds `max_drop`; and all of them.
 
     What harms is mostly a tensor that 8 bits round too coarsely, and it stays in floats only if the layer that makes it
     and the layer that takes it both do: such pairs are ranked and kept.
     """
-    units = quantize.pairs(method.plain)  # not the corrected graph: its biases are right for 8 bits alone
+    plain = method.plain  # not the corrected graph: its biases are right for 8 bits alone
+    kept = dict.fromkeys(floats)
+    units = [unit for unit in quantize.pairs(plain) if not kept.keys() >= set(unit)]
     errors = []
     for done, unit in enumerate(units):
         if on_progress is not None:
             on_progress("ranking the layers by their harm", done, len(units))
-        errors.append(judge(method.plain, method.ranges, unit, _RANKING)[1])
-    kept: dict[str, None] = {}
+        errors.append(judge(plain, method.ranges, unit, _RANKING)[1])
     for index in sorted(range(len(units)), key=errors.__getitem__):
         kept |= dict.fromkeys(units[index])
-        graph = method.plain
+        graph = plain
         if method.candidate.corrected:
             graph = _corrected(method, judge.data, judge.dialect, kept)
         share, error = judge(graph, method.ranges, kept)

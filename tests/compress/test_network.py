@@ -64,6 +64,17 @@ def test_the_dialect_of_cpus(graph: onnx.ModelProto, ranges: dict[str, calibrate
     assert makers["logits"] == "Gemm"  # the logits are not quantized
 
 
+def test_the_dialect_that_leaves_the_stem_in_floats(
+    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
+) -> None:
+    stem = ("stem.conv", "stem.act", "blocks.0.0.conv", "blocks.0.0.act")
+    assert (quantize.floats(graph, "u8s8"), quantize.floats(graph, "u8s8f")) == ((), stem)
+    own, by_hand = quantize.write(graph, ranges, "u8s8f"), quantize.write(graph, ranges, "u8s8", keep=stem)
+    assert own.graph == by_hand.graph
+    integers = [name for name in initializers(own) if name.endswith("weight_quantized")]
+    assert len(integers) == LAYERS - 2 and not {"stem.conv.weight_quantized", "images_scale"} & initializers(own).keys()
+
+
 def test_the_dialects_of_cpus_that_add_products_in_16_bits(
     graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
