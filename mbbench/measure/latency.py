@@ -11,6 +11,7 @@ from mbbench.result import Latency, Throughput, WarmUp
 from mbbench.stats import drift, is_precise, median, median_interval, outliers, percentile, samples_needed
 
 _WINDOW = 10  # runs whose median is compared with the window before
+_DIGITS = 4  # of a sample that are kept
 _SETTLED = 0.02  # three windows' medians within this share of each other: the latency has settled
 
 Clock = Callable[[], int]
@@ -61,6 +62,8 @@ def time_calls(
 ) -> list[int]:
     """Nanoseconds of each call, until `min_samples` and `min_s` are reached and they are `enough`, or `max_s` is over.
 
+    They have four significant digits: the others are noise, and would make half of a record.
+
     `enough` is asked again when a quarter more samples have come, in time that is not measured; the call after it finds
     cold caches and is not counted.
     """
@@ -72,7 +75,7 @@ def time_calls(
         before = clock()
         call()
         after = clock()
-        samples.append(after - before)
+        samples.append(_significant(after - before))
         if after >= latest:
             return samples
         if after >= soonest and len(samples) >= wanted:
@@ -80,6 +83,11 @@ def time_calls(
                 return samples
             wanted = len(samples) * 5 // 4
             call()
+
+
+def _significant(ns: int) -> int:
+    unit = 10 ** max(len(str(ns)) - _DIGITS, 0)
+    return (ns + unit // 2) // unit * unit
 
 
 def time_pairs(

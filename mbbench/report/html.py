@@ -16,6 +16,7 @@ import msgspec
 from mbbench.errors import UsageError
 from mbbench.report.content import Figure
 from mbbench.report.page import page
+from mbbench.report.records import pack, unpack
 from mbbench.result import Result
 
 _FILTERED = 20  # rows from which a section's tables get a filter
@@ -37,6 +38,7 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
     script = _asset("page.js")
     plotly, plotly_hash = _plotly()
     content = page(results)
+    lines, planes = pack(results)
     figures = [figure for section in content.sections for figure in section.figures]
     return environment.get_template("page.html.jinja").render(
         page=content,
@@ -46,7 +48,8 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
         script=script,
         plotly=plotly,
         figures=_json(figures),
-        records=_packed(b"\n".join(map(msgspec.json.encode, results))),
+        records=_packed(lines),
+        samples=_packed(planes),
         filtered=_FILTERED,
     )
 
@@ -54,7 +57,7 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
 def records(text: str, source: str) -> list[Result]:
     """The results that a report was made of; raises `UsageError`."""
     try:
-        return [msgspec.json.decode(line, type=Result) for line in unpacked(text, "records").split(b"\n")]
+        return unpack(unpacked(text, "records"), unpacked(text, "samples"))
     except LookupError:
         raise UsageError(
             f"{source} is no report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"

@@ -67,14 +67,31 @@ for (const paragraph of document.querySelectorAll(".filter")) makeFilter(paragra
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
+  return new Response(stream);
+}
+
+// What records.py packed: in the place of its samples a list says how many there are, and in what unit of nanoseconds.
+async function records() {
+  const lines = await (await unpack("records")).text();
+  const planes = new Uint8Array(await (await unpack("samples")).arrayBuffer());
+  const total = planes.length / 8;
+  let next = 0;
+  return lines.replace(/"samples_ms":\[(\d+),(\d+)\]/g, (_, count, unit) => {
+    const own = [];
+    for (const end = next + Number(count); next < end; next++) {
+      let number = 0;
+      for (let plane = 7; plane >= 0; plane--) number = number * 256 + planes[plane * total + next];
+      own.push((number * unit) / 1e6);
+    }
+    return `"samples_ms":[${own}]`;
+  });
 }
 
 const save = document.getElementById("save");
 save.hidden = false;
 save.addEventListener("click", async () => {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([await unpack("records")], { type: "application/x-ndjson" }));
+  link.href = URL.createObjectURL(new Blob([await records()], { type: "application/x-ndjson" }));
   link.download = "results.jsonl";
   link.click();
   URL.revokeObjectURL(link.href);
@@ -128,7 +145,7 @@ async function drawAll() {
 async function start() {
   if (!figures.length) return;
   const script = document.createElement("script");
-  script.textContent = await unpack("plotly");
+  script.textContent = await (await unpack("plotly")).text();
   document.head.append(script);
   await drawAll();
 }
