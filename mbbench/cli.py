@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -32,17 +34,25 @@ GateOutput = Literal["table", "json", "markdown", "junit"]
 CompareOutput = Literal["table", "json", "markdown"]
 
 ModelOption = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
+ModelsOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAMES", help="mobilenet_v1, vgg16, googlenet.", show_default="mobilenet_v1"),
+]
 AlphaOption = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
 AlphasOption = Annotated[
     str | None,
-    typer.Option("--alpha", metavar="NUMBERS", help="MobileNet's width multipliers, with commas.", show_default="1.0"),
+    typer.Option(
+        "--alpha", metavar="NUMBERS", help="MobileNet's width multipliers: 0.25,0.5 or 0.25-1+0.25.", show_default="1.0"
+    ),
 ]
 ResOption = Annotated[
     int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")
 ]
 SizesOption = Annotated[
     str | None,
-    typer.Option("--res", metavar="NUMBERS", help="Sides of the square input, with commas.", show_default="224"),
+    typer.Option(
+        "--res", metavar="NUMBERS", help="Sides of the square input: 128,224 or 128-224+32.", show_default="224"
+    ),
 ]
 VariantOption = Annotated[
     Variant | None, typer.Option("--variant", help="The paper's variants (Tables 4, 5).", show_default="standard")
@@ -79,6 +89,17 @@ CalibrationOption = Annotated[
     ),
 ]
 ProfileOption = Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")]
+MaxDropOption = Annotated[
+    float | None, typer.Option("--max-drop", metavar="POINTS", help="Fail where more top-1 is lost against fp32.")
+]
+ControlOption = Annotated[
+    bool | None, typer.Option("--accuracy-control", help="Keep layers in fp32 until --max-drop holds.")
+]
+EffectiveOption = Annotated[
+    bool | None, typer.Option("--require-effective", help="Fail a cell that ran in another precision.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Where results are appended.")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of what goes to stdout.")]
 
 
@@ -106,15 +127,9 @@ def run(
     weights: WeightsOption = None,
     precision: PrecisionOption = None,
     calibration: CalibrationOption = None,
-    max_drop: Annotated[
-        float | None, typer.Option("--max-drop", metavar="POINTS", help="Fail where more top-1 is lost against fp32.")
-    ] = None,
-    accuracy_control: Annotated[
-        bool | None, typer.Option("--accuracy-control", help="Keep layers in fp32 until --max-drop holds.")
-    ] = None,
-    require_effective: Annotated[
-        bool | None, typer.Option("--require-effective", help="Fail a cell that ran in another precision.")
-    ] = None,
+    max_drop: MaxDropOption = None,
+    accuracy_control: ControlOption = None,
+    require_effective: EffectiveOption = None,
     sustain: Annotated[
         str | None, typer.Option("--sustain", metavar="TIME", help="Also run so long (10m): does it throttle?")
     ] = None,
@@ -125,9 +140,9 @@ def run(
         bool | None, typer.Option("--baselines/--no-baselines", help="Measure VGG16 and GoogLeNet too.")
     ] = None,
     profile: ProfileOption = "default",
-    results: Annotated[Path, typer.Option("--results", help="Where results are appended.")] = Path(RESULTS),
+    results: ResultsOption = Path(RESULTS),
     output: OutputOption = "table",
-    plan: Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")] = False,
+    plan: PlanOption = False,
 ) -> None:
     """Build, export, measure and report: the main job.
 
@@ -143,7 +158,7 @@ def run(
     chosen = _profile(
         profile,
         {"threads": threads, "batch": batch, **curves},
-        model=model,
+        model=_one(model),
         alpha=alpha,
         res=res,
         variant=variant,
@@ -160,6 +175,59 @@ def run(
         baselines=baselines,
     )
     commands.run(chosen, results, output, plan_only=plan)
+
+
+@app.command()
+def sweep(
+    model: ModelsOption = None,
+    alpha: AlphasOption = None,
+    res: SizesOption = None,
+    variant: VariantOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    batch: BatchOption = None,
+    data: DataOption = None,
+    images: ImagesOption = None,
+    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
+    max_drop: MaxDropOption = None,
+    accuracy_control: ControlOption = None,
+    require_effective: EffectiveOption = None,
+    profile: ProfileOption = "default",
+    results: ResultsOption = Path(RESULTS),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep that was begun into --results.")
+    ] = False,
+    output: OutputOption = "table",
+    plan: PlanOption = False,
+) -> None:
+    """Measure a grid of cells, but for those whose result is in --results already.
+
+    After a crash `mbbench sweep --resume` takes no other options: it asks for what was asked for.
+    """
+    from mbbench import commands
+
+    chosen = _profile(
+        profile,
+        {"threads": threads, "batch": batch},
+        model=_names(model),
+        alpha=alpha,
+        res=res,
+        variant=variant,
+        backend=backend,
+        device=device,
+        data=data,
+        images=images,
+        weights=weights,
+        precision=precision,
+        calibration=calibration,
+        max_drop=max_drop,
+        accuracy_control=accuracy_control,
+        require_effective=require_effective,
+    )
+    commands.sweep(chosen, results, output, plan_only=plan, resume=resume)
 
 
 @app.command()
@@ -183,7 +251,7 @@ def keep(
     chosen = _profile(
         profile,
         {},
-        model=model,
+        model=_one(model),
         alpha=alpha,
         res=res,
         variant=variant,
@@ -246,7 +314,7 @@ def check(
     chosen = _profile(
         profile,
         {"threads": threads, "batch": batch},
-        model=model,
+        model=_one(model),
         alpha=alpha,
         res=res,
         variant=variant,
@@ -323,7 +391,7 @@ def calibrate(
     chosen = _profile(
         profile,
         {"threads": threads, "batch": batch},
-        model=model,
+        model=_one(model),
         alpha=alpha,
         res=res,
         backend=backend,
@@ -501,16 +569,32 @@ def _profile(name: str, settings: dict[str, Any], **options: Any) -> Profile:
 
 
 def _numbers(option: str, text: str | None, kind: Callable[[str], _Number]) -> tuple[_Number, ...] | None:
+    """`128,224`, or `128-224+32` for a range with a step."""
     try:
-        return None if text is None else tuple(map(kind, text.split(",")))
+        return None if text is None else tuple(kind(one) for part in text.split(",") for one in _spread(part))
     except ValueError:
-        example = "0.5,1.0" if kind is float else "128,224"
+        example = "0.5,1.0 or 0.25-1+0.25" if kind is float else "128,224 or 128-224+32"
         raise UsageError(f"{option} {text} does not read as numbers", f"write them like {option} {example}") from None
+
+
+def _spread(part: str) -> list[str]:
+    match = re.fullmatch(r"([\d.]+)-([\d.]+)\+([\d.]+)", part.strip())
+    if match is None:
+        return [part]
+    try:
+        first, last, step = map(Decimal, match.groups())
+        return [str(first + step * count) for count in range(int((last - first) / step) + 1)]
+    except ArithmeticError as error:
+        raise ValueError(part) from error
 
 
 def _single(alpha: float | None, res: int | None) -> dict[str, Any]:
     """For what works on one network."""
     return {"alpha": None if alpha is None else (alpha,), "res": None if res is None else (res,)}
+
+
+def _one(model: Family | None) -> tuple[Family, ...] | None:
+    return None if model is None else (model,)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

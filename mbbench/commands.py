@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from mbbench.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mbbench.checking import Checked
+    from mbbench.events import Notify
 
 _EXPORTS = {".json": "json", ".md": "markdown", ".xml": "junit"}
 
@@ -34,18 +35,38 @@ def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> Non
     if plan_only:
         _write_tables([planning.describe(spec)], spec, output)
         return
-    from mbbench import run as running
+    from mbbench.run import run as measure
+
+    _run(lambda notify: measure(spec, results, notify), results, output)
+
+
+def _run(measure: Callable[[Notify], Iterator[Result]], results: Path, output: str) -> None:
+    """Write what `measure` yields, however it ends, and raise what the failures amount to."""
+    from mbbench.run import verdict
 
     done = []
     try:
         with Display(Console(stderr=True)) as display:
-            for result in running.run(spec, results, display):
+            for result in measure(display):
                 done.append(result)
     finally:
         if done:
             _write(_render(done, output))
-            tell(f"{len(done)} result{'s' * (len(done) > 1)} written to {results}")
-    running.verdict(done)
+            tell(f"{len(done)} result{'s' * (len(done) > 1)} in {results}")
+    verdict(done)
+
+
+def sweep(profile: Profile, results: Path, output: str, *, plan_only: bool, resume: bool) -> None:
+    from mbbench import sweeping
+    from mbbench.profile import load
+
+    if resume and profile != load("default"):
+        raise UsageError("--resume asks for what was asked for", "give it --results alone")
+    spec = sweeping.resumed(results) if resume else planning.grouped(planning.plan(profile))
+    if plan_only:
+        _write_tables([planning.describe(spec)], spec, output)
+        return
+    _run(lambda notify: sweeping.sweep(spec, results, notify), results, output)
 
 
 def keep(profile: Profile, folder: Path) -> None:

@@ -25,6 +25,7 @@ class Measuring:
     cell: Cell
     index: int
     count: int
+    left_s: float | None = None  # until the last of them is done, if others took as long
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,21 +19,22 @@ def plan(profile: Profile) -> RunSpec:
     """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`.
 
     Of several resolutions the baselines take the largest: one measurement of VGG16 may take longer than all others.
+    Beside a MobileNet the other families are baselines, with random weights if none are named: nothing trains them.
     """
     cells: list[Cell] = []
     models = profile.models
     for name in expand(profile.backend):
         first = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
-        cells += [
-            replace(first, model=model, precision=precision)
-            for model in models
-            for precision in dict.fromkeys(profile.precision)
-        ]
+        for model in models:
+            own = replace(first, model=model)
+            if model.family != models[0].family and model.family in _BASELINES:
+                own = replace(own, role="baseline", weights=profile.weights or "random")
+            cells += [replace(own, precision=precision) for precision in dict.fromkeys(profile.precision)]
         if profile.baselines:
             cells += [
                 replace(first, model=ModelSpec(family, resolution=max(profile.res)), role="baseline", weights="random")
                 for family in _BASELINES
-                if family != profile.model
+                if family not in profile.model
             ]
     return RunSpec(
         cells=tuple(cells),
@@ -45,6 +46,13 @@ def plan(profile: Profile) -> RunSpec:
         accuracy_control=profile.accuracy_control,
         require_effective=profile.require_effective,
     )
+
+
+def grouped(spec: RunSpec) -> RunSpec:
+    """The same cells, those of a network and precision side by side: each artifact is made once, and used up."""
+    order = {(cell.model, cell.precision): place for place, cell in reversed(list(enumerate(spec.cells)))}
+    cells = sorted(spec.cells, key=lambda cell: order[cell.model, cell.precision])
+    return replace(spec, cells=tuple(cells))
 
 
 def expand(backends: Sequence[str]) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a run takes where the command line is silent. Several alphas and resolutions make a grid of networks."""
+    """What a run takes where the command line is silent. Several of a kind make a grid of networks."""
 
     description: str = ""
-    model: Family = "mobilenet_v1"
+    model: tuple[Family, ...] = ("mobilenet_v1",)
     alpha: tuple[float, ...] = (1.0,)
     res: tuple[int, ...] = (224,)
     variant: Variant = "standard"
@@ -39,10 +39,15 @@ class Profile:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """The networks, by width and then resolution. Raises `UsageError` for one that cannot be built."""
+        """The networks, by width and then resolution. Raises `UsageError` for one that cannot be built.
+
+        Of several families alpha and variant are MobileNet's alone.
+        """
         return tuple(
-            ModelSpec(self.model, alpha, size, variant=self.variant)
-            for alpha in dict.fromkeys(self.alpha)
+            ModelSpec(family, alpha, size, variant=self.variant if own else "standard")
+            for family in dict.fromkeys(self.model)
+            for own in (family == "mobilenet_v1" or len(self.model) == 1,)
+            for alpha in (dict.fromkeys(self.alpha) if own else (1.0,))
             for size in dict.fromkeys(self.res)
         )
 
@@ -53,7 +58,8 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
     A profile's alpha and variant are MobileNet's: they do not carry over to another network named instead.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if given.get("model", profile.model) != profile.model:
+    family = given.get("model", profile.model)
+    if family != profile.model and "mobilenet_v1" not in family:
         given = {"alpha": (1.0,), "variant": "standard"} | given
     changed = {name: value for name, value in settings.items() if value is not None}
     return replace(profile, settings=replace(profile.settings, **changed), **given)
@@ -62,10 +68,17 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
 def options(profile: Profile) -> list[str]:
     """The command line that asks any profile for this one's artifacts, wherever it is run."""
     given = [
-        *("--model", profile.model, "--res", ",".join(map(str, profile.res)), "--backend", ",".join(profile.backend)),
+        *(
+            "--model",
+            ",".join(profile.model),
+            "--res",
+            ",".join(map(str, profile.res)),
+            "--backend",
+            ",".join(profile.backend),
+        ),
         *("--precision", ",".join(profile.precision), "--data", _absolute(profile.data)),
     ]
-    if profile.model == "mobilenet_v1":
+    if "mobilenet_v1" in profile.model:
         given += ["--alpha", ",".join(map(str, profile.alpha)), "--variant", profile.variant]
     for name, value in (
         ("--device", profile.device),
@@ -110,7 +123,7 @@ def parse(text: str, source: str) -> Profile:
         raise UsageError(f"{source} is not TOML: {error}", "mend that line") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
-    for name in ("alpha", "res"):  # one may stand without brackets
+    for name in ("model", "alpha", "res", "backend", "precision"):  # one may stand without brackets
         if name in content and not isinstance(content[name], list):
             content[name] = [content[name]]
     try:

@@ -35,9 +35,10 @@ class Display:
         match event:
             case Working(what, done, total):
                 self.work(what, done, total)
-            case Measuring(cell, index, count):
+            case Measuring(cell, index, count, left_s):
                 self._still()
-                self._console.print(f"\\[{index}/{count}] measuring {cell.label} ...", highlight=False)
+                left = "" if left_s is None else f", {_about(left_s)} left"
+                self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
             case Finished(result):
                 self._still()
                 if result.failure is not None:
@@ -72,6 +73,13 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
+
+
+def _about(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{round(seconds, -1):.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def tell(text: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
+from time import monotonic
+from types import MappingProxyType
 
 from mbbench import audit, ceilings, doctor, layers, preparing, reference, store
 from mbbench.compress import search
@@ -35,25 +38,41 @@ from mbbench.result import (
 from mbbench.spec import Cell, RunSpec, content_key
 
 _CPUS_ONLY = "they are measured for CPUs only"
+_NONE: Mapping[str, Result] = MappingProxyType({})
 
 
-def run(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
+def run(spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result] = _NONE) -> Iterator[Result]:
     """Measure every cell, storing each result before the next begins.
 
     Bad input raises before anything is measured. After that a cell that fails becomes a result with its reason and the
-    others go on. Ctrl-C stores what the current cell had measured, then raises `KeyboardInterrupt`.
+    others go on. Ctrl-C stores what the current cell had measured, then raises `KeyboardInterrupt`. A cell whose id is
+    in `known` comes as it was, neither measured nor stored again.
     """
     store.require_writable(results)
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
     ready = preparing.prepare_all(spec, notify)
     roofs = _ceilings(spec, machine, cpus, ready, notify)
+    took_s: list[float] = []
     for index, item in enumerate(ready, 1):
         if isinstance(item, Failed):
             result = _result(spec, machine, item.cell, failure=item.failure)
         else:
-            result = _measure(spec, machine, cpus, item, Measuring(item.cell, index, len(ready)), notify)
+            began = monotonic()
+            made = _make(spec, item, notify)
+            before = (
+                None
+                if isinstance(made, Failure)
+                else known.get(_identity(spec, machine, item.cell, item, made.exported))
+            )
+            if before is not None:
+                yield before
+                continue
+            left_s = fmean(took_s) * (len(ready) - index + 1) if took_s else None
+            announcement = Measuring(item.cell, index, len(ready), left_s)
+            result = _measure(spec, machine, cpus, item, made, announcement, notify)
             result = _under(roofs if _on_cpu(item) else _CPUS_ONLY, result)
+            took_s.append(monotonic() - began)
         notify(Finished(result))
         try:
             store.append(results, result)
@@ -102,32 +121,53 @@ def verdict(results: list[Result]) -> None:
     raise CellsFailedError(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    exported: Exported
+    prepared: search.Prepared | None
+
+
+def _make(spec: RunSpec, ready: Ready, notify: Notify) -> _Made | Failure:
+    try:
+        return _Made(*preparing.make(spec, ready, notify))
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Failure:
+    """A fault of ours or of a library must not cost the cells that follow."""
+    if isinstance(error, MbbenchError):
+        return Failure.of(error)
+    traceback.print_exception(error)
+    cause = f"{type(error).__name__}: {error}"
+    return Failure(cause=cause, remedy="this is a fault: please report it", exit_code=1)
+
+
 def _measure(
     spec: RunSpec,
     machine: Machine,
     cpus: tuple[int, ...],
     ready: Ready,
+    made: _Made | Failure,
     announcement: Measuring,
     notify: Notify,
 ) -> Result:
-    """Export, compare, measure. Every failure ends up in the result."""
+    """Compare and measure what was made. Every failure ends up in the result."""
     cell = ready.cell
-    exported: Exported | None = None
-    prepared: search.Prepared | None = None
-    cost: CostInfo | None = None
+    counted = cost_of(cell.model)
+    if isinstance(made, Failure):
+        return _result(spec, machine, cell, failure=made, ready=ready, cost=counted.info)
+    exported, prepared = made.exported, made.prepared
     report = Report(phase="export", measured=Measured(), reasons={})
     executed: ExecutedInfo | None = None
     layer_times: LayerTimes | None = None
     before = doctor.snapshot()
 
     try:
-        counted = cost_of(cell.model)
-        cost = counted.info
         answers = reference.logits(
             ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
         )
         expected = answers
-        exported, prepared = preparing.make(spec, ready, notify)
         if prepared is not None:
             expected = reference.simulated(prepared, ready.dialect, ready.data, normalization(cell.model.family))
         no_labels = preparing.no_labels(ready)
@@ -153,12 +193,8 @@ def _measure(
         if (runs := report.measured.node_runs) is not None:
             layer_times = layers.attribute(report.measured.node_times, runs, counted.layers, spec.settings.batch)
         report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
-    except MbbenchError as error:
-        report = replace(report, failure=Failure.of(error))
-    except Exception as error:  # a fault of ours or of a library must not cost the cells that follow
-        traceback.print_exc()
-        cause = f"{type(error).__name__}: {error}"
-        report = replace(report, failure=Failure(cause=cause, remedy="this is a fault: please report it", exit_code=1))
+    except Exception as error:
+        report = replace(report, failure=_failure(error))
     return _result(
         spec,
         machine,
@@ -168,7 +204,7 @@ def _measure(
         exported=exported,
         quantization=None if prepared is None else prepared.info,
         executed=executed,
-        cost=cost,
+        cost=counted.info,
         report=report,
         layer_times=layer_times,
         conditions=doctor.judge(machine, before, doctor.snapshot()),
@@ -226,36 +262,46 @@ def _result(
     layer_times: LayerTimes | None = None,
     conditions: tuple[doctor.Check, ...] = (),
 ) -> Result:
-    versions = preparing.versions([] if ready is None else [ready])
-    info = None
-    if ready is not None:
-        test = ready.data
-        info = DataInfo(
-            name=test.name,
-            images=test.count,
-            classes=test.classes,
-            fingerprint=test.fingerprint,
-            preprocess=test.preprocess,
-        )
-    artifact = None if exported is None else exported.info
-    identity = (cell, spec.settings, versions, machine.id, info, artifact and artifact.sha256)
     return Result(
         schema=SCHEMA,
-        id=content_key(*identity),
+        id=_identity(spec, machine, cell, ready, exported),
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         cell=cell,
         settings=spec.settings,
-        versions=versions,
+        versions=_versions(ready),
         machine=machine,
         conditions=conditions,
         weights=None if ready is None else ready.weights.info,
-        data=info,
+        data=_data_info(ready),
         cost=cost,
-        artifact=artifact,
+        artifact=None if exported is None else exported.info,
         quantization=quantization,
         executed=executed,
         measured=Measured() if report is None else report.measured,
         failure=failure,
         reasons={} if report is None else report.reasons,
         layer_times=layer_times,
+    )
+
+
+def _identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, exported: Exported | None) -> str:
+    """What was measured, with what, on what, and how, as one key."""
+    sha256 = None if exported is None else exported.info.sha256
+    return content_key(cell, spec.settings, _versions(ready), machine.id, _data_info(ready), sha256)
+
+
+def _versions(ready: Ready | None) -> dict[str, str]:
+    return preparing.versions([] if ready is None else [ready])
+
+
+def _data_info(ready: Ready | None) -> DataInfo | None:
+    if ready is None:
+        return None
+    test = ready.data
+    return DataInfo(
+        name=test.name,
+        images=test.count,
+        classes=test.classes,
+        fingerprint=test.fingerprint,
+        preprocess=test.preprocess,
     )

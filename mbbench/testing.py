@@ -210,7 +210,7 @@ class BackendContract:
         return exported.artifact(self.spec, 1, precision)
 
     def test_a_profile_times_the_nodes_that_are_executed(self, opened: tuple[Session, list[Stage]]) -> None:
-        """Nodes without a name are what the runtime cannot trace to the artifact; those that move tensors may have any."""
+        """Nodes without a name cannot be traced to the artifact; those that move tensors may have any name."""
         from mbbench.audit import sort_out
 
         session, images = opened[0], self._images(1)

@@ -74,7 +74,7 @@ def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: 
     assert code == 0
     assert "0.25 MobileNet-32 on onnxruntime" in out
     assert "[1/1] measuring 0.25 MobileNet-32 on onnxruntime ..." in err
-    assert "1 result written to reports/results.jsonl" in err
+    assert "1 result in reports/results.jsonl" in err
     assert "\x1b" not in out + err
     (result,) = store.read(tmp_path / "reports" / "results.jsonl")
     assert result.settings.min_samples == 20

@@ -5,7 +5,7 @@ import pytest
 from mbbench import plan, registry
 from mbbench.errors import UsageError
 from mbbench.profile import Profile
-from mbbench.spec import ModelSpec
+from mbbench.spec import Family, ModelSpec
 
 
 def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
@@ -38,13 +38,36 @@ def test_a_grid_goes_by_width_then_resolution_then_precision_and_its_baselines_t
 
 
 def test_a_network_is_no_baseline_of_itself() -> None:
-    spec = plan.plan(Profile(model="vgg16", weights="random", baselines=True))
+    spec = plan.plan(Profile(model=("vgg16",), weights="random", baselines=True))
     assert [cell.model for cell in spec.cells] == [ModelSpec(family="vgg16"), ModelSpec(family="googlenet")]
+
+
+def test_beside_mobilenet_the_others_are_baselines() -> None:
+    families: tuple[Family, ...] = ("mobilenet_v1", "vgg16")
+    spec = plan.plan(Profile(model=families, alpha=(0.5,), precision=("fp32", "int8"), baselines=True))
+    assert [(cell.model.label, cell.precision, cell.role, cell.weights) for cell in spec.cells] == [
+        ("0.5 MobileNet-224", "fp32", "subject", None),
+        ("0.5 MobileNet-224", "int8", "subject", None),
+        ("VGG16-224", "fp32", "baseline", "random"),
+        ("VGG16-224", "int8", "baseline", "random"),
+        ("GoogLeNet-224", "fp32", "baseline", "random"),
+    ]
+
+
+def test_cells_of_one_artifact_can_stand_side_by_side() -> None:
+    profile = Profile(alpha=(0.5,), res=(128, 160), backend=("openvino", "torch"), precision=("fp32", "int8"))
+    spec = plan.plan(profile)
+    assert [(cell.model.resolution, cell.precision, cell.backend) for cell in plan.grouped(spec).cells] == [
+        (res, precision, backend)
+        for res in (128, 160)
+        for precision in ("fp32", "int8")
+        for backend in ("openvino", "torch")
+    ]
 
 
 def test_an_alpha_for_a_network_without_one_is_refused() -> None:
     with pytest.raises(UsageError, match="no width multiplier"):
-        plan.plan(Profile(model="vgg16", alpha=(0.5,)))
+        plan.plan(Profile(model=("vgg16",), alpha=(0.5,)))
 
 
 def test_all_is_every_backend_that_can_start_and_names_count_once() -> None:

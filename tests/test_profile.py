@@ -19,7 +19,12 @@ def test_the_shipped_profiles_are_all_there_and_load(tmp_path: Path, monkeypatch
 def test_the_default_profile_is_the_defaults() -> None:
     loaded = profile.load("default")
     assert loaded.settings == Settings()
-    assert (loaded.model, loaded.alpha, loaded.res, loaded.backend) == ("mobilenet_v1", (1.0,), (224,), ("openvino",))
+    assert (loaded.model, loaded.alpha, loaded.res, loaded.backend) == (
+        ("mobilenet_v1",),
+        (1.0,),
+        (224,),
+        ("openvino",),
+    )
 
 
 def test_a_profile_in_the_working_folder_wins_over_the_shipped_one(
@@ -77,8 +82,14 @@ def test_one_alpha_needs_no_brackets_and_several_have_them() -> None:
     assert [model.label for model in grid.models] == ["0.25 MobileNet-128", "1.0 MobileNet-128"]
 
 
+def test_of_several_families_alpha_and_variant_are_mobilenets() -> None:
+    grid = profile.parse('model = ["vgg16", "mobilenet_v1"]\nalpha = [0.25, 0.5]\nvariant = "shallow"\n', "p")
+    labels = ["VGG16-224", "Shallow 0.25 MobileNet-224", "Shallow 0.5 MobileNet-224"]
+    assert [model.label for model in grid.models] == labels
+
+
 def test_a_profiles_alpha_is_not_anothers_networks() -> None:
     base = profile.parse('alpha = 0.25\nvariant = "shallow"\n', "p")
-    changed = profile.override(base, {}, {"model": "vgg16"})
-    assert (changed.model, changed.alpha, changed.variant) == ("vgg16", (1.0,), "standard")
-    assert profile.override(base, {}, {"model": "vgg16", "alpha": (0.5,)}).alpha == (0.5,)
+    changed = profile.override(base, {}, {"model": ("vgg16",)})
+    assert (changed.model, changed.alpha, changed.variant) == (("vgg16",), (1.0,), "standard")
+    assert profile.override(base, {}, {"model": ("vgg16",), "alpha": (0.5,)}).alpha == (0.5,)

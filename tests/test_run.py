@@ -171,9 +171,11 @@ def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp
     assert (
         result.artifact is not None and result.artifact.dialect == registry.load("onnxruntime").dialects("cpu")["int8"]
     )
-    assert result.executed is not None
-    assert [(share.precision, share.layers) for share in result.executed.shares] == [("int8", 28)]
-    assert result.quantization is not None
+    assert result.executed is not None and result.quantization is not None
+    kept = [name for name in result.quantization.kept_fp32 if name.endswith(".conv")]
+    assert kept == (["stem.conv", "blocks.0.0.conv"] if result.artifact.dialect == "u8s8f" else [])
+    shares = {share.precision: share.layers for share in result.executed.shares}
+    assert shares == ({"int8": 28 - len(kept), "fp32": len(kept)} if kept else {"int8": 28})
     assert (result.quantization.calibration, result.quantization.judged_by) == ("digits", "agreement")
     assert result.data is not None
     assert result.quantization.calibration_fingerprint != result.data.fingerprint

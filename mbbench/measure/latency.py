@@ -86,7 +86,7 @@ def time_calls(
 
 
 def _significant(ns: int) -> int:
-    unit = 10 ** max(len(str(ns)) - _DIGITS, 0)
+    unit: int = 10 ** max(len(str(ns)) - _DIGITS, 0)
     return (ns + unit // 2) // unit * unit
 
 

@@ -20,8 +20,8 @@ _PACKED = re.compile(rb'"samples_ms":\[(\d+),(\d+)\]')
 def pack(results: Iterable[Result]) -> tuple[bytes, bytes]:
     """JSON lines with [count, unit] in place of each list of samples, and the samples of all.
 
-    A sample is a number of nanoseconds over its list's unit, in eight bytes: first the lowest byte of every sample, then
-    the next of every sample, and so on, since those that are alike compress.
+    A sample is a number of nanoseconds over its list's unit, in eight bytes: the lowest of every sample, then the next
+    of every sample, and so on, since those that are alike compress.
     """
     import numpy as np
 
