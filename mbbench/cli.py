@@ -523,6 +523,38 @@ def show(
 
 
 @app.command()
+def choose(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RESULTS]...", help="Files that `mbbench run` appended to.", show_default=RESULTS),
+    ] = None,
+    max_p99: Annotated[str | None, typer.Option("--max-p99", metavar="TIME", help="Of the latency: 10ms.")] = None,
+    min_top1: Annotated[float | None, typer.Option("--min-top1", metavar="PERCENT", help="Of the accuracy.")] = None,
+    max_rss: Annotated[str | None, typer.Option("--max-rss", metavar="SIZE", help="Of the process: 80MB.")] = None,
+    max_size: Annotated[str | None, typer.Option("--max-size", metavar="SIZE", help="On disk: 5MB.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Judge by the published ImageNet top-1, not by what was measured.")
+    ] = False,
+    output: OutputOption = "table",
+) -> None:
+    """Pick a cell that keeps within limits, and say what the others lost by; exit 5 if none does.
+
+    The pick is the fastest (p99) of those whose top-1 cannot be told from the best within the limits.
+    """
+    from mbbench import commands
+    from mbbench.choosing import Limits, bytes_of
+    from mbbench.spec import seconds_of
+
+    limits = Limits(
+        max_p99_ms=None if max_p99 is None else seconds_of(max_p99) * 1e3,
+        min_top1=None if min_top1 is None else min_top1 / 100,
+        max_rss_bytes=None if max_rss is None else bytes_of(max_rss),
+        max_size_bytes=None if max_size is None else bytes_of(max_size),
+    )
+    commands.choose(results or [Path(RESULTS)], limits, output, published=published)
+
+
+@app.command()
 def verify(
     page: Annotated[Path, typer.Argument(metavar="REPORT.html", help="What `mbbench report` wrote.")],
 ) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mbbench import paper, registry
 from mbbench import plan as planning
-from mbbench.errors import BackendError, UsageError
+from mbbench.errors import BackendError, ParityError, UsageError
 from mbbench.profile import Profile
 from mbbench.profile import options as profile_options
 from mbbench.progress import Display, tell
@@ -25,6 +25,7 @@ from mbbench.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mbbench.checking import Checked
+    from mbbench.choosing import Limits
     from mbbench.events import Notify
 
 _EXPORTS = {".json": "json", ".md": "markdown", ".xml": "junit"}
@@ -130,6 +131,23 @@ def compare(first: Path, second: Path, margins: Sequence[str], output: str, *, a
         _write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
         return
     _write(_document(verdicts.comparisons(found), output))
+
+
+def choose(paths: Sequence[Path], limits: Limits, output: str, *, published: bool) -> None:
+    """Raises `ParityError` if nothing keeps within the limits, once that is written."""
+    from mbbench import choosing, store
+    from mbbench.report import choice, selection
+
+    found = choosing.choose(
+        selection.newest(result for path in paths for result in store.read(path)), limits, published=published
+    )
+    document = choice.document(found, published=published)
+    if output in ("json", "csv"):
+        _write_tables(list(document.tables), choice.record(found), output)
+    else:
+        _write(_document(document, output))
+    if found.pick is None:
+        raise ParityError("no cell keeps within the limits", "loosen one, or measure more cells with `mbbench sweep`")
 
 
 def calibrate(profile: Profile, rounds: int, seconds: float, output: str) -> None:

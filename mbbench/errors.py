@@ -4,7 +4,8 @@
     +-- UsageError          2  the request makes no sense: a bad option, file, folder, checkpoint or profile
     +-- RegressionError     3  `mbbench check`: a cell became slower, bigger or less accurate than allowed
     +-- InconclusiveError   4  `mbbench check --strict`: a cell could not be shown to be within its limits
-    +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant
+    +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant; a promise on accuracy,
+                               precision or limits does not hold
     +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
     +-- IncomparableError   8  `mbbench compare`: results of unlike machines, runtimes or settings

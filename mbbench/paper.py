@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mbbench.cost import Cost, cost_of
-from mbbench.spec import ModelSpec
+from mbbench.spec import ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,14 @@ CHECKPOINTS: Mapping[tuple[float, int], tuple[float, float]] = {
     (0.25, 224): (49.8, 74.2), (0.25, 192): (47.7, 72.3), (0.25, 160): (45.5, 70.3), (0.25, 128): (41.5, 66.3),
 }  # fmt: skip
 
+# (alpha, resolution) -> ImageNet top-1 in percent of the checkpoints that were trained for 8 bits (same page).
+CHECKPOINTS_INT8: Mapping[tuple[float, int], float] = {
+    (1.0, 224): 69.7, (1.0, 192): 69.0, (1.0, 160): 67.3, (1.0, 128): 64.0,
+    (0.75, 224): 67.9, (0.75, 192): 66.2, (0.75, 160): 63.9, (0.75, 128): 59.8,
+    (0.5, 224): 62.2, (0.5, 192): 60.4, (0.5, 160): 57.7, (0.5, 128): 54.9,
+    (0.25, 224): 48.2, (0.25, 192): 45.8, (0.25, 160): 43.5, (0.25, 128): 39.9,
+}  # fmt: skip
+
 _REASONS: Mapping[tuple[str, str], str] = {
     ("Conv MobileNet", "Mult-Adds"): "4866.3 without the classifier's 1.0, which the paper seems to have left out here",
     ("GoogleNet", "Mult-Adds"): "Torchvision's, built here, has 3x3 for 5x5 convolutions; with 5x5 it would be 1583",
@@ -103,8 +111,14 @@ def row_of(spec: ModelSpec) -> Published | None:
     return next((row for row in ROWS if row.spec is not None and _same_network(row.spec, spec)), None)
 
 
-def published_top1(spec: ModelSpec) -> tuple[float, str] | None:
-    """ImageNet top-1 in percent and its source: the released checkpoint's, else the paper's."""
+def published_top1(spec: ModelSpec, precision: Precision = "fp32") -> tuple[float, str] | None:
+    """ImageNet top-1 in percent and its source: the released checkpoint's, else the paper's. None for pruned widths."""
+    if spec.widths is not None or precision not in ("fp32", "int8"):
+        return None
+    if precision == "int8":
+        own = spec.family == "mobilenet_v1" and spec.variant == "standard"
+        percent = CHECKPOINTS_INT8.get((spec.alpha, spec.resolution)) if own else None
+        return None if percent is None else (percent, "released checkpoint, trained for 8 bits")
     if spec.family == "mobilenet_v1" and spec.variant == "standard":
         checkpoint = CHECKPOINTS.get((spec.alpha, spec.resolution))
         if checkpoint is not None:

@@ -84,6 +84,10 @@ def test_published_accuracy_prefers_the_released_checkpoint() -> None:
     assert paper.published_top1(ModelSpec(variant="shallow")) == (65.3, "paper, Table 5")
     assert paper.published_top1(ModelSpec(family="vgg16", resolution=128)) == (71.5, "paper, Table 8")
     assert paper.published_top1(ModelSpec(alpha=0.6)) is None
+    assert paper.published_top1(ModelSpec(), "int8") == (69.7, "released checkpoint, trained for 8 bits")
+    assert paper.published_top1(ModelSpec(), "bf16") is None
+    assert paper.published_top1(ModelSpec(widths=(8,) * 14)) is None
+    assert paper.published_top1(ModelSpec(family="vgg16"), "int8") is None
 
 
 def test_other_networks_and_other_classes_have_no_comparison() -> None:
