@@ -104,7 +104,58 @@ def test_a_grid_is_planned_from_numbers_with_commas(invoke: Invoke) -> None:
     assert code == 0
     assert all(f"{alpha} MobileNet-{size}" in out for alpha in ("0.25", "0.5") for size in (96, 128))
     code, _, err = invoke("run", "--alpha", "wide", "--plan")
-    assert (code, err) == (2, "error: --alpha wide does not read as numbers; write them like --alpha 0.5,1.0\n")
+    assert (code, err) == (
+        2,
+        "error: --alpha wide does not read as numbers; write them like --alpha 0.5,1.0 or 0.25-1+0.25\n",
+    )
+
+
+def test_a_sweep_is_planned_from_ranges_and_families(invoke: Invoke) -> None:
+    arguments = (
+        "--alpha",
+        "0.25-1+0.25",
+        "--res",
+        "96-160+32,224",
+        "--model",
+        "mobilenet_v1,vgg16",
+        "--output",
+        "json",
+    )
+    code, out, _ = invoke("sweep", *arguments, "--plan")
+    assert code == 0
+    cells = [cell["model"] for cell in json.loads(out)["cells"]]
+    assert [(model["family"], model["alpha"], model["resolution"]) for model in cells] == [
+        *[("mobilenet_v1", alpha, res) for alpha in (0.25, 0.5, 0.75, 1.0) for res in (96, 128, 160, 224)],
+        *[("vgg16", 1.0, res) for res in (96, 128, 160, 224)],
+    ]
+    code, _, err = invoke("sweep", "--res", "96-160+0", "--plan")
+    assert (code, err) == (
+        2,
+        "error: --res 96-160+0 does not read as numbers; write them like --res 128,224 or 128-224+32\n",
+    )
+
+
+def test_a_sweep_is_resumed_with_its_results_alone(invoke: Invoke) -> None:
+    code, _, err = invoke("sweep", "--resume")
+    assert (code, err) == (
+        2,
+        "error: no sweep into reports/results.jsonl was begun; name its --results, or leave out --resume\n",
+    )
+    code, _, err = invoke("sweep", "--resume", "--alpha", "0.5")
+    assert (code, err) == (2, "error: --resume asks for what was asked for; give it --results alone\n")
+
+
+def test_choosing_among_stored_results_fails_where_none_fits(invoke: Invoke, fast: str) -> None:
+    assert invoke(*QUICK, "--profile", fast)[0] == 0
+    code, out, _ = invoke("choose", "--max-size", "5MB", "--max-rss", "2GB", "--output", "json")
+    assert (code, [row["pick"] for row in json.loads(out)]) == (0, [True])
+    code, out, err = invoke("choose", "--max-size", "5kB", "--min-top1", "60")
+    assert (code, err) == (
+        5,
+        "error: no cell keeps within the limits; loosen one, or measure more cells with `mbbench sweep`\n",
+    )
+    assert "None of 1 cells keeps within the limits." in out
+    assert invoke("choose", "--max-p99", "10")[0] == 2
 
 
 @pytest.mark.parametrize("output", ["json", "csv", "markdown"])
