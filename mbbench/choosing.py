@@ -83,7 +83,7 @@ def choose(results: Sequence[Result], limits: Limits, *, published: bool) -> Cho
     kept = [candidate for candidate, lost_by in zip(candidates, losses, strict=True) if not lost_by]
     return Choice(
         _pick(kept),
-        tuple(Judged(candidate, (), _beater(candidate, kept)) for candidate in kept),
+        tuple(_standing(kept)),
         tuple(Judged(one, lost_by, None) for one, lost_by in zip(candidates, losses, strict=True) if lost_by),
     )
 
@@ -115,13 +115,19 @@ def _losses(candidate: Candidate, limits: Limits, published: bool) -> Iterator[s
             yield f"{name}: was not measured" if value is None else f"{name} {(value / limit - 1) * 100:.1f} % above"
 
 
-def _beater(candidate: Candidate, kept: Sequence[Candidate]) -> Candidate | None:
-    """The first that is better in something and nowhere worse; None for the Pareto set."""
-    own = candidate.costs
-    return next(
-        (other for other in kept if other.costs != own and all(a <= b for a, b in zip(other.costs, own, strict=True))),
-        None,
-    )
+def _standing(kept: Sequence[Candidate]) -> Iterator[Judged]:
+    """Each of `kept`, which go by costs: whoever beats one comes before it, and is itself in the Pareto set."""
+    front: list[Candidate] = []
+    for candidate in kept:
+        own = candidate.costs
+        beater = next((other for other in front if _beats(other.costs, own)), None)
+        if beater is None:
+            front.append(candidate)
+        yield Judged(candidate, (), beater)
+
+
+def _beats(costs: tuple[float, ...], others: tuple[float, ...]) -> bool:
+    return costs != others and all(own <= other for own, other in zip(costs, others, strict=True))
 
 
 def _pick(kept: Sequence[Candidate]) -> Candidate | None:

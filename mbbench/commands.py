@@ -139,13 +139,15 @@ def choose(paths: Sequence[Path], limits: Limits, output: str, *, published: boo
     from mbbench.report import choice, selection
 
     found = choosing.choose(
-        selection.newest(result for path in paths for result in store.read(path)), limits, published=published
+        selection.newest(result for path in paths for result in store.read(path, samples=False)),
+        limits,
+        published=published,
     )
     document = choice.document(found, published=published)
     if output in ("json", "csv"):
         _write_tables(list(document.tables), choice.record(found), output)
     else:
-        _write(_document(document, output))
+        _write(_document(choice.shortened(document), output))
     if found.pick is None:
         raise ParityError("no cell keeps within the limits", "loosen one, or measure more cells with `mbbench sweep`")
 

@@ -82,7 +82,7 @@ def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: 
     test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
     resolved = weights.resolve(
         cell.weights,
-        replace(cell.model, classes=test.classes),
+        replace(cell.model, classes=test.classes) if test.classes > 1 else cell.model,
         lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
         Recipe(),
         training,
@@ -135,6 +135,8 @@ def no_labels(ready: Ready) -> str | None:
     """Why top-1 would mean nothing, if it would."""
     if ready.weights.info.origin == "random":
         return "random weights have no accuracy"
+    if ready.data.classes == 1:
+        return f"{ready.data.name} has no labels"
     if ready.weights.spec.classes != ready.data.classes:
         return f"the weights know {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
     return None

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mbbench import ceilings, preparing, registry, store
 from mbbench.cost import cost_of
@@ -180,6 +182,21 @@ def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp
     assert result.data is not None
     assert result.quantization.calibration_fingerprint != result.data.fingerprint
     assert list(store.read(tmp_path / "results.jsonl")) == [result]
+
+
+def test_photos_without_labels_calibrate_and_show_agreement(tmp_path: Path) -> None:
+    for number in range(20):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    spec = replace(spec_of(replace(CELL, precision="int8")), data=str(tmp_path), images=None)
+    (result,) = run(spec, tmp_path / "results.jsonl", quiet)
+    assert result.failure is None and result.quantization is not None and result.measured.accuracy is not None
+    assert (result.cell.model.classes, result.quantization.judged_by) == (1000, "agreement")
+    assert (result.measured.accuracy.images, result.measured.accuracy.top1) == (4, None)
+    assert result.reasons["accuracy.top1"] == "random weights have no accuracy"
+    trained = replace(spec, cells=(replace(CELL, weights=None),))
+    with pytest.raises(UsageError, match="has no labels to learn; give --weights FILE"):
+        list(run(trained, tmp_path / "results.jsonl", quiet))
 
 
 def test_a_precision_that_would_be_emulated_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of image files: a folder a class, or ImageNet's validation images with their list of labels."""
+"""Folders of image files: a folder a class, ImageNet's validation images with their list of labels, or mere photos."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ _CHUNK = 64  # images handed to a decoding process at a time
 
 def folder_source(path: Path) -> Source:
     """The source that the folder's layout says it is."""
-    files = sorted(entry for entry in path.iterdir() if _IMAGENET_FILE.fullmatch(entry.name))
-    return ImageNetValidation(path, files) if files else ImageFolder(path)
+    files = sorted(entry for entry in path.iterdir() if entry.is_file() and _is_image(entry))
+    validation = [entry for entry in files if _IMAGENET_FILE.fullmatch(entry.name)]
+    if validation:
+        return ImageNetValidation(path, validation)
+    return Photos(path, files) if len(files) > 1 else ImageFolder(path)
 
 
 class _Files(Source):
@@ -97,6 +100,27 @@ class ImageFolder(_Files):
             return [path for path, _ in files], labels
         chosen = stratified(labels, split, seed)
         return [files[i][0] for i in chosen], labels[chosen]
+
+
+class Photos(_Files):
+    """Images in one folder, without labels: to calibrate with, and to see how often two networks agree."""
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        self._files = files
+        self.name = folder.name or str(folder)
+
+    def identity(self) -> object:
+        return [[path.name, *stamp(path)] for path in self._files]
+
+    def classes(self) -> int:
+        return 1
+
+    def items(self, split: str, seed: int) -> tuple[Sequence[Path], NDArray[np.int64]]:
+        import numpy as np
+
+        none = np.zeros(len(self._files), np.int64)
+        chosen = stratified(none, split, seed)
+        return [self._files[i] for i in chosen], none[chosen]
 
 
 class ImageNetValidation(_Files):
@@ -175,8 +199,12 @@ def _tree(folder: Path) -> list[tuple[Path, str]]:
         (path, kind.name)
         for kind in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         for path in sorted(kind.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+        if _is_image(path)
     ]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 def _decode_file(preprocess: Preprocess, path: Path) -> NDArray[np.uint8]:

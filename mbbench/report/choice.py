@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mbbench.choosing import Candidate, Choice, Judged
 from mbbench.report import selection, units
 from mbbench.report.content import Document, Table
 from mbbench.result import Result
+
+_SHOWN = 40
 
 Name = Callable[[Result], str]
 
@@ -27,6 +30,16 @@ def document(choice: Choice, *, published: bool) -> Document:
     return Document(
         _headline(choice, name), tuple(table for table in tables if table.rows), tuple(_notes(choice, published))
     )
+
+
+def shortened(document: Document) -> Document:
+    """For people, who read no more than so many rows."""
+    tables = []
+    for table in document.tables:
+        left = len(table.rows) - _SHOWN
+        notes = (f"{left} more: --output json or csv has them all.",) if left > 0 else ()
+        tables.append(replace(table, rows=table.rows[:_SHOWN], notes=notes))
+    return replace(document, tables=tuple(tables))
 
 
 def record(choice: Choice) -> list[dict[str, object]]:

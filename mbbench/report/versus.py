@@ -18,27 +18,30 @@ def tables(results: Sequence[Result]) -> list[Table]:
     What would stand below several alike stands below the last.
     """
     subjects = [result for result in selection.subjects(results) if result.failure is None]
+    known = [result for result in results if result.cell.role == "baseline"]
     if len({subject.cell.model for subject in subjects}) > 1:
         largest: dict[tuple[str, str, str], Result] = {}
         for subject in subjects:
             key = (subject.machine.id, subject.cell.backend, subject.cell.device)
-            if subject.cell.precision == "fp32" and baselines_of(subject, results):
+            if subject.cell.precision == "fp32" and baselines_of(subject, known):
                 largest[key] = max(largest.get(key, subject), subject, key=lambda one: _mult_adds(one) or 0)
         subjects = list(largest.values())
-    found = [against(subject, baselines) for subject in subjects if (baselines := baselines_of(subject, results))]
+    found = [against(subject, baselines) for subject in subjects if (baselines := baselines_of(subject, known))]
     last = {table.notes: index for index, table in enumerate(found)}
     return [table if last[table.notes] == index else replace(table, notes=()) for index, table in enumerate(found)]
 
 
 def baselines_of(subject: Result, results: Sequence[Result]) -> list[Result]:
-    """The baselines measured on the same machine and runtime at the same resolution."""
+    """The baselines on the same machine and runtime at the same resolution, in the same precision or else in fp32."""
     own = (subject.machine.id, subject.cell.backend, subject.cell.device, subject.cell.model.resolution)
-    return [
+    found = [
         result
         for result in results
         if result.cell.role == "baseline"
         and (result.machine.id, result.cell.backend, result.cell.device, result.cell.model.resolution) == own
     ]
+    alike = [result for result in found if result.cell.precision == subject.cell.precision]
+    return alike or [result for result in found if result.cell.precision == "fp32"]
 
 
 def against(subject: Result, baselines: Sequence[Result]) -> Table:

@@ -118,6 +118,8 @@ def trained(
         raise UsageError(
             f"{spec.label} has no embedded weights", "give --weights FILE, or --weights random for speed alone"
         )
+    if data.classes == 1:
+        raise UsageError(f"{data.name} has no labels to learn", "give --weights FILE, or a folder for each class")
     if spec.classes != data.classes:
         raise UsageError(f"the data has {data.classes} classes, the model {spec.classes}", "give both the same")
     key = content_key("trained", spec, data.fingerprint, recipe, TRAINER)

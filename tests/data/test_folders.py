@@ -123,6 +123,20 @@ def test_too_few_classes(tmp_path: Path) -> None:
         folder_source(tmp_path)
 
 
+def test_photos_in_one_folder_have_no_labels_and_are_divided(tmp_path: Path) -> None:
+    for number in range(10):
+        write_image(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("")
+    source = folder_source(tmp_path)
+    assert (source.name, source.classes()) == (tmp_path.name, 1)
+    files = {split: [path.name for path in source.items(split, 0)[0]] for split in ("train", "test")}
+    assert (len(files["train"]), len(files["test"])) == (8, 2)
+    assert sorted(files["train"] + files["test"]) == [f"{number}.png" for number in range(10)]
+    before = source.identity()
+    (tmp_path / "9.png").unlink()
+    assert folder_source(tmp_path).identity() != before
+
+
 def imagenet(folder: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> list[Path]:
     paths = [folder / f"ILSVRC2012_val_{number:08}.JPEG" for number in numbers]
     for path in paths:
