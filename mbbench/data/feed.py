@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mbbench.models import Normalization
@@ -22,3 +25,30 @@ def to_float(images: NDArray[np.uint8], normalization: Normalization) -> NDArray
     planes *= scale[:, None, None]
     planes -= offset[:, None, None]
     return planes
+
+
+def batches(
+    images: NDArray[np.uint8], normalization: Normalization, batch: int, cpus: Collection[int] = ()
+) -> Generator[tuple[NDArray[np.float32], int]]:
+    """(normalized chunk of `images`, how many of it count), the last one filled up, so that all have one shape.
+
+    The next chunk is made in a thread while the caller is at work on one; on `cpus`, if any, which whoever is pinned
+    to others leaves idle.
+    """
+    import numpy as np
+
+    def make(start: int) -> tuple[NDArray[np.float32], int]:
+        chunk = np.asarray(images[start : start + batch])
+        return to_float(np.resize(chunk, (batch, *chunk.shape[1:])), normalization), len(chunk)
+
+    def move() -> None:
+        if cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cpus)  # of this thread
+
+    first, *others = range(0, len(images), batch)
+    with ThreadPoolExecutor(1, initializer=move) as pool:
+        ahead = pool.submit(make, first)
+        for start in others:
+            ready, ahead = ahead.result(), pool.submit(make, start)
+            yield ready
+        yield ahead.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from mbbench.backend import Session
@@ -25,17 +25,17 @@ _CONSTANT = 1e-6  # spread over images, of the largest logit, under which output
 
 
 def logits_of(
-    session: Session, images: NDArray[np.uint8], normalization: Normalization, batch: int
+    session: Session,
+    images: NDArray[np.uint8],
+    normalization: Normalization,
+    batch: int,
+    spare_cpus: Collection[int] = (),
 ) -> Iterator[NDArray[np.float32]]:
-    """Logits of `images` (N, H, W, 3) in chunks of `batch`; the last is filled up, so that only one shape is run."""
-    import numpy as np
+    """Logits of `images` (N, H, W, 3) in chunks of `batch`, which `spare_cpus` prepare meanwhile."""
+    from mbbench.data.feed import batches
 
-    from mbbench.data.feed import to_float
-
-    for start in range(0, len(images), batch):
-        chunk = np.asarray(images[start : start + batch])
-        filled = np.resize(chunk, (batch, *chunk.shape[1:]))
-        yield session.run(to_float(filled, normalization))[: len(chunk)]
+    for chunk, count in batches(images, normalization, batch, spare_cpus):
+        yield session.run(chunk)[:count]
 
 
 def check_parity(
@@ -92,6 +92,7 @@ def evaluate(
     normalization: Normalization,
     batch: int,
     no_labels: str | None = None,
+    spare_cpus: Collection[int] = (),
 ) -> tuple[Accuracy, dict[str, str]]:
     """Top-1, top-5 against `labels` (None: for the reason `no_labels`) and agreement with `reference` (N, classes)."""
     import numpy as np
@@ -101,7 +102,7 @@ def evaluate(
     top1 = top5 = agreeing = seen = 0
     answers = np.empty(n, np.int64)
     max_error = sum_error = 0.0
-    for logits in logits_of(session, images, normalization, batch):
+    for logits in logits_of(session, images, normalization, batch, spare_cpus):
         rows = slice(seen, seen + len(logits))
         best = logits.argmax(axis=1)
         answers[rows] = best

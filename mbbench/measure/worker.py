@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from mbbench import registry, stats
 from mbbench.backend import Artifact, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import MbbenchError
+from mbbench.machine import allowed_cpus
 from mbbench.measure import accuracy, child, curves, latency, memory
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
@@ -107,8 +109,8 @@ class _Progress:
         )
 
 
-def measure(job: Job, progress: _Progress) -> None:
-    """All phases in order; raises `MbbenchError`."""
+def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
+    """All phases in order; raises `MbbenchError`. `spare_cpus` may work where nothing is timed."""
     import numpy as np
 
     from mbbench.data.feed import to_float
@@ -148,7 +150,7 @@ def measure(job: Job, progress: _Progress) -> None:
             )
         progress.add("accuracy", throughput=throughput)
         figures, reasons = accuracy.evaluate(
-            session, images, labels, reference, job.normalization, settings.bulk_batch, job.no_labels
+            session, images, labels, reference, job.normalization, settings.bulk_batch, job.no_labels, spare_cpus
         )
         progress.add("audit", reasons, accuracy=figures)
         if isinstance(session, LayerAudit):
@@ -208,9 +210,10 @@ def main(job_path: str, out_path: str) -> int:
     job = child.decode(Path(job_path).read_bytes(), Job)
     progress = _Progress(Path(out_path))
     progress.save()
+    spare_cpus = allowed_cpus() - set(job.cpus)
     child.pin(job.cpus)
     try:
-        measure(job, progress)
+        measure(job, spare_cpus, progress)
     except MbbenchError as error:
         progress.save(failure=Failure.of(error))
         return error.exit_code

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
-from mbbench.data.feed import to_float
+from mbbench.data import feed
+from mbbench.data.feed import batches, to_float
 from mbbench.models import normalization
 from mbbench.spec import Family
 
@@ -33,6 +36,33 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     normal = normalization("vgg16")
     alone = np.concatenate([to_float(images[i : i + 1], normal) for i in range(4)])
     assert np.array_equal(to_float(images, normal), alone)
+
+
+def test_batches_have_one_shape_and_say_how_many_images_count() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    normal = normalization("vgg16")
+    found = list(batches(images, normal, 2))
+    assert [(chunk.shape, count) for chunk, count in found] == [((2, 3, 8, 8), 2), ((2, 3, 8, 8), 2), ((2, 3, 8, 8), 1)]
+    whole = np.concatenate([chunk[:count] for chunk, count in found])
+    assert np.array_equal(whole, to_float(images, normal))
+
+
+def test_the_next_batch_is_made_meanwhile_on_other_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, set[int]]] = []
+
+    def noted(images: np.ndarray, normal: object) -> np.ndarray:
+        made.append((threading.get_ident(), os.sched_getaffinity(0)))
+        return images
+
+    monkeypatch.setattr(feed, "to_float", noted)
+    own = os.sched_getaffinity(0)
+    spare = {min(own)}
+    found = batches(np.zeros((3, 4, 4, 3), np.uint8), normalization("vgg16"), 1, spare)
+    next(found)
+    next(found)  # the third is under way, in the thread that made the others
+    found.close()
+    assert {cpus == spare for _, cpus in made} == {True} and len({thread for thread, _ in made}) == 1
+    assert threading.get_ident() not in dict(made) and os.sched_getaffinity(0) == own
 
 
 def test_the_measuring_process_loads_numpy_alone() -> None:
