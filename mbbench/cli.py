@@ -64,6 +64,10 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep that was begun into --results.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler."),
+    ] = None,
     output: options.Output = "table",
     plan: options.Plan = False,
 ) -> None:
@@ -73,7 +77,24 @@ def sweep(
     """
     from mbbench import commands
 
-    commands.sweep(profile, results, output, plan_only=plan, resume=resume)
+    commands.sweep(profile, results, output, plan_only=plan, resume=resume, cluster=cluster)
+
+
+@app.command()
+def worker(
+    scheduler: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of a Dask scheduler: tls://host:8786.")],
+    resources: Annotated[
+        str | None,
+        typer.Option("--resources", metavar="NAMES", help="Backends to offer, with commas.", show_default="all"),
+    ] = None,
+) -> None:
+    """Measure on this machine for `mbbench sweep --cluster ADDRESS`, until the scheduler closes.
+
+    A scheduler runs code of whoever reaches it: give it certificates, as docs/cluster.md says.
+    """
+    from mbbench import cluster
+
+    cluster.serve(scheduler, () if resources is None else resources.split(","))
 
 
 @app.command()

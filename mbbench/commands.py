@@ -57,7 +57,7 @@ def _run(measure: Callable[[Notify], Iterator[Result]], results: Path, output: s
     verdict(done)
 
 
-def sweep(profile: Profile, results: Path, output: str, *, plan_only: bool, resume: bool) -> None:
+def sweep(profile: Profile, results: Path, output: str, *, plan_only: bool, resume: bool, cluster: str | None) -> None:
     from mbbench import sweeping
     from mbbench.profile import load
 
@@ -67,7 +67,7 @@ def sweep(profile: Profile, results: Path, output: str, *, plan_only: bool, resu
     if plan_only:
         _write_tables([planning.describe(spec)], spec, output)
         return
-    _run(lambda notify: sweeping.sweep(spec, results, notify), results, output)
+    _run(lambda notify: sweeping.sweep(spec, results, notify, cluster), results, output)
 
 
 def keep(profile: Profile, folder: Path) -> None:

@@ -73,6 +73,13 @@ def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
 
 
 def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: Dialect, announce: Announce) -> Ready:
+    test, resolved = weigh(spec, cell, announce)
+    return Ready(replace(cell, model=resolved.spec), backend, device, dialect, test, resolved)
+
+
+def weigh(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
+    """The cell's test images, and its weights, trained if need be. Raises `UsageError`."""
+
     def decoding(done: int, total: int) -> None:
         announce(Working("decoding images", done, total))
 
@@ -87,7 +94,7 @@ def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: 
         Recipe(),
         training,
     )
-    return Ready(replace(cell, model=resolved.spec), backend, device, dialect, test, resolved)
+    return test, resolved
 
 
 def make(spec: RunSpec, ready: Ready, announce: Announce) -> tuple[Exported, search.Prepared | None]:

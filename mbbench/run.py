@@ -56,7 +56,7 @@ def run(spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result
     took_s: list[float] = []
     for index, item in enumerate(ready, 1):
         if isinstance(item, Failed):
-            result = _result(spec, machine, item.cell, failure=item.failure)
+            result = failed(spec, machine, item.cell, item.failure)
         else:
             began = monotonic()
             made = _make(spec, item, notify)
@@ -282,6 +282,11 @@ def _result(
         reasons={} if report is None else report.reasons,
         layer_times=layer_times,
     )
+
+
+def failed(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure) -> Result:
+    """The row of a cell that did not come to be measured."""
+    return _result(spec, machine, cell, failure=failure)
 
 
 def _identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, exported: Exported | None) -> str:

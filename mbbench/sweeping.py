@@ -14,18 +14,24 @@ from mbbench.result import Result
 from mbbench.spec import RunSpec
 
 
-def sweep(spec: RunSpec, results: Path, notify: Notify) -> Iterator[Result]:
+def sweep(spec: RunSpec, results: Path, notify: Notify, cluster: str | None = None) -> Iterator[Result]:
     """A result of every cell, in order: the one in `results` with the same id if it has no failure, or a new one.
 
     The id names the weights and compression (by the artifact's content), the network, the test images, the settings,
     the versions and the machine, so that a result is known only where a new one would say the same. What is asked for
-    is kept beside `results`: after a crash `resumed` has it.
+    is kept beside `results`: after a crash `resumed` has it. `cluster` is the address of a Dask scheduler whose workers
+    measure in place of this machine, in any order.
     """
     store.require_writable(results)
     with cache.atomic(_plan(results)) as temporary:
         temporary.write_bytes(msgspec.json.encode(spec))
     known = {result.id: result for result in store.read(results) if result.failure is None}
-    yield from run.run(spec, results, notify, known)
+    if cluster is None:
+        yield from run.run(spec, results, notify, known)
+    else:
+        from mbbench import cluster as machines
+
+        yield from machines.sweep(spec, results, notify, known, cluster)
 
 
 def resumed(results: Path) -> RunSpec:

@@ -49,7 +49,7 @@ def measure(job: Job) -> Report:
 
 def main(job_path: str, out_path: str) -> int:
     job = child.decode(Path(job_path).read_bytes(), Job)
-    child.pin(job.cpus)
+    child.settle(job.cpus)
     try:
         child.save(measure(job), Path(out_path))
     except MbbenchError as error:

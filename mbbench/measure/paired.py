@@ -187,7 +187,7 @@ def main(job_path: str, out_path: str) -> int:
         latest = report
         child.save(report, Path(out_path))
 
-    child.pin(job.cpus)
+    child.settle(job.cpus)
     try:
         save(measure(job, save))
     except MbbenchError as error:

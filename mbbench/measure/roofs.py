@@ -142,7 +142,7 @@ def _shortest(call: Callable[[], object]) -> float:
 
 def main(job_path: str, out_path: str) -> int:
     job = child.decode(Path(job_path).read_bytes(), Job)
-    child.pin(job.cpus)
+    child.settle(job.cpus)
     child.save(Report(phase="done", ceilings=measure(job)), Path(out_path))
     return 0
 

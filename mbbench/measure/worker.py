@@ -211,7 +211,7 @@ def main(job_path: str, out_path: str) -> int:
     progress = _Progress(Path(out_path))
     progress.save()
     spare_cpus = allowed_cpus() - set(job.cpus)
-    child.pin(job.cpus)
+    child.settle(job.cpus)
     try:
         measure(job, spare_cpus, progress)
     except MbbenchError as error:

@@ -1,0 +1,179 @@
+"""Sweeps on a real scheduler with real worker processes, each with a cache of its own, as on another machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dask
+import psutil  # type: ignore[import-untyped]
+import pytest
+from distributed import LocalCluster
+
+from mbbench import cluster, store, sweeping
+from mbbench.errors import BackendError, UsageError
+from mbbench.events import Event
+from mbbench.machine import fingerprint
+from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+
+SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
+CELLS = tuple(
+    Cell(
+        model=ModelSpec(alpha=alpha, resolution=32), role="subject", weights="random", backend="onnxruntime", device=""
+    )
+    for alpha in (0.25, 0.3, 0.35, 0.4)
+)
+SPEC = RunSpec(cells=CELLS, data="digits", images=40, settings=SETTINGS)
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    with LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=0, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp"
+    ) as own:
+        yield own.scheduler_address
+
+
+@pytest.fixture
+def start(scheduler: str, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker with an empty cache, and wait until the scheduler knows it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def one(*options: str) -> subprocess.Popen[bytes]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "mbbench", "worker", scheduler, *options],
+                env={**os.environ, "MBBENCH_CACHE": str(tmp_path / f"cache-{len(started)}")},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        _wait_for(scheduler, len(started))
+        return started[-1]
+
+    yield one
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(scheduler: str, workers: int) -> None:
+    from distributed import Client
+
+    with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        client.wait_for_workers(workers, timeout=60)
+
+
+def quiet(event: Event) -> None:
+    pass
+
+
+def swept(spec: RunSpec, path: Path, scheduler: str) -> list[tuple[float, bool]]:
+    return sorted(
+        (result.cell.model.alpha, result.failure is None) for result in sweeping.sweep(spec, path, quiet, scheduler)
+    )
+
+
+def test_trained_weights_travel_and_what_is_known_is_not_measured_again(
+    scheduler: str, start: Start, tmp_path: Path
+) -> None:
+    start("--resources", "onnxruntime")
+    path = tmp_path / "results.jsonl"
+    one = replace(SPEC, cells=(replace(CELLS[0], weights=None), CELLS[1]))
+    assert swept(one, path, scheduler) == [(0.25, True), (0.3, True)]
+    stored = store.read(path)
+    assert {result.machine.id for result in stored} == {fingerprint().id}
+    assert all(result.measured.latency is not None for result in stored)
+    start("--resources", "onnxruntime")
+    assert swept(replace(SPEC, cells=(*one.cells, CELLS[2])), path, scheduler) == [
+        (0.25, True),
+        (0.3, True),
+        (0.35, True),
+    ]
+    assert [result.id for result in store.read(path)[:2]] == [result.id for result in stored]
+    assert len(store.read(path)) == 3
+    checkpoints = list(tmp_path.glob("cache-*/weights/*.safetensors"))
+    assert checkpoints
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_gives_its_cell_back(scheduler: str, start: Start, tmp_path: Path) -> None:
+    first, _ = start(), start()
+    path = tmp_path / "results.jsonl"
+    found = sweeping.sweep(SPEC, path, quiet, scheduler)
+    results = [next(found)]
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(first.pid).children()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    results += found
+    assert children and not any(child.is_running() and child.status() != "zombie" for child in children)
+    assert sorted(result.cell.model.alpha for result in results) == [0.25, 0.3, 0.35, 0.4]
+    assert all(result.failure is None for result in results)
+    assert sorted(result.id for result in store.read(path)) == sorted(result.id for result in results)
+
+
+def test_a_cell_that_fails_on_its_machine_is_a_row(scheduler: str, start: Start, tmp_path: Path) -> None:
+    start("--resources", "onnxruntime")
+    cells = (replace(CELLS[0], precision="fp16"), CELLS[0])
+    results = list(sweeping.sweep(replace(SPEC, cells=cells), tmp_path / "results.jsonl", quiet, scheduler))
+    failures = {result.cell.precision: result.failure for result in results}
+    assert failures["fp32"] is None
+    assert failures["fp16"] is not None and failures["fp16"].exit_code == 6
+    assert "would only emulate it" in failures["fp16"].cause
+    elsewhere = replace(SPEC, cells=(replace(CELLS[0], backend="openvino"),))
+    with pytest.raises(BackendError, match="no machine of the cluster offers openvino; see `mbbench backends` on each"):
+        list(sweeping.sweep(elsewhere, tmp_path / "results.jsonl", quiet, scheduler))
+
+
+def test_a_cluster_without_workers_or_scheduler_is_one_line(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="the cluster has no workers; start `mbbench worker ADDRESS` on every machine"):
+        list(sweeping.sweep(SPEC, tmp_path / "results.jsonl", quiet, scheduler))
+    monkeypatch.setattr(cluster, "_CONNECT_S", 1)
+    with pytest.raises(UsageError, match=r"no scheduler answers at tcp://127.0.0.1:9; start `dask scheduler` there"):
+        list(sweeping.sweep(SPEC, tmp_path / "results.jsonl", quiet, "tcp://127.0.0.1:9"))
+    with pytest.raises(UsageError, match=r"no scheduler answers at tcp://127.0.0.1:9"):
+        cluster.serve("tcp://127.0.0.1:9", ("onnxruntime",))
+
+
+def test_an_encrypted_cluster_needs_certificates(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"tls://127.0.0.1:9 needs certificates, Dask's configuration names none; see docs"
+    ):
+        cluster.serve("tls://127.0.0.1:9")
+    missing = {f"distributed.comm.tls.{name}": str(tmp_path / "none.pem") for name in ("ca-file", "client.cert")}
+    with dask.config.set(missing), pytest.raises(UsageError, match=r"Dask cannot read its certificates \(.*see docs"):
+        list(cluster.sweep(SPEC, tmp_path / "results.jsonl", quiet, {}, "tls://127.0.0.1:9"))
+
+
+def test_a_machine_offers_the_devices_of_its_backends() -> None:
+    assert cluster.offer(("onnxruntime",)).places == ("onnxruntime", "onnxruntime:cpu")
+    with pytest.raises(BackendError, match="this machine has no backend to offer"):
+        cluster.offer(("nothing",))
+
+
+def test_a_parcel_unpacks_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "here"))
+    path = tmp_path / "here" / "weights" / "aa.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    parcel = cluster.Parcel.of(path)
+    assert parcel.path == "weights/aa.safetensors"
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "there"))
+    parcel.unpack()
+    there = tmp_path / "there" / "weights" / "aa.safetensors"
+    assert there.read_bytes() == b"weights"
+    there.write_bytes(b"mine")
+    parcel.unpack()
+    assert there.read_bytes() == b"mine"
+    there.unlink()
+    with pytest.raises(UsageError, match=r"weights/aa.safetensors was damaged on its way; try again"):
+        replace(parcel, content=b"changed").unpack()
