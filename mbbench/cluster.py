@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def sweep(
 ) -> Iterator[Result]:
     """A result of every cell and kind of machine, stored as each comes in; those in `known` come as they were.
 
-    Raises `UsageError` if no scheduler answers or it has no workers.
+    Raises `UsageError` if no scheduler answers or it has no workers, `BackendError` if none can measure any cell.
     """
     _require_distributed(scheduler, "client")
     from distributed import Client, as_completed
@@ -112,7 +112,14 @@ def sweep(
     except (OSError, TimeoutError) as error:
         raise _unreachable(scheduler) from error
     with client:
-        asked = _ask(client, spec, known)
+        offers = {found.machine.id: found for found in client.run(_offered).values()}
+        if not offers:
+            raise UsageError("the cluster has no workers", "start `mbbench worker ADDRESS` on every machine")
+        asked = _ask(client, spec, known, list(offers.values()))
+        for result in _nowhere(spec, list(offers.values())):
+            store.append(results, result)
+            notify(Finished(result))
+            yield result
         finished = as_completed(list(asked), loop=client.loop)  # type: ignore[no-untyped-call]
         for done, future in enumerate(finished, 1):
             machine, cell = asked[future]
@@ -126,26 +133,43 @@ def sweep(
             yield result
 
 
-def _ask(client: Client, spec: RunSpec, known: Mapping[str, Result]) -> dict[Future[Result], tuple[Machine, Cell]]:
+def _nowhere(spec: RunSpec, offers: Sequence[Offer]) -> Iterator[Result]:
+    """The rows of cells that no machine can measure; raises `BackendError` if that is all of them."""
+    failures = {cell: Failure.of(_unplaced(cell)) for cell in spec.cells if not _hosts(cell, offers)}
+    if len(failures) == len(set(spec.cells)):
+        raise _unplaced(spec.cells[0])
+    for cell, failure in failures.items():
+        yield run.failed(spec, offers[0].machine, cell, failure)
+
+
+def _unplaced(cell: Cell) -> BackendError:
+    return BackendError(f"no machine of the cluster offers {_place(cell)}", "see `mbbench backends` on each")
+
+
+def _place(cell: Cell) -> str:
+    return f"{cell.backend}:{cell.device}" if cell.device else cell.backend
+
+
+def _hosts(cell: Cell, offers: Sequence[Offer]) -> list[Machine]:
+    return [found.machine for found in offers if _place(cell) in found.places]
+
+
+def _ask(
+    client: Client, spec: RunSpec, known: Mapping[str, Result], offers: Sequence[Offer]
+) -> dict[Future[Result], tuple[Machine, Cell]]:
     """Submit every cell once for each kind of machine that can measure it, and before that the trainings it needs."""
-    offers = {found.machine.id: found for found in client.run(_offered).values()}
-    if not offers:
-        raise UsageError("the cluster has no workers", "start `mbbench worker ADDRESS` on every machine")
     trained: dict[object, Future[Parcel]] = {}
     asked: dict[Future[Result], tuple[Machine, Cell]] = {}
     for cell in spec.cells:
-        place = f"{cell.backend}:{cell.device}" if cell.device else cell.backend
-        hosts = [found.machine for found in offers.values() if place in found.places]
-        if not hosts:
-            raise BackendError(f"no machine of the cluster offers {place}", "see `mbbench backends` on each")
-        if cell.weights is None and cell.model not in trained:
+        hosts = _hosts(cell, offers)
+        if hosts and cell.weights is None and cell.model not in trained:
             trained[cell.model] = client.submit(_train, spec, cell, pure=False, priority=_TRAINING_FIRST)
         for machine in hosts:
             own = {key: one for key, one in known.items() if one.machine.id == machine.id and _alike(one.cell, cell)}
             parcel = trained[cell.model] if cell.weights is None else None
             future = client.submit(
                 _measure, replace(spec, cells=(cell,)), parcel, own,
-                resources={_resource(place, machine): 1}, pure=False,
+                resources={_resource(_place(cell), machine): 1}, pure=False,
             )  # fmt: skip
             asked[future] = machine, cell
     return asked

@@ -121,12 +121,13 @@ def test_a_worker_that_is_killed_gives_its_cell_back(scheduler: str, start: Star
 
 def test_a_cell_that_fails_on_its_machine_is_a_row(scheduler: str, start: Start, tmp_path: Path) -> None:
     start("--resources", "onnxruntime")
-    cells = (replace(CELLS[0], precision="fp16"), CELLS[0])
+    cells = (replace(CELLS[0], precision="fp16"), CELLS[0], replace(CELLS[0], backend="openvino", precision="bf16"))
     results = list(sweeping.sweep(replace(SPEC, cells=cells), tmp_path / "results.jsonl", quiet, scheduler))
     failures = {result.cell.precision: result.failure for result in results}
     assert failures["fp32"] is None
     assert failures["fp16"] is not None and failures["fp16"].exit_code == 6
     assert "would only emulate it" in failures["fp16"].cause
+    assert failures["bf16"] is not None and failures["bf16"].cause == "no machine of the cluster offers openvino"
     elsewhere = replace(SPEC, cells=(replace(CELLS[0], backend="openvino"),))
     with pytest.raises(BackendError, match="no machine of the cluster offers openvino; see `mbbench backends` on each"):
         list(sweeping.sweep(elsewhere, tmp_path / "results.jsonl", quiet, scheduler))
