@@ -202,7 +202,8 @@ def _offered(dask_worker: object) -> Offer:
 
 def _train(spec: RunSpec, cell: Cell) -> Parcel:
     """Runs on a worker."""
-    _, found = preparing.weigh(spec, cell, lambda _: None)
+    with _alone():
+        _, found = preparing.weigh(spec, cell, lambda _: None)
     return Parcel.of(found.path)
 
 
@@ -221,7 +222,7 @@ def _measure(spec: RunSpec, parcel: Parcel | None, known: Mapping[str, Result]) 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One measurement at a time on a machine, whatever the number of its workers."""
+    """One measurement at a time on a machine, and no training beside it, whatever the number of its workers."""
     import fcntl
 
     path = cache.root() / "measuring.lock"
