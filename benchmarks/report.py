@@ -39,7 +39,7 @@ def many(results: list[Result]) -> list[Result]:
 
 
 def main(source: Path) -> None:
-    page = html.render(many(list(store.read(source))))
+    page = html.render(many(store.read(source)))
     row("cells", "MB", "first paint, ms", "interactive, ms", "all drawn, ms")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder, "report.html")

@@ -120,8 +120,8 @@ def compare(first: Path, second: Path, margins: Sequence[str], output: str, *, a
     from mbbench.report import verdicts
 
     found = comparing.compare(
-        list(store.read(first)),
-        list(store.read(second)),
+        store.read(first),
+        store.read(second),
         changes.limits(margins),
         lambda result: noise.load(result.machine, result.cell, result.settings.threads, result.settings.batch),
         anyway=anyway,
@@ -211,7 +211,7 @@ def explain(results: Path, output: str) -> None:
 
     found = [
         explaining.explain(reference, result, cost_of(result.cell.model))
-        for reference, result in explaining.pairs(list(store.read(results)))
+        for reference, result in explaining.pairs(store.read(results, samples=False))
     ]
     if not found:
         raise UsageError(f"{results} has no cell in fp32 and in another precision", "run with --precision fp32,int8")

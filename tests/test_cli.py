@@ -362,7 +362,7 @@ def test_a_full_disk_shows_the_result_all_the_same(invoke: Invoke, fast: str, mo
     assert code == 2
     assert "0.25 MobileNet-32 on onnxruntime" in out
     assert "error: cannot write /dev/full (No space left on device)" in err
-    assert len(list(store.read(tmp_path / "mbbench-rescued.jsonl"))) == 1
+    assert len(store.read(tmp_path / "mbbench-rescued.jsonl")) == 1
 
 
 def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast: str) -> None:

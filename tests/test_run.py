@@ -38,7 +38,7 @@ def test_a_run_measures_stores_and_announces(tmp_path: Path) -> None:
     path = tmp_path / "reports" / "results.jsonl"
     events: list[Event] = []
     (result,) = run(spec_of(CELL), path, events.append)
-    assert list(store.read(path)) == [result]
+    assert store.read(path) == [result]
     assert result.failure is None
     assert result.cell == replace(CELL, model=replace(CELL.model, classes=10))
     assert result.weights is not None and result.weights.origin == "random"
@@ -90,7 +90,7 @@ def test_the_second_run_prepares_nothing_and_has_the_same_id(tmp_path: Path) -> 
     (second,) = run(spec_of(CELL), path, events.append)
     assert not any(isinstance(event, Working) for event in events)
     assert first.id == second.id
-    assert len(list(store.read(path))) == 2
+    assert len(store.read(path)) == 2
 
 
 @pytest.mark.usefixtures("faulty_backends")
@@ -98,7 +98,7 @@ def test_a_failing_cell_becomes_a_row_and_the_others_go_on(tmp_path: Path) -> No
     cells = (replace(CELL, backend="faulty-killed"), CELL)
     results = list(run(spec_of(*cells), tmp_path / "results.jsonl", quiet))
     assert [result.failure is None for result in results] == [False, True]
-    assert list(store.read(tmp_path / "results.jsonl")) == results
+    assert store.read(tmp_path / "results.jsonl") == results
     with pytest.raises(CellsFailedError, match="1 of 2 cells failed: the measuring process was killed by the kernel"):
         verdict(results)
 
@@ -181,7 +181,7 @@ def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp
     assert (result.quantization.calibration, result.quantization.judged_by) == ("digits", "agreement")
     assert result.data is not None
     assert result.quantization.calibration_fingerprint != result.data.fingerprint
-    assert list(store.read(tmp_path / "results.jsonl")) == [result]
+    assert store.read(tmp_path / "results.jsonl") == [result]
 
 
 def test_photos_without_labels_calibrate_and_show_agreement(tmp_path: Path) -> None:

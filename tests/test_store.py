@@ -19,7 +19,7 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path, make_result: Ma
     written = [make_result(backend=name) for name in ("openvino", "torch")]
     for result in written:
         store.append(path, result)
-    assert list(store.read(path)) == written
+    assert store.read(path) == written
     assert len(path.read_bytes().splitlines()) == 2
 
 
@@ -106,16 +106,16 @@ def test_another_schema_is_refused_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(msgspec.json.encode({"schema": 2}))
     with pytest.raises(UsageError, match="line 1 has schema 2, this mbbench reads 1"):
-        list(store.read(path))
+        store.read(path)
 
 
 def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"schema": 1, "id": 3}\n')
     with pytest.raises(UsageError, match=r"line 1 is no result"):
-        list(store.read(path))
+        store.read(path)
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
-        list(store.read(tmp_path / "none.jsonl"))
+        store.read(tmp_path / "none.jsonl")

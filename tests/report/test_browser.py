@@ -146,7 +146,7 @@ def test_the_records_can_be_saved(study: list[Result], opened: Callable[..., Ope
     with it.page.expect_download() as download:
         it.page.get_by_role("button", name="Save the records").click()
     download.value.save_as(tmp_path / "saved.jsonl")
-    assert list(store.read(tmp_path / "saved.jsonl")) == study
+    assert store.read(tmp_path / "saved.jsonl") == study
 
 
 def test_a_hostile_name_runs_no_script(make_result: Make, opened: Callable[..., Opened]) -> None:
