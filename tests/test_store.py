@@ -1,7 +1,9 @@
+import gc
 import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,17 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path, make_result: Ma
         store.append(path, result)
     assert store.read(path) == written
     assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_samples_can_be_left_out(tmp_path: Path, make_result: Make) -> None:
+    path = tmp_path / "results.jsonl"
+    result = make_result(backend='"samples_ms":[1]')  # a name is not what it looks like
+    latency = result.measured.latency
+    assert latency is not None and len(latency.samples_ms) == 700
+    store.append(path, result)
+    (found,) = store.read(path, samples=False)
+    assert found == replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=())))
+    assert gc.isenabled()
 
 
 def test_a_line_torn_by_a_crash_takes_nothing_with_it(tmp_path: Path, make_result: Make) -> None:
