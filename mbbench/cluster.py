@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,11 +112,11 @@ def sweep(
     except (OSError, TimeoutError) as error:
         raise _unreachable(scheduler) from error
     with client:
-        offers = {found.machine.id: found for found in client.run(_offered).values()}
+        offers = _by_machine(client.run(_offered).values())
         if not offers:
             raise UsageError("the cluster has no workers", "start `mbbench worker ADDRESS` on every machine")
-        asked = _ask(client, spec, known, list(offers.values()))
-        for result in _nowhere(spec, list(offers.values())):
+        asked = _ask(client, spec, known, offers)
+        for result in _nowhere(spec, offers):
             store.append(results, result)
             notify(Finished(result))
             yield result
@@ -131,6 +131,15 @@ def sweep(
                 notify(Finished(result))
             notify(Working("measuring on the cluster", done, len(asked)))
             yield result
+
+
+def _by_machine(offers: Iterable[Offer]) -> list[Offer]:
+    """What all workers of each kind of machine offer together."""
+    found: dict[str, Offer] = {}
+    for one in offers:
+        before = found.get(one.machine.id, Offer(one.machine, ()))
+        found[one.machine.id] = Offer(one.machine, tuple(dict.fromkeys((*before.places, *one.places))))
+    return list(found.values())
 
 
 def _nowhere(spec: RunSpec, offers: Sequence[Offer]) -> Iterator[Result]:

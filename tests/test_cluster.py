@@ -1,6 +1,7 @@
 """Sweeps on a real scheduler with real worker processes, each with a cache of its own, as on another machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from distributed import LocalCluster
 
-from mbbench import cluster, store, sweeping
+from mbbench import cache, ceilings, cluster, store, sweeping
 from mbbench.errors import BackendError, UsageError
 from mbbench.events import Event
-from mbbench.machine import fingerprint
+from mbbench.machine import fingerprint, pick_cpus
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
@@ -41,10 +42,12 @@ def scheduler() -> Iterator[str]:
 
 @pytest.fixture
 def start(scheduler: str, tmp_path: Path) -> Iterator[Start]:
-    """Start a worker with an empty cache, and wait until the scheduler knows it."""
+    """Start a worker, whose cache holds no more than the machine's ceilings, and wait until the scheduler knows it."""
+    ceilings.of(fingerprint(), pick_cpus(1), SETTINGS, quiet)
     started: list[subprocess.Popen[bytes]] = []
 
     def one(*options: str) -> subprocess.Popen[bytes]:
+        shutil.copytree(cache.root() / "ceilings", tmp_path / f"cache-{len(started)}" / "ceilings")
         started.append(
             subprocess.Popen(
                 [sys.executable, "-m", "mbbench", "worker", scheduler, *options],
@@ -79,26 +82,27 @@ def swept(spec: RunSpec, path: Path, scheduler: str) -> list[tuple[float, bool]]
     )
 
 
-def test_trained_weights_travel_and_what_is_known_is_not_measured_again(
-    scheduler: str, start: Start, tmp_path: Path
-) -> None:
+def test_what_is_known_is_not_measured_again(scheduler: str, start: Start, tmp_path: Path) -> None:
     start("--resources", "onnxruntime")
     path = tmp_path / "results.jsonl"
-    one = replace(SPEC, cells=(replace(CELLS[0], weights=None), CELLS[1]))
-    assert swept(one, path, scheduler) == [(0.25, True), (0.3, True)]
+    assert swept(replace(SPEC, cells=CELLS[:2]), path, scheduler) == [(0.25, True), (0.3, True)]
     stored = store.read(path)
     assert {result.machine.id for result in stored} == {fingerprint().id}
     assert all(result.measured.latency is not None for result in stored)
+    assert swept(replace(SPEC, cells=CELLS[:3]), path, scheduler) == [(0.25, True), (0.3, True), (0.35, True)]
+    assert store.read(path)[:2] == stored and len(store.read(path)) == 3
+
+
+@pytest.mark.slow
+def test_what_one_worker_trained_another_measures(scheduler: str, start: Start, tmp_path: Path) -> None:
     start("--resources", "onnxruntime")
-    assert swept(replace(SPEC, cells=(*one.cells, CELLS[2])), path, scheduler) == [
-        (0.25, True),
-        (0.3, True),
-        (0.35, True),
-    ]
-    assert [result.id for result in store.read(path)[:2]] == [result.id for result in stored]
-    assert len(store.read(path)) == 3
-    checkpoints = list(tmp_path.glob("cache-*/weights/*.safetensors"))
-    assert checkpoints
+    start("--resources", "torch-eager")
+    cells = [replace(CELLS[0], weights=None, backend=backend) for backend in ("onnxruntime", "torch-eager")]
+    results = list(sweeping.sweep(replace(SPEC, cells=tuple(cells)), tmp_path / "results.jsonl", quiet, scheduler))
+    assert [result.failure for result in results] == [None, None]
+    assert len({result.weights.key for result in results if result.weights is not None}) == 1
+    first, second = (folder.read_bytes() for folder in tmp_path.glob("cache-*/weights/*.safetensors"))
+    assert first == second
 
 
 @pytest.mark.slow
