@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mbbench import run, verify
-from mbbench.report import html
+from mbbench.report import html, units
 from mbbench.result import Result
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
@@ -32,7 +32,7 @@ def test_a_number_changed_on_the_page_is_found(measured: list[Result]) -> None:
     latency = measured[0].measured.latency
     assert latency is not None
     page = html.render(measured)
-    shown = f"{latency.median_ms:.3f} ms an image"
+    shown = f"{units.milliseconds(latency.median_ms)} an image"
     assert shown in page
     (fault,) = verify.verify(page.replace(shown, "0.001 ms an image"), "it").faults
     assert fault.startswith("the page says '0.25 MobileNet-32 on openvino: 0.001 ms an image")
