@@ -9,6 +9,8 @@ session fed with one batch over and over. Both take turns in one process; weight
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +19,7 @@ from common import NARROW, WIDE, alternate, open_session, pin, row
 
 from mbbench import data
 from mbbench.backend import Session
-from mbbench.data.feed import to_float
+from mbbench.data.feed import chunk
 from mbbench.machine import allowed_cpus
 from mbbench.measure.accuracy import logits_of
 from mbbench.measure.latency import count_images
@@ -29,28 +31,28 @@ _ROUNDS = 5
 _IMAGES = {NARROW.alpha: 3_200, WIDE.alpha: 800}
 
 
+def evaluated(session: Session, images: np.ndarray, spare_cpus: Collection[int]) -> float:
+    start = perf_counter()
+    parts = logits_of(session, images, normalization("mobilenet_v1"), _BATCH, spare_cpus)
+    return sum(map(len, parts)) / (perf_counter() - start)
+
+
+def peak(session: Session, images: np.ndarray) -> float:
+    bulk = chunk(images, normalization("mobilenet_v1"), _BATCH)
+    return count_images(lambda: session.run(bulk), batch=_BATCH, seconds=3.0).images_per_s
+
+
 def main(folder: str) -> None:
     spare = allowed_cpus()
     pin()
     spare -= allowed_cpus()
-    normal = normalization("mobilenet_v1")
     row("model", "images/s", "peak", "ratio")
     for alpha, count in _IMAGES.items():
         spec = ModelSpec(alpha=alpha, resolution=224)
         images = data.load(f"fashion-mnist:{Path(folder).resolve()}", 224, "test").arrays()[0][:count]
-        bulk = to_float(np.asarray(images[:_BATCH]), normal)
-
-        def evaluated(session: Session, images: np.ndarray = images) -> float:
-            start = perf_counter()
-            seen = sum(len(logits) for logits in logits_of(session, images, normal, _BATCH, spare))
-            return seen / (perf_counter() - start)
-
-        def peak(session: Session, bulk: np.ndarray = bulk) -> float:
-            return count_images(lambda: session.run(bulk), batch=_BATCH, seconds=3.0).images_per_s
-
         for backend in ("openvino", "onnxruntime"):
             with open_session(backend, spec) as session:
-                figures = alternate(lambda s=session: evaluated(s), lambda s=session: peak(s), _ROUNDS)  # type: ignore[misc]
+                figures = alternate(partial(evaluated, session, images, spare), partial(peak, session, images), _ROUNDS)
             row(f"{spec.label} on {backend}", *figures)
 
 

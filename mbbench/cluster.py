@@ -20,7 +20,7 @@ from mbbench import cache, preparing, registry, run, store
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, UsageError
 from mbbench.events import Finished, Notify, Working
 from mbbench.machine import Machine, fingerprint
-from mbbench.result import Failure, Result
+from mbbench.result import Failure, Measured, Result
 from mbbench.spec import Cell, RunSpec
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def offer(backends: Collection[str] = ()) -> Offer:
     """Every device of every backend that can start here, or of those in `backends`."""
     places: list[str] = []
     for name in registry.names():
-        try:
-            devices = registry.load(name).devices() if not backends or name in backends else {}
-        except BackendError:
-            continue  # `mbbench backends` says why
+        devices = registry.describe(name).devices if not backends or name in backends else {}
         places += [name, *(f"{name}:{device}" for device in devices)] if devices else []
     if not places:
         raise BackendError("this machine has no backend to offer", "see `mbbench backends`")
@@ -174,7 +171,11 @@ def _ask(
         if hosts and cell.weights is None and cell.model not in trained:
             trained[cell.model] = client.submit(_train, spec, cell, pure=False, priority=_TRAINING_FIRST)
         for machine in hosts:
-            own = {key: one for key, one in known.items() if one.machine.id == machine.id and _alike(one.cell, cell)}
+            own = {  # their ids are what counts there: the rest need not travel
+                key: replace(one, measured=Measured())
+                for key, one in known.items()
+                if one.machine.id == machine.id and _alike(one.cell, cell)
+            }
             parcel = trained[cell.model] if cell.weights is None else None
             future = client.submit(
                 _measure, replace(spec, cells=(cell,)), parcel, own,
@@ -198,8 +199,6 @@ def _outcome(spec: RunSpec, machine: Machine, cell: Cell, future: Future[Result]
         return found
     if isinstance(error, KilledWorker):
         error = CellsFailedError("every worker that took this cell died", "see their logs: out of memory, say")
-    elif not isinstance(error, MbbenchError):
-        error = MbbenchError(f"{type(error).__name__}: {error}", "this is a fault: please report it")
     return run.failed(spec, machine, cell, Failure.of(error))
 
 

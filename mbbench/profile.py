@@ -67,17 +67,13 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
 
 def options(profile: Profile) -> list[str]:
     """The command line that asks any profile for this one's artifacts, wherever it is run."""
-    given = [
-        *(
-            "--model",
-            ",".join(profile.model),
-            "--res",
-            ",".join(map(str, profile.res)),
-            "--backend",
-            ",".join(profile.backend),
-        ),
-        *("--precision", ",".join(profile.precision), "--data", _absolute(profile.data)),
-    ]
+    given = ["--data", _absolute(profile.data), "--res", ",".join(map(str, profile.res))]
+    for name, chosen in (
+        ("--model", profile.model),
+        ("--backend", profile.backend),
+        ("--precision", profile.precision),
+    ):
+        given += [name, ",".join(chosen)]
     if "mobilenet_v1" in profile.model:
         given += ["--alpha", ",".join(map(str, profile.alpha)), "--variant", profile.variant]
     for name, value in (

@@ -6,6 +6,7 @@ Schema history:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -229,6 +230,10 @@ class Measured:
     duty_cycle: tuple[Wake, ...] = ()
 
 
+# The raw samples in a record's JSON, which are most of it.
+SAMPLES_JSON = re.compile(rb'"samples_ms":\[([^\]]*)\]')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     cause: str
@@ -236,7 +241,11 @@ class Failure:
     exit_code: int
 
     @classmethod
-    def of(cls, error: MbbenchError) -> Self:
+    def of(cls, error: BaseException) -> Self:
+        """Any other than ours is a fault, of ours or of a library."""
+        if not isinstance(error, MbbenchError):
+            cause = f"{type(error).__name__}: {error}"
+            return cls(cause=cause, remedy="this is a fault: please report it", exit_code=1)
         return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
 
 

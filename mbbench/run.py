@@ -136,11 +136,9 @@ def _make(spec: RunSpec, ready: Ready, notify: Notify) -> _Made | Failure:
 
 def _failure(error: Exception) -> Failure:
     """A fault of ours or of a library must not cost the cells that follow."""
-    if isinstance(error, MbbenchError):
-        return Failure.of(error)
-    traceback.print_exception(error)
-    cause = f"{type(error).__name__}: {error}"
-    return Failure(cause=cause, remedy="this is a fault: please report it", exit_code=1)
+    if not isinstance(error, MbbenchError):
+        traceback.print_exception(error)
+    return Failure.of(error)
 
 
 def _measure(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ from pathlib import Path
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.result import SCHEMA, Result
-
-_SAMPLES = re.compile(rb'"samples_ms":\[[^\]]*\]')
+from mbbench.result import SAMPLES_JSON, SCHEMA, Result
 
 
 def require_writable(path: Path) -> None:
@@ -52,7 +49,7 @@ def read(path: Path, *, samples: bool = True) -> list[Result]:
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})", "name a file that `mbbench run` wrote") from error
     if not samples:
-        content = _SAMPLES.sub(b'"samples_ms":[]', content)
+        content = SAMPLES_JSON.sub(b'"samples_ms":[]', content)
     decoder = msgspec.json.Decoder(Result)
     results = []
     with _without_collection():

@@ -27,19 +27,25 @@ def to_float(images: NDArray[np.uint8], normalization: Normalization) -> NDArray
     return planes
 
 
+def chunk(images: NDArray[np.uint8], normalization: Normalization, batch: int, start: int = 0) -> NDArray[np.float32]:
+    """`batch` normalized images from `start` on, those there are over again if they are fewer: one shape for all."""
+    import numpy as np
+
+    own = np.asarray(images[start : start + batch])
+    return to_float(np.resize(own, (batch, *own.shape[1:])), normalization)
+
+
 def batches(
     images: NDArray[np.uint8], normalization: Normalization, batch: int, cpus: Collection[int] = ()
 ) -> Generator[tuple[NDArray[np.float32], int]]:
-    """(normalized chunk of `images`, how many of it count), the last one filled up, so that all have one shape.
+    """(`chunk` of `images`, how many of it count), one after the other.
 
     The next chunk is made in a thread while the caller is at work on one; on `cpus`, if any, which whoever is pinned
     to others leaves idle.
     """
-    import numpy as np
 
     def make(start: int) -> tuple[NDArray[np.float32], int]:
-        chunk = np.asarray(images[start : start + batch])
-        return to_float(np.resize(chunk, (batch, *chunk.shape[1:])), normalization), len(chunk)
+        return chunk(images, normalization, batch, start), min(batch, len(images) - start)
 
     def move() -> None:
         if cpus and hasattr(os, "sched_setaffinity"):

@@ -90,14 +90,14 @@ def measure(job: Job, save: Callable[[Report], None], clock: Callable[[], int] =
     """All phases in order; `save` is called between them. Raises `MbbenchError`."""
     import numpy as np
 
-    from mbbench.data.feed import to_float
+    from mbbench.data.feed import chunk
 
     images = np.load(job.images, mmap_mode="r")
     backend = registry.load(job.backend)
     report = Report(phase="latency")
     if job.seconds is not None:
-        batch = np.resize(np.asarray(images[: job.settings.batch]), (job.settings.batch, *images.shape[1:]))
-        for replicates in _couples(job, backend, to_float(batch, job.normalization), job.seconds, clock):
+        batch = chunk(images, job.normalization, job.settings.batch)
+        for replicates in _couples(job, backend, batch, job.seconds, clock):
             report = replace(report, replicates=replicates)
             save(report)
     if job.answers:

@@ -113,13 +113,13 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
     """All phases in order; raises `MbbenchError`. `spare_cpus` may work where nothing is timed."""
     import numpy as np
 
-    from mbbench.data.feed import to_float
+    from mbbench.data.feed import chunk
 
     settings, batch = job.settings, job.settings.batch
     images = np.load(job.images, mmap_mode="r")
     labels = None if job.labels is None else np.load(job.labels)
     reference = np.load(job.reference, mmap_mode="r")
-    timed = to_float(np.resize(np.asarray(images[:batch]), (batch, *images.shape[1:])), job.normalization)
+    timed = chunk(images, job.normalization, batch)
 
     stages = Stages()
     backend = registry.load(job.backend)
@@ -142,8 +142,7 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
         _time(session, timed, settings, progress)
         stages.end_phase()
         progress.add("throughput", memory=tuple(stages.memory))
-        bulk = to_float(np.resize(np.asarray(images[: settings.bulk_batch]), (settings.bulk_batch, *images.shape[1:])),
-                        job.normalization)  # fmt: skip
+        bulk = chunk(images, job.normalization, settings.bulk_batch)
         with latency.no_garbage_collection():
             throughput = latency.count_images(
                 lambda: session.run(bulk), batch=settings.bulk_batch, seconds=settings.throughput_s

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mbbench.choosing import Candidate, Choice, Judged
 from mbbench.report import selection, units
 from mbbench.report.content import Document, Table
+from mbbench.report.tables import Name
 from mbbench.result import Result
 
 _SHOWN = 40
-
-Name = Callable[[Result], str]
 
 
 def document(choice: Choice, *, published: bool) -> Document:

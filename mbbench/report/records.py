@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mbbench.result import Result
+from mbbench.result import SAMPLES_JSON, Result
 
-_SAMPLES = re.compile(rb'"samples_ms":\[([^\]]*)\]')
 _PACKED = re.compile(rb'"samples_ms":\[(\d+),(\d+)\]')
 
 
@@ -33,7 +32,7 @@ def pack(results: Iterable[Result]) -> tuple[bytes, bytes]:
         samples.extend(ns // unit for ns in own)
         return b'"samples_ms":[%d,%d]' % (len(own), unit)
 
-    lines = _SAMPLES.sub(cut, b"\n".join(map(msgspec.json.encode, results)))
+    lines = SAMPLES_JSON.sub(cut, b"\n".join(map(msgspec.json.encode, results)))
     return lines, np.array(samples, "<u8").view("u1").reshape(-1, 8).T.tobytes()
 
 
