@@ -27,7 +27,7 @@ def plan(profile: Profile) -> RunSpec:
         first = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
             own = replace(first, model=model)
-            if model.family != models[0].family and model.family in _BASELINES:
+            if model.family in _BASELINES and "mobilenet_v1" in profile.model:
                 own = replace(own, role="baseline", weights=profile.weights or "random")
             cells += [replace(own, precision=precision) for precision in dict.fromkeys(profile.precision)]
         if profile.baselines:

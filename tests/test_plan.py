@@ -54,6 +54,14 @@ def test_beside_mobilenet_the_others_are_baselines() -> None:
     ]
 
 
+def test_which_family_is_named_first_does_not_matter() -> None:
+    spec = plan.plan(Profile(model=("vgg16", "mobilenet_v1"), alpha=(0.5,)))
+    assert [(cell.model.label, cell.role, cell.weights) for cell in spec.cells] == [
+        ("VGG16-224", "baseline", "random"),
+        ("0.5 MobileNet-224", "subject", None),
+    ]
+
+
 def test_cells_of_one_artifact_can_stand_side_by_side() -> None:
     profile = Profile(alpha=(0.5,), res=(128, 160), backend=("openvino", "torch"), precision=("fp32", "int8"))
     spec = plan.plan(profile)
