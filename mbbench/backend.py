@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Format = Literal["onnx", "safetensors"]
+Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn"]
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8"]
 
@@ -32,6 +32,7 @@ class Artifact:
 
     `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
     `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
+    The others are what a `Converter` made of one of these.
 
     The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
     activations, int8 weights, int32 biases), `u8s8f` (the same but for the first convolution and the depthwise one
@@ -126,6 +127,27 @@ class Backend(ABC):
         Call `stage("import")`, `stage("load")` and `stage("compile")` as each of these begins: mbbench reads its clock
         and the kernel's memory counters there. Leave out `load` where the runtime reads and compiles in one call.
         Nothing may be left to compile when this returns.
+        """
+
+
+class Converter(ABC):
+    """What a `Backend` may also be: one that does not open what mbbench exports, but a file that it makes of that.
+
+    `Backend.formats` is then what it converts from, and `open` gets what `convert` wrote. Its tools may be heavy: they
+    are no part of what is measured, and a machine that has the file needs none of them.
+    """
+
+    makes: ClassVar[Format]
+
+    @abstractmethod
+    def tools(self) -> Mapping[str, str]:
+        """Distribution name -> version of what converts; raises `BackendError` for one that is missing."""
+
+    @abstractmethod
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        """Write `target` from `artifact`, to run in the artifact's precision; raises `BackendError`.
+
+        The same artifact and tools give a file that computes the same: it is kept, and not made again.
         """
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbbench import cache
-from mbbench.backend import Artifact, Dialect, Format
+from mbbench.backend import Artifact, Converter, Dialect, Format
 from mbbench.errors import ParityError
 from mbbench.result import ArtifactInfo
 from mbbench.spec import ModelSpec, Precision, content_key
@@ -98,6 +98,17 @@ def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: For
             save_file(tensors(graph()), path)
 
     return _remember(content_key(key, format, dialect, _EXPORTER), format, dialect, write)
+
+
+def convert(artifact: Artifact, converter: Converter) -> Exported:
+    """What the backend makes of `artifact`, or what it made before. Raises `BackendError`."""
+
+    def write(path: Path) -> None:
+        converter.convert(artifact, path)
+
+    what = (artifact.sha256, artifact.precision, artifact.batch, artifact.dialect)
+    key = content_key(what, dict(converter.tools()), type(converter).__qualname__, _EXPORTER)
+    return _remember(key, converter.makes, artifact.dialect, write)
 
 
 def _remember(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:

@@ -9,11 +9,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from mbbench import data, registry, weights
-from mbbench.backend import Backend, Dialect, pick_device
+from mbbench.backend import Backend, Converter, Dialect, pick_device
 from mbbench.compress import search
 from mbbench.errors import BackendError
 from mbbench.events import Announce, Working
-from mbbench.export import Exported, export, export_quantized
+from mbbench.export import Exported, convert, export, export_quantized
 from mbbench.models import normalization
 from mbbench.result import Failure
 from mbbench.spec import Cell, RunSpec
@@ -105,10 +105,15 @@ def make(spec: RunSpec, ready: Ready, announce: Announce) -> tuple[Exported, sea
         announce(Working(f"exporting {cell.model.label}", 0, 1))
         return ready.weights.build()
 
-    if cell.precision != "int8":
-        return export(cell.model, ready.weights.info.key, format, build, dialect), None
-    prepared = _quantize(spec, ready, announce)
-    return export_quantized(lambda: prepared.write(dialect), prepared.graph.stem, format, dialect), prepared
+    prepared = _quantize(spec, ready, announce) if cell.precision == "int8" else None
+    if prepared is None:
+        exported = export(cell.model, ready.weights.info.key, format, build, dialect)
+    else:
+        exported = export_quantized(partial(prepared.write, dialect), prepared.graph.stem, format, dialect)
+    if isinstance(ready.backend, Converter):
+        announce(Working(f"converting {cell.model.label} for {cell.backend}", 0, 1))
+        exported = convert(exported.artifact(cell.model, spec.settings.batch, cell.precision), ready.backend)
+    return exported, prepared
 
 
 def _quantize(spec: RunSpec, ready: Ready, announce: Announce) -> search.Prepared:

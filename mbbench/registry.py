@@ -10,7 +10,8 @@ from mbbench.errors import BackendError
 from mbbench.spec import Precision
 
 GROUP = "mbbench.backends"
-_OURS = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt")  # in mbbench's own repository, under backends/
+# In mbbench's own repository, under backends/.
+_OURS = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
 
 
 def names() -> tuple[str, ...]:

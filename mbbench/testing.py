@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import pytest
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import Artifact, Backend, Converter, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import BackendError
-from mbbench.export import export
+from mbbench.export import Exported, convert, export
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class BackendContract:
         backend = registry.load(cls.name)
         try:
             backend.devices()
+            if isinstance(backend, Converter):
+                backend.tools()
         except BackendError as error:
             pytest.skip(f"{cls.name} cannot start here: {error}")
         return backend
@@ -103,7 +105,7 @@ class BackendContract:
     def artifact(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-            yield export(cls.spec, "contract", backend.formats[0], cls._module).artifact(cls.spec, 1)
+            yield cls._for(backend, export(cls.spec, "contract", backend.formats[0], cls._module))
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -111,6 +113,13 @@ class BackendContract:
         stages: list[Stage] = []
         with backend.open(artifact, "", threads=1, stage=stages.append) as session:
             yield session, stages
+
+    @classmethod
+    def _for(cls, backend: Backend, exported: Exported, precision: Precision = "fp32") -> Artifact:
+        """The artifact that `backend` opens, converted if need be."""
+        if isinstance(backend, Converter):
+            exported = convert(exported.artifact(cls.spec, 1, precision), backend)
+        return exported.artifact(cls.spec, 1, precision)
 
     @classmethod
     def _module(cls) -> nn.Module:
@@ -187,7 +196,7 @@ class BackendContract:
         assert "fp32" in native
         graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
         for precision, dialect in native.items():
-            artifact = self._exported(backend.formats[0], precision, dialect)
+            artifact = self._for(backend, self._exported(backend.formats[0], precision, dialect), precision)
             with backend.open(artifact, device, threads=1, stage=lambda _: None) as session:
                 logits = session.run(images)
                 assert np.abs(logits - expected).mean() < 0.2 * np.abs(expected).mean(), precision
@@ -195,19 +204,17 @@ class BackendContract:
                     found = audit(session.executed(), cost_of(self.spec).layers)
                     assert fell_back(found, precision, quantize.floats(graph, dialect)) is None, precision
 
-    def _exported(self, format: Format, precision: Precision, dialect: Dialect) -> Artifact:
+    def _exported(self, format: Format, precision: Precision, dialect: Dialect) -> Exported:
         from mbbench.compress import calibrate, quantize
         from mbbench.export import export_quantized, to_onnx
         from mbbench.models import fold_batch_norm
 
         if precision != "int8":
-            exported = export(self.spec, "contract", format, self._module, dialect)
-        else:
-            graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
-            ranges = calibrate.ranges(calibrate.statistics(graph, self._images(8)), "minmax")
-            written = quantize.write(graph, ranges, dialect)
-            exported = export_quantized(lambda: written, "contract", format, dialect)
-        return exported.artifact(self.spec, 1, precision)
+            return export(self.spec, "contract", format, self._module, dialect)
+        graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
+        ranges = calibrate.ranges(calibrate.statistics(graph, self._images(8)), "minmax")
+        written = quantize.write(graph, ranges, dialect)
+        return export_quantized(lambda: written, "contract", format, dialect)
 
     def test_a_profile_times_the_nodes_that_are_executed(self, opened: tuple[Session, list[Stage]]) -> None:
         """Nodes without a name cannot be traced to the artifact; those that move tensors may have any name."""

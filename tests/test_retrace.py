@@ -1,0 +1,81 @@
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mbbench import retrace
+from mbbench.backend import Dialect
+from mbbench.compress import calibrate, quantize
+from mbbench.export import to_onnx
+from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.spec import ModelSpec
+
+SPECS = (
+    ModelSpec(alpha=0.25, resolution=64, classes=10),
+    ModelSpec(alpha=0.25, resolution=64, classes=10, padding="keras"),
+    ModelSpec("googlenet", resolution=64, classes=10),
+    pytest.param(ModelSpec("vgg16", resolution=32, classes=10), marks=pytest.mark.slow),
+)
+
+
+def graph(spec: ModelSpec) -> onnx.ModelProto:
+    module = build(spec)
+    randomize(module, seed=0)
+    return to_onnx(fold_batch_norm(module), spec.resolution)
+
+
+def images(spec: ModelSpec, count: int = 4) -> NDArray[np.float32]:
+    shape = (count, 3, spec.resolution, spec.resolution)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def quantized(spec: ModelSpec, dialect: Dialect) -> onnx.ModelProto:
+    plain = graph(spec)
+    return quantize.write(plain, calibrate.ranges(calibrate.statistics(plain, images(spec)), "minmax"), dialect)
+
+
+def logits(model: onnx.ModelProto, given: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        found: NDArray[np.float32] = retrace.module(model)(torch.from_numpy(given)).numpy()
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_module_computes_what_the_graph_does(spec: ModelSpec) -> None:
+    expected = calibrate.logits(graph(spec), images(spec))
+    np.testing.assert_allclose(logits(graph(spec), images(spec)), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dialect", ["u8s8", "s8s8"])
+@pytest.mark.parametrize("padding", ["symmetric", "keras"])
+def test_a_quantized_graph_keeps_its_scales(dialect: Dialect, padding: str) -> None:
+    model = quantized(ModelSpec(alpha=0.25, resolution=64, classes=10, padding=padding), dialect)  # type: ignore[arg-type]
+    given = images(ModelSpec(resolution=64))
+    expected = calibrate.logits(model, given)
+    np.testing.assert_allclose(logits(model, given), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_every_weight_stays_int8_and_every_convolution_between_its_pairs() -> None:
+    """Where padding is to one side, a pair stands between it and the convolution too."""
+    model = quantized(ModelSpec(alpha=0.25, resolution=64, classes=10, padding="keras"), "u8s8")
+    network = retrace.module(model)
+    kinds: Callable[[torch.fx.Node], str] = lambda node: str(node.target).rpartition(".")[0].rpartition(".")[2]  # noqa: E731
+    convolutions = [node for node in network.graph.nodes if node.target is torch.nn.functional.conv2d]
+    assert len(convolutions) == 27
+    for node in convolutions:
+        given, weight = node.args[:2]
+        assert (kinds(given), kinds(weight)) == ("dequantize_per_tensor", "dequantize_per_channel")
+        assert next(iter(node.users)).target is torch.ops.quantized_decomposed.quantize_per_tensor.default
+    assert sum(buffer.dtype == torch.int8 for buffer in network.buffers()) == 28
+
+
+def test_an_operator_that_is_not_exported_is_named() -> None:
+    node = onnx.helper.make_node("Softmax", ["images"], ["logits"], name="last")
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("images", "logits")
+    ]
+    with pytest.raises(ValueError, match=r"operator Softmax \(last\) is unknown"):
+        retrace.module(onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])))
