@@ -50,7 +50,7 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """One blocking call of `batch` images, host memory to host memory, in the order measured, to four digits.
+    """One blocking call of `batch` images, host memory to host memory, in the order measured, to 0.05 %.
 
     `imprecise`: the median's interval was still wider than 1 % to either side when time was up. `outliers` lie beyond
     Tukey's outer fences; they are counted and stay. `drift`: the last quarter's median over the first's, less 1.

@@ -38,7 +38,7 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
     script = _asset("page.js")
     plotly, plotly_hash = _plotly()
     content = page(results)
-    lines, planes = pack(results)
+    columns, planes = pack(results)
     figures = [figure for section in content.sections for figure in section.figures]
     return environment.get_template("page.html.jinja").render(
         page=content,
@@ -48,7 +48,7 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
         script=script,
         plotly=plotly,
         figures=_json(figures),
-        records=_packed(lines),
+        records=_packed(columns),
         samples=_packed(planes),
         filtered=_FILTERED,
     )

@@ -70,21 +70,39 @@ async function unpack(id) {
   return new Response(stream);
 }
 
+// The rows that records.py folded into columns.
+function unfold(folded) {
+  if (Array.isArray(folded)) return folded;
+  if ("lengths" in folded) {
+    const items = unfold(folded.items);
+    let next = 0;
+    return folded.lengths.map((length) => (length === null ? null : items.slice(next, (next += length))));
+  }
+  const columns = Object.entries(folded.columns).map(([key, column]) => [key, unfold(column).values()]);
+  const values = Object.fromEntries(columns);
+  return folded.rows.map((place) => {
+    const shape = folded.shapes[place];
+    return shape && Object.fromEntries(shape.map((key) => [key, values[key].next().value]));
+  });
+}
+
 // What records.py packed: in the place of its samples a list says how many there are, and in what unit of nanoseconds.
 async function records() {
-  const lines = await (await unpack("records")).text();
+  const rows = unfold(await (await unpack("records")).json());
   const planes = new Uint8Array(await (await unpack("samples")).arrayBuffer());
   const total = planes.length / 8;
   let next = 0;
-  return lines.replace(/"samples_ms":\[(\d+),(\d+)\]/g, (_, count, unit) => {
-    const own = [];
-    for (const end = next + Number(count); next < end; next++) {
+  for (const { measured } of rows) {
+    if (measured.latency === null) continue;
+    const [count, unit] = measured.latency.samples_ms;
+    measured.latency.samples_ms = Array.from({ length: count }, () => {
       let number = 0;
       for (let plane = 7; plane >= 0; plane--) number = number * 256 + planes[plane * total + next];
-      own.push((number * unit) / 1e6);
-    }
-    return `"samples_ms":[${own}]`;
-  });
+      next++;
+      return (number * unit) / 1e6;
+    });
+  }
+  return rows.map((row) => JSON.stringify(row)).join("\n");
 }
 
 const save = document.getElementById("save");

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mbbench.measure.latency import count_images, no_garbage_collection, summarize, time_calls, warm_up
+from mbbench.measure.latency import count_images, no_garbage_collection, rounded, summarize, time_calls, warm_up
 from mbbench.result import WarmUp
 from mbbench.testing import FakeClock, FakeSession
 
@@ -49,6 +49,17 @@ def test_throughput_counts_images_and_leaves_out_the_first_call() -> None:
     call, clock = scripted(5000, 100)
     throughput = count_images(call, batch=16, seconds=0.95, clock=clock)
     assert (throughput.images, throughput.seconds, throughput.images_per_s) == (160, 1.0, 160.0)
+
+
+@pytest.mark.parametrize(
+    ("ns", "kept"),
+    [
+        (0, 0), (1234, 1234), (12_344, 12_340), (12_345, 12_350), (19_994, 19_990), (20_011, 20_020), (49_989, 49_980),
+        (50_024, 50_000), (50_025, 50_050), (99_974, 99_950), (99_975, 100_000), (7_123_456_789, 7_125_000_000),
+    ],
+)  # fmt: skip
+def test_a_sample_is_kept_to_a_two_thousandth(ns: int, kept: int) -> None:
+    assert rounded(ns) == kept
 
 
 def test_a_summary_is_exact() -> None:
