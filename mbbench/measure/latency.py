@@ -148,7 +148,7 @@ def rounded(ns: int) -> int:
 
 def summarize(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Latency, dict[str, str]]:
     """The figures of a latency phase, and the reasons of those that cannot be given."""
-    samples_ms = tuple(rounded(ns) / 1e6 for ns in samples_ns)
+    samples_ms = tuple(ns / 1e6 for ns in samples_ns)
     reasons: dict[str, str] = {}
 
     def valid(name: str, q: float) -> float | None:

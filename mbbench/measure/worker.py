@@ -194,7 +194,8 @@ def _time(session: Session, images: object, settings: Settings, progress: _Progr
         samples = latency.time_calls(
             call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
         )
-    figures, reasons = latency.summarize(samples, batch=settings.batch, warmed=warmed)
+    kept = [latency.rounded(ns) for ns in samples]
+    figures, reasons = latency.summarize(kept, batch=settings.batch, warmed=warmed)
     progress.add("memory", reasons, latency=figures)
 
 

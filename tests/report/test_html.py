@@ -88,7 +88,7 @@ def test_the_front_is_drawn_from_the_fastest_to_the_best(study: list[Result]) ->
     assert [trace["name"] for trace in figure.traces] == ["openvino fp32", "openvino int8", "Pareto front"]
     assert figure.alt == (
         "Top-1 over median latency of 4 cells. The Pareto front has 4 of them, from int8 (0.335 ms, 90.8 %) to fp32"
-        " (1.23 ms, 93.6 %)."
+        " (1.22 ms, 93.6 %)."
     )
 
 
