@@ -94,6 +94,48 @@ class LayerProfile(ABC):
         """
 
 
+class Requests(ABC):
+    """Several requests under way at once; closes itself at the end of a `with` block."""
+
+    facts: Mapping[str, str]  # what the runtime says it really did: `streams`, `requests`, `threads`, ...
+
+    @abstractmethod
+    def submit(self, images: NDArray[np.float32], done: Callable[[NDArray[np.float32]], None] | None = None) -> None:
+        """Begin with C-contiguous `images` (N, 3, H, W), which nobody changes meanwhile; blocks while all are busy.
+
+        `done` gets the logits (N, classes), in any thread, once they are in host memory; they are valid until it
+        returns.
+        """
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Until every request has ended. Raises `BackendError` if one failed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all threads, and release the device."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Streams(ABC):
+    """What a `Backend` may also be: one whose runtime itself keeps several requests under way.
+
+    Without it mbbench opens a session for each stream, in a thread of its own.
+    """
+
+    @abstractmethod
+    def open_requests(self, artifact: Artifact, device: str, *, threads: int, streams: int | None) -> Requests:
+        """Compile for throughput at the artifact's batch, on `threads` in all; raises `BackendError`.
+
+        `streams`: how many requests are computed at once; None leaves it to the runtime.
+        """
+
+
 class Backend(ABC):
     """Cheap to construct; describes its runtime and opens artifacts on it."""
 

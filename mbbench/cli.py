@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mbbench import options
 from mbbench.errors import EXIT_INTERRUPTED, MbbenchError, UsageError
-from mbbench.options import ACCURACY, ARTIFACT, NETWORK, RESULTS, TIMING
+from mbbench.options import ACCURACY, ARTIFACT, LOAD, NETWORK, RESULTS, TIMING
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
@@ -40,7 +40,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-@options.about_cells("model", *NETWORK, *ARTIFACT, *TIMING, *ACCURACY, "sustain", "idle", "baselines")
+@options.about_cells("model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines")
 def run(
     profile: Profile,
     results: options.Results = Path(RESULTS),
@@ -57,7 +57,7 @@ def run(
 
 
 @app.command()
-@options.about_cells("models", *NETWORK, *ARTIFACT, *TIMING, *ACCURACY)
+@options.about_cells("models", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY)
 def sweep(
     profile: Profile,
     results: options.Results = Path(RESULTS),

@@ -9,12 +9,12 @@ from decimal import Decimal
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import typer
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, Variant, seconds_of
+from mbbench.spec import Family, Scenario, Variant, seconds_of
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
@@ -72,6 +72,10 @@ def _flag(name: str, help: str) -> Any:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _scenarios(text: str) -> tuple[str, ...]:
+    return get_args(Scenario) if text == "all" else _names(text)
 
 
 def _numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
@@ -135,11 +139,23 @@ _OPTIONS: Mapping[str, _About] = {
         lambda text: seconds_of(text) * 1e3,
         setting="idle_ms",
     ),
+    "scenario": _About(
+        _text("--scenario", "MLPerf's: single-stream, multi-stream, offline, server, or all.", metavar="NAMES"),
+        _scenarios,
+        setting="scenarios",
+    ),
+    "streams": _About(_number("--streams", "Requests computed at once.", "the runtime's choice"), setting="streams"),
+    "bound": _About(
+        _text("--bound", "That the server's p99 must keep.", "15ms", "TIME"),
+        lambda text: seconds_of(text) * 1e3,
+        setting="bound_ms",
+    ),
     "baselines": _About(_flag("--baselines/--no-baselines", "Measure VGG16 and GoogLeNet too.")),
 }
 NETWORK = ("alpha", "res", "variant")
 ARTIFACT = ("backend", "device", "data", "weights", "precision", "calibration")
 TIMING = ("threads", "batch")
+LOAD = ("scenario", "streams", "bound")
 ACCURACY = ("images", "max_drop", "accuracy_control", "require_effective")
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from mbbench.doctor import Check
 from mbbench.errors import MbbenchError
 from mbbench.machine import Machine
-from mbbench.spec import Cell, Settings
+from mbbench.spec import Cell, Scenario, Settings
 from mbbench.stats import Interval
 
 SCHEMA = 1
@@ -96,6 +96,32 @@ class Throughput:
     images: int
     seconds: float
     images_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What a scenario after MLPerf Inference came to: queries of `batch` images each.
+
+    `single-stream`: one query at a time, of one image. `multi-stream`: the same, of eight. `offline`: as many requests
+    under way as the runtime takes, of the cell's batch. `server`: queries of one image that arrive at random (Poisson),
+    at `arrivals_per_s`, the largest rate found at which 99 % were answered within `bound_ms`.
+
+    A query's latency counts from its arrival, waiting included; samples are in the order of arrival, to 0.05 %.
+    """
+
+    scenario: Scenario
+    batch: int
+    queries: int
+    seconds: float
+    images_per_s: float
+    samples_ms: tuple[float, ...] = ()  # none in offline, which has no arrivals
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    arrivals_per_s: float | None = None
+    bound_ms: float | None = None
+    over_bound: int | None = None  # queries answered later than that
+    effective: dict[str, str] = field(default_factory=dict)  # streams, requests, ... as the runtime says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +254,7 @@ class Measured:
     node_runs: int | None = None  # the calls that `node_times` are medians of
     sustained: tuple[Window, ...] = ()
     duty_cycle: tuple[Wake, ...] = ()
+    served: tuple[Served, ...] = ()
 
 
 # The raw samples in a record's JSON, which are most of it.

@@ -15,6 +15,7 @@ Family = Literal["mobilenet_v1", "vgg16", "googlenet"]
 Variant = Literal["standard", "full-conv", "shallow"]
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 
 MAX_ALPHA = 8.0  # about 205 M parameters; a few steps wider and the weights exceed what one ONNX file holds (2 GB)
 MIN_RESOLUTION = 32  # the stem and the four strided blocks leave one pixel
@@ -110,18 +111,29 @@ class Settings:
     timeout_s: float = 900.0  # for the whole child process, less what `sustain_s` asks for
     sustain_s: float | None = None  # back-to-back calls for so long show throttling
     idle_ms: float | None = None  # calls after pauses of up to so long show what waking up costs
+    scenarios: tuple[Scenario, ...] = ()  # MLPerf Inference's ways of asking
+    streams: int | None = None  # requests computed at once in offline and server; None: as the runtime wants
+    scenario_s: float = 5.0  # for a scenario; the search for the server's rate takes several times that
+    bound_ms: float = 15.0  # that the server's p99 must keep; MLPerf's for ResNet50
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "bulk_batch", "min_samples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}", "it counts something: give at least 1")
-        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "timeout_s"):
+        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "timeout_s", "scenario_s"):
             if not 0 < getattr(self, name) < 86_400:
                 raise UsageError(f"{name} is {getattr(self, name):g}", "give seconds, more than 0 and less than a day")
         for name, limit, unit in (("sustain_s", 86_400, "seconds"), ("idle_ms", 60_000, "milliseconds")):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= limit:
                 raise UsageError(f"{name} is {value:g}", f"give {unit}, 1 to {limit}")
+        for scenario in self.scenarios:
+            if scenario not in get_args(Scenario):
+                raise UsageError(f"unknown scenario {scenario!r}", f"choose of {', '.join(get_args(Scenario))}, or all")
+        if self.streams is not None and self.streams < 1:
+            raise UsageError(f"streams is {self.streams}", "give at least 1, or leave it to the runtime")
+        if not self.bound_ms > 0:
+            raise UsageError(f"a bound of {self.bound_ms:g} ms cannot be kept", "give more than 0")
         if self.max_s < self.min_s:
             raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
 

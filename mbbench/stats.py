@@ -49,6 +49,17 @@ def deviation(samples: Sequence[float]) -> float:
     return float(np.std(np.asarray(samples), ddof=1))
 
 
+def may_exceed(n: int, q: float, confidence: float = 0.99) -> int:
+    """How many of `n` samples may exceed a bound which the `q` percentile keeps at `confidence`; -1: n is too few.
+
+    MLPerf LoadGen's early-stopping rule at tolerance 0, as in `samples_needed`: if the bound were really exceeded with
+    probability 1 - q, so many excesses and one more would be seen with a probability of no more than 1 - confidence.
+    """
+    from scipy.stats import binom
+
+    return max(int(binom.ppf(1.0 - confidence, n, 1.0 - q)) - 2, -1)
+
+
 @cache
 def samples_needed(q: float, confidence: float = 0.99) -> int:
     """Fewest samples for which a `q` percentile is valid at `confidence`.

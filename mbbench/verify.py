@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from importlib import metadata
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 
 from mbbench import audit, layers
 from mbbench.cost import cost_of
+from mbbench.measure import scenarios
 from mbbench.measure.latency import summarize
 from mbbench.report import html
 from mbbench.result import Result
@@ -63,6 +64,18 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
             [round(ms * 1e6) for ms in latency.samples_ms], batch=latency.batch, warmed=latency.warm_up
         )
         yield "latency", latency, again
+    for one in measured.served:
+        yield f"served.{one.scenario}.images_per_s", one.images_per_s, one.queries * one.batch / one.seconds
+        if one.samples_ms:
+            samples_ns = [round(ms * 1e6) for ms in one.samples_ms]
+            served = scenarios.summarize(
+                one.scenario, samples_ns, batch=one.batch, seconds=one.seconds, bound_ms=one.bound_ms
+            )
+            yield (
+                f"served.{one.scenario}",
+                one,
+                replace(served, arrivals_per_s=one.arrivals_per_s, effective=one.effective),
+            )
     if (throughput := measured.throughput) is not None:
         yield "throughput.images_per_s", throughput.images_per_s, throughput.images / throughput.seconds
     if (accuracy := measured.accuracy) is not None:

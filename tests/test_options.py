@@ -53,6 +53,16 @@ def test_options_land_where_the_profile_has_them() -> None:
     assert (profile.settings.threads, profile.settings.idle_ms, profile.settings.sustain_s) == (2, 100.0, 60.0)
 
 
+def test_all_scenarios_can_be_asked_for_at_once() -> None:
+    called = command("scenario", "streams", "bound")
+    settings = called(scenario="all", streams=3, bound="2ms")[0].settings
+    assert settings.scenarios == ("single-stream", "multi-stream", "offline", "server")
+    assert (settings.streams, settings.bound_ms) == (3, 2.0)
+    assert called(scenario="server,offline")[0].settings.scenarios == ("server", "offline")
+    with pytest.raises(UsageError, match="unknown scenario 'online'; choose of single-stream, multi-stream"):
+        called(scenario="online")
+
+
 def test_silence_leaves_the_profile_as_it_is() -> None:
     profile, _ = command("model", "alpha", "res", "precision", "batch")()
     assert profile.description and (profile.alpha, profile.settings.batch) == ((1.0,), 1)

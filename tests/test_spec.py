@@ -52,11 +52,21 @@ def test_a_content_key_depends_on_every_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("threads", 0), ("batch", -1), ("min_s", 0.0), ("max_s", math.nan), ("timeout_s", 86_400.0)]
-)
+    ("field", "value"),
+    [
+        ("threads", 0), ("batch", -1), ("min_s", 0.0), ("max_s", math.nan), ("timeout_s", 86_400.0), ("streams", 0),
+        ("scenario_s", 0.0),
+    ],
+)  # fmt: skip
 def test_settings_that_measure_nothing_are_refused(field: str, value: float) -> None:
     with pytest.raises(UsageError, match=field):
         Settings(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])
+def test_a_bound_that_nothing_keeps_is_refused(bound: float) -> None:
+    with pytest.raises(UsageError, match="cannot be kept"):
+        Settings(bound_ms=bound)
 
 
 def test_the_longest_time_must_hold_the_shortest() -> None:

@@ -9,6 +9,7 @@ from mbbench.stats import (
     holm,
     interquartile_mean,
     jackknife_effect,
+    may_exceed,
     mcnemar,
     median,
     median_interval,
@@ -25,6 +26,14 @@ from mbbench.stats import (
 @pytest.mark.parametrize(("q", "n"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
 def test_samples_needed_are_loadgens(q: float, n: int) -> None:
     assert samples_needed(q) == n
+
+
+@pytest.mark.parametrize(
+    ("n", "q", "most"),
+    [(661, 0.99, -1), (662, 0.99, 0), (1000, 0.99, 1), (5000, 0.99, 32), (63, 0.9, -1), (64, 0.9, 0), (1, 0.99, -1)],
+)
+def test_samples_over_a_bound_are_as_many_as_loadgen_allows(n: int, q: float, most: int) -> None:
+    assert may_exceed(n, q) == most
 
 
 def test_percentile_is_the_nearest_rank() -> None:

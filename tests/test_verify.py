@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from mbbench import run, verify
 from mbbench.report import html, units
 from mbbench.result import Result
-from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+from mbbench.spec import Cell, ModelSpec, RunSpec, Scenario, Settings
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     model = ModelSpec(alpha=0.25, resolution=32)
     cell = Cell(model=model, role="subject", weights="random", backend="openvino", device="")
-    settings = Settings(min_samples=100, min_s=0.1, max_s=1.0, warmup_max_s=0.5, throughput_s=0.1)
+    settings = Settings(
+        min_samples=100, min_s=0.1, max_s=1.0, warmup_max_s=0.5, throughput_s=0.1,
+        scenarios=get_args(Scenario), scenario_s=0.3,
+    )  # fmt: skip
     spec = RunSpec(cells=(cell,), data="digits", images=32, settings=settings)
     return list(run.run(spec, tmp_path_factory.mktemp("verify") / "results.jsonl", lambda _: None))
 
@@ -26,6 +30,20 @@ def test_a_report_agrees_with_its_records(measured: list[Result]) -> None:
     assert (found.records, found.lines > 100) == (1, True)
     layers = measured[0].layer_times
     assert layers is not None and found.figures > 3 * len(layers.layers)
+
+
+def test_every_scenario_that_was_asked_for_is_told_or_has_a_reason(measured: list[Result]) -> None:
+    served = [one.scenario for one in measured[0].measured.served]
+    reasons = [name.removeprefix("served.") for name in measured[0].reasons if name.startswith("served.")]
+    assert sorted(served + reasons) == sorted(get_args(Scenario))
+    assert {"single-stream", "multi-stream", "offline"} <= set(served)
+
+
+def test_a_late_query_less_is_found(measured: list[Result]) -> None:
+    first, *rest = measured[0].measured.served
+    wrong = replace(measured[0].measured, served=(replace(first, p90_ms=0.001), *rest))
+    faults = verify.verify(html.render([replace(measured[0], measured=wrong)]), "it").faults
+    assert any("served.single-stream.p90_ms is 0.001" in fault for fault in faults)
 
 
 def test_a_number_changed_on_the_page_is_found(measured: list[Result]) -> None:

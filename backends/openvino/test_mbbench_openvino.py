@@ -1,9 +1,15 @@
 import subprocess
 import sys
+from functools import partial
 
-from mbbench_openvino import _single_calls
+import numpy as np
+from mbbench_openvino import OpenVinoBackend, _single_calls
+from numpy.typing import NDArray
 
+from mbbench import weights
 from mbbench.backend import Session, Stage
+from mbbench.export import export
+from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 
 
@@ -37,3 +43,26 @@ def test_single_calls_come_back_from_the_mean_that_the_counters_tell() -> None:
 
 def test_no_call_is_shorter_than_half_of_what_the_counters_tell() -> None:
     assert _single_calls([4, 1, 0]) == [0.5, 0.5]
+
+
+def test_requests_at_once_answer_as_the_session_does() -> None:
+    spec = ModelSpec(alpha=0.25, resolution=32, classes=10)
+    found = weights.random(spec)
+    backend = OpenVinoBackend()
+    artifact = export(spec, found.info.key, "onnx", found.build).artifact(spec, 2)
+    inputs = [np.random.default_rng(seed).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32) for seed in range(3)]
+    answers: dict[int, NDArray[np.float32]] = {}
+
+    def keep(number: int, logits: NDArray[np.float32]) -> None:
+        answers[number] = logits.copy()
+
+    with backend.open_requests(artifact, "CPU", threads=1, streams=1) as requests:
+        assert (requests.facts["streams"], requests.facts["threads"], requests.facts["requests"]) == ("1", "1", "1")
+        requests.submit(inputs[0])
+        for number in (0, 1, 0, 2):
+            requests.submit(inputs[number], partial(keep, number))
+        requests.wait()
+    with backend.open(artifact, "CPU", threads=1, stage=lambda _: None) as session:
+        for number, logits in answers.items():
+            np.testing.assert_allclose(logits, session.run(inputs[number]), rtol=0, atol=1e-5)
+    assert sorted(answers) == [0, 1, 2]

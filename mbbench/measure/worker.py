@@ -14,10 +14,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, Session, Stage
 from mbbench.errors import MbbenchError
 from mbbench.machine import allowed_cpus
 from mbbench.measure import accuracy, child, curves, latency, memory
+from mbbench.measure.serving import batch_of, serve
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
@@ -158,8 +159,36 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
             if settings.idle_ms is not None:
                 progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
             if settings.sustain_s is not None:
-                progress.add("profile", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+                progress.add("curves", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+        progress.save(phase="scenarios")
+        _serve(backend, session, job, images, spare_cpus, progress)
         _profile(session, timed, progress)
+
+
+def _serve(
+    backend: Backend,
+    session: Session,
+    job: Job,
+    images: NDArray[np.uint8],
+    spare_cpus: Collection[int],
+    progress: _Progress,
+) -> None:
+    """The scenarios that were asked for; raises `ParityError`."""
+    from mbbench.data.feed import chunk
+
+    parity = progress.report.measured.parity
+    assert parity is not None
+    for scenario in job.settings.scenarios:
+        asked = chunk(images, job.normalization, batch_of(scenario, job.settings))
+        found, reason = serve(
+            scenario, backend, job.artifact, job.device, session, asked, job.settings, parity.tolerance, spare_cpus
+        )
+        served = progress.report.measured.served
+        progress.add(
+            "scenarios",
+            {} if reason is None else {f"served.{scenario}": reason},
+            served=served if found is None else (*served, found),
+        )
 
 
 def _profile(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:

@@ -63,6 +63,10 @@ def notes(results: Sequence[Result]) -> list[str]:
         if short:
             notes.append(f"No {name}, which needs {samples_needed(q)} samples: {_some(short)}.")
     for result in results:
+        for scenario in result.settings.scenarios:
+            if (reason := result.reasons.get(f"served.{scenario}")) is not None:
+                notes.append(f"No {scenario} of {result.cell.label}: {reason}.")
+    for result in results:
         for check in result.conditions:
             if check.status == "warn":
                 notes.append(f"{check.name}: {check.found}; {check.remedy}.")

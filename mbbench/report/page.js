@@ -93,14 +93,16 @@ async function records() {
   const total = planes.length / 8;
   let next = 0;
   for (const { measured } of rows) {
-    if (measured.latency === null) continue;
-    const [count, unit] = measured.latency.samples_ms;
-    measured.latency.samples_ms = Array.from({ length: count }, () => {
-      let number = 0;
-      for (let plane = 7; plane >= 0; plane--) number = number * 256 + planes[plane * total + next];
-      next++;
-      return (number * unit) / 1e6;
-    });
+    for (const timed of [measured.latency, ...measured.served]) {
+      if (timed === null) continue;
+      const [count, unit] = timed.samples_ms;
+      timed.samples_ms = Array.from({ length: count }, () => {
+        let number = 0;
+        for (let plane = 7; plane >= 0; plane--) number = number * 256 + planes[plane * total + next];
+        next++;
+        return (number * unit) / 1e6;
+      });
+    }
   }
   return rows.map((row) => JSON.stringify(row)).join("\n");
 }

@@ -40,6 +40,7 @@ def page(stored: Sequence[Result]) -> Page:
         _plotted("precision", "Executed precision", audited, tables.executed, figures.executed, name),
         roofline.section(results, name),
         _plotted("cold-start", "Cold start", started, tables.cold, figures.cold, name),
+        _served(results, name),
         _curves(results),
         _machines(results, name),
     )
@@ -171,6 +172,11 @@ def _how_many(shown: Sequence[Result], known: Sequence[Result]) -> tuple[str, ..
         f"The plot shows {len(shown)} of {len(known)} cells: the Pareto front, the fastest of each runtime and"
         " precision, and the baselines.",
     )
+
+
+def _served(results: Sequence[Result], name: Name) -> Section | None:
+    table = tables.served(results, name)
+    return None if table is None else Section("throughput", "Throughput by scenario", (), (table,))
 
 
 def _curves(results: Sequence[Result]) -> Section | None:

@@ -28,6 +28,8 @@ def document(results: Sequence[Result]) -> Document:
             speed = replace(speed, title=f"Speed of {models.pop().label}")
         worth = report_tables.worth(subjects, name)
         tables += [speed, replace(worth, notes=(*worth.notes, *_losses(subjects)))]
+    if (served := report_tables.served(subjects, _label)) is not None:
+        tables.append(served)
     tables += [table for subject in subjects for table in curves(subject)]
     tables += versus.tables(results)
     return Document(headline(results), tuple(tables), tuple(notes(results)))

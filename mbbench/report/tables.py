@@ -100,6 +100,29 @@ def cold(results: Sequence[Result], name: Name) -> Table:
     return Table("From a fresh process to the first answer", columns, tuple(rows), notes=notes)
 
 
+def served(results: Sequence[Result], name: Name) -> Table | None:
+    """None where no scenario was asked for."""
+    rows = []
+    for result in results:
+        for one in result.measured.served:
+            what = f"{one.scenario} of {one.batch}" if one.batch > 1 else one.scenario
+            if (streams := one.effective.get("streams")) is not None:
+                what += f" on {streams}"
+            rows.append((name(result), what, *map(units.number, (one.images_per_s, one.p90_ms, one.p99_ms))))
+    if not rows:
+        return None
+    columns = ("Cell", "Scenario", "Images/s", "p90, ms", "p99, ms")
+    bounds = sorted({one.bound_ms for result in results for one in result.measured.served if one.bound_ms is not None})
+    notes = [
+        "MLPerf Inference's scenarios, of so many images in a query, on so many streams. Latency counts from a query's"
+        " arrival, waiting included; offline has none."
+    ]
+    if bounds:
+        kept = ", ".join(f"{bound:g}" for bound in bounds)
+        notes.append(f"Server: the largest rate of random arrivals at which 99 % were answered within {kept} ms.")
+    return Table("Throughput", columns, tuple(rows), notes=(" ".join(notes),))
+
+
 def executed(results: Sequence[Result], name: Name) -> Table:
     rows = []
     for result in results:

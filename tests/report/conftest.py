@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mbbench.cost import cost_of
+from mbbench.measure import scenarios
 from mbbench.measure.latency import summarize
 from mbbench.result import (
     Ceilings,
@@ -18,6 +19,7 @@ from mbbench.result import (
     Measured,
     PrecisionShare,
     Result,
+    Served,
     WarmUp,
 )
 from mbbench.spec import ModelSpec, Precision
@@ -40,8 +42,28 @@ def study(make_result: Make) -> list[Result]:
         for family in ("vgg16", "googlenet")
     ]
     lost = Failure(cause="the measuring process was killed", remedy="free memory", exit_code=7)
+    cells[0] = _served(cells[0])
     failed = replace(make_result(ModelSpec(alpha=0.5, classes=10)), failure=lost, measured=Measured(), reasons={})
     return [*cells, *baselines, failed]
+
+
+def _served(result: Result) -> Result:
+    """The result with two scenarios that were measured and one that was not."""
+    arrived = [round((0.6 + 0.001 * (i % 100) + 20 * (i == 700)) * 1e6) for i in range(1000)]
+    server = replace(
+        scenarios.summarize("server", arrived, batch=1, seconds=2.0, bound_ms=15.0),
+        arrivals_per_s=500.0,
+        effective={"streams": "2"},
+    )
+    offline = Served(
+        scenario="offline", batch=4, queries=1500, seconds=3.0, images_per_s=2000.0, effective={"streams": "2"}
+    )
+    return replace(
+        result,
+        settings=replace(result.settings, scenarios=("multi-stream", "offline", "server")),
+        measured=replace(result.measured, served=(offline, server)),
+        reasons={**result.reasons, "served.multi-stream": "no memory; free some"},
+    )
 
 
 def _cell(make: Make, model: ModelSpec, precision: Precision, right: int | None) -> Result:
