@@ -13,6 +13,7 @@ from mbbench.spec import Cell, Family, ModelSpec, RunSpec
 
 _BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
 _START_S = 1.0  # of a child process, about
+_LONGEST = 5  # times a scenario's own seconds
 
 
 def plan(profile: Profile) -> RunSpec:
@@ -80,8 +81,9 @@ def describe(spec: RunSpec) -> Table:
     """The cells with the least and most time each can take, from the settings alone."""
     settings = spec.settings
     rest = settings.throughput_s + (settings.sustain_s or 0) + _START_S
-    least = settings.min_s + rest
-    most = settings.warmup_max_s + settings.max_s + rest
+    asked = settings.scenario_s * len(settings.scenarios)
+    least = settings.min_s + rest + asked
+    most = settings.warmup_max_s + settings.max_s + rest + _LONGEST * asked
     origin = {None: f"trained on {spec.data}, once", "random": "random"}
     rows = [
         (cell.model.label, cell.precision, cell.backend, cell.device or "default",
