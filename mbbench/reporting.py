@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -32,12 +33,18 @@ def report(sources: Sequence[Path], targets: Sequence[Path]) -> None:
 
 
 def show(sources: Sequence[Path]) -> None:
-    from mbbench.report import terminal
+    from mbbench.report import content, terminal
     from mbbench.report.page import page
 
     console = Console()
     color = console.is_terminal and not console.no_color
-    sys.stdout.write(terminal.render_page(page(_read(sources)), width=console.width, color=color))
+    whole = page(_read(sources))
+    sections = []
+    for section in whole.sections:
+        tables = (content.shortened(table, "`mbbench report` has them all") for table in section.tables)
+        sections.append(replace(section, tables=tuple(tables)))
+    shown = replace(whole, sections=tuple(sections))
+    sys.stdout.write(terminal.render_page(shown, width=console.width, color=color))
 
 
 def verify(source: Path) -> None:

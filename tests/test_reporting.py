@@ -6,6 +6,7 @@ import pytest
 from mbbench import reporting, store
 from mbbench.errors import ParityError, UsageError
 from mbbench.result import Result
+from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
 
@@ -76,3 +77,16 @@ def test_a_report_that_its_records_do_not_bear_out_fails(
 def test_what_is_no_report_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.html"):
         reporting.verify(tmp_path / "none.html")
+
+
+def test_show_stops_after_forty_rows_of_a_table(
+    make_result: Callable[..., Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.jsonl"
+    for number in range(42):
+        store.append(path, make_result(ModelSpec(alpha=(number + 1) / 100)))
+    reporting.show([path])
+    out = capsys.readouterr().out
+    assert "2 more: `mbbench report` has them all." in out
+    speed = out[out.index("\nSpeed\n") : out.index("Memory, size and accuracy")]
+    assert speed.count("MobileNet") == 40

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mbbench.choosing import Candidate, Choice, Judged
-from mbbench.report import selection, units
+from mbbench.report import content, selection, units
 from mbbench.report.content import Document, Table
 from mbbench.report.tables import Name
 from mbbench.result import Result
-
-_SHOWN = 40
 
 
 def document(choice: Choice, *, published: bool) -> Document:
@@ -32,12 +30,7 @@ def document(choice: Choice, *, published: bool) -> Document:
 
 
 def shortened(document: Document) -> Document:
-    """For people, who read no more than so many rows."""
-    tables = []
-    for table in document.tables:
-        left = len(table.rows) - _SHOWN
-        notes = (f"{left} more: --output json or csv has them all.",) if left > 0 else ()
-        tables.append(replace(table, rows=table.rows[:_SHOWN], notes=notes))
+    tables = (content.shortened(table, "--output json or csv has them all") for table in document.tables)
     return replace(document, tables=tuple(tables))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,15 @@ class Table:
     header: bool = True
     notes: tuple[str, ...] = ()
     shades: tuple[tuple[float | None, ...], ...] | None = None
+
+
+def shortened(table: Table, whole: str) -> Table:
+    """For people, who read no more than so many rows; `whole` says where all are."""
+    left = len(table.rows) - _SHOWN
+    if left <= 0:
+        return table
+    shades = None if table.shades is None else table.shades[:_SHOWN]
+    return replace(table, rows=table.rows[:_SHOWN], shades=shades, notes=(*table.notes, f"{left} more: {whole}."))
 
 
 @dataclass(frozen=True, slots=True)
