@@ -64,8 +64,25 @@ for (const paragraph of document.querySelectorAll(".filter")) makeFilter(paragra
 
 // ---- what the file carries ----
 
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%:()*+-;,=.?@^_`{|}~";
+
+// Base 85 as html.py writes it: five digits are four bytes, the first the highest; the last group may be cut.
+function bytesOf(text) {
+  const values = new Uint8Array(128);
+  [...DIGITS].forEach((digit, value) => (values[digit.charCodeAt(0)] = value));
+  const bytes = new DataView(new ArrayBuffer(Math.ceil(text.length / 5) * 4));
+  for (let start = 0; start < text.length; start += 5) {
+    let word = 0;
+    for (let place = start; place < start + 5; place++) {
+      word = word * 85 + (place < text.length ? values[text.charCodeAt(place)] : 84);
+    }
+    bytes.setUint32((start / 5) * 4, word);
+  }
+  return new Uint8Array(bytes.buffer, 0, Math.floor((text.length * 4) / 5));
+}
+
 async function unpack(id) {
-  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  const bytes = bytesOf(document.getElementById(id).textContent);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream);
 }
