@@ -28,7 +28,7 @@ _FINE_TUNING_RATE = 1e-3  # a quarter of training's: what was learnt is to be ke
 _QAT = Recipe(epochs=1, learning_rate=1e-4, weight_decay=0.0)
 _TEACHERS_SHARE = 0.7
 # Enough for a median; a budget is met by bisection, which measures six networks.
-_SHORT = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.1)
+_SHORT = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.1, energy_s=0.1)
 
 
 def train(profile: Profile, recipe: Recipe, to: Path | None) -> None:

@@ -98,6 +98,7 @@ def describe(spec: RunSpec) -> Table:
         numeric=False,
         notes=(
             "Besides: the machine's ceilings, training, quantization and export where they are not cached, evaluation"
-            " on the test images, the times of layers, and the end of a call that outlasts its phase.",
+            " on the test images, the times of layers, energy where the chip counts it, and the end of a call that"
+            " outlasts its phase.",
         ),
     )

@@ -89,6 +89,36 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Back-to-back calls, and the rest before them; joules are the counter's, nothing subtracted."""
+
+    idle_joules: float
+    idle_seconds: float
+    busy_joules: float
+    busy_seconds: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """What an image takes beyond idling: the mean of `stretches` without the lowest and the highest fifth of them.
+
+    `counter`: what was read. It counts a whole chip, other processes too. `idle_watts` are of an open session and a
+    sleeping process. The interval tells how far the stretches agree, not how right the counter is.
+    """
+
+    counter: str
+    batch: int
+    stretches: tuple[Stretch, ...]
+    images: int
+    seconds: float  # of calls
+    joules_per_image: float
+    joules_per_image_ci95: Interval
+    idle_watts: float
+    busy_watts: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
     """Images completed in a time window by back-to-back blocking calls of `batch` images: counted, not 1/latency."""
 
@@ -255,6 +285,7 @@ class Measured:
     sustained: tuple[Window, ...] = ()
     duty_cycle: tuple[Wake, ...] = ()
     served: tuple[Served, ...] = ()
+    energy: Energy | None = None
 
 
 # The raw samples in a record's JSON, which are most of it.
@@ -362,6 +393,10 @@ class Result:
     def top1(self) -> float | None:
         """A share, 0 to 1."""
         return None if self.measured.accuracy is None else self.measured.accuracy.top1
+
+    def joules_per_image(self) -> float | None:
+        """Beyond idling."""
+        return None if self.measured.energy is None else self.measured.energy.joules_per_image
 
     def size_bytes(self) -> int | None:
         """Of the artifact on disk."""

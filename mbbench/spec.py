@@ -108,6 +108,7 @@ class Settings:
     max_s: float = 15.0  # ... but never longer than this
     bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
     throughput_s: float = 2.0
+    energy_s: float = 10.0  # back-to-back calls, and half as long at rest, where the chip counts its energy
     timeout_s: float = 900.0  # for the whole child process, less what `sustain_s` asks for
     sustain_s: float | None = None  # back-to-back calls for so long show throttling
     idle_ms: float | None = None  # calls after pauses of up to so long show what waking up costs
@@ -120,7 +121,7 @@ class Settings:
         for name in ("threads", "batch", "bulk_batch", "min_samples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}", "it counts something: give at least 1")
-        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "timeout_s", "scenario_s"):
+        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "energy_s", "timeout_s", "scenario_s"):
             if not 0 < getattr(self, name) < 86_400:
                 raise UsageError(f"{name} is {getattr(self, name):g}", "give seconds, more than 0 and less than a day")
         for name, limit, unit in (("sustain_s", 86_400, "seconds"), ("idle_ms", 60_000, "milliseconds")):

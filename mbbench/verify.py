@@ -13,7 +13,7 @@ import msgspec
 
 from mbbench import audit, layers
 from mbbench.cost import cost_of
-from mbbench.measure import scenarios
+from mbbench.measure import energy, scenarios
 from mbbench.measure.latency import summarize
 from mbbench.report import html
 from mbbench.result import Result
@@ -78,6 +78,8 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
             )
     if (throughput := measured.throughput) is not None:
         yield "throughput.images_per_s", throughput.images_per_s, throughput.images / throughput.seconds
+    if (used := measured.energy) is not None:
+        yield "energy", used, energy.summarize(used.counter, used.batch, used.stretches)
     if (accuracy := measured.accuracy) is not None:
         n = accuracy.images
         yield "accuracy.agreement_ci95", accuracy.agreement_ci95, wilson_interval(round(accuracy.agreement * n), n)

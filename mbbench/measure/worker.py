@@ -14,10 +14,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, Session, Stage, pick_device
 from mbbench.errors import MbbenchError
 from mbbench.machine import allowed_cpus
-from mbbench.measure import accuracy, child, curves, latency, memory
+from mbbench.measure import accuracy, child, curves, energy, latency, memory
 from mbbench.measure.serving import batch_of, serve
 from mbbench.models import Normalization
 from mbbench.result import Cold, Failure, Measured, Memory, Phase
@@ -162,6 +162,12 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
                 progress.add("curves", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
         progress.save(phase="scenarios")
         _serve(backend, session, job, images, spare_cpus, progress)
+        progress.save(phase="energy")
+        device = pick_device(job.device, backend.devices())
+        joules, reasons = energy.measure(
+            lambda: session.run(timed), batch=batch, device=device, seconds=settings.energy_s
+        )
+        progress.add("profile", reasons, energy=joules)
         _profile(session, timed, progress)
 
 

@@ -26,6 +26,7 @@ def card(result: Result) -> Table:
     if measured.memory:
         phases = ", ".join(f"{name} {units.megabytes(peak)}" for name, peak in _memory_phases(result))
         rows.append(("Peak memory", f"{units.megabytes(result.peak_rss_bytes())} resident ({phases})"))
+    rows += _energy(result)
     if result.artifact is not None:
         rows.append(("Size", f"{units.megabytes(result.artifact.size_bytes)} on disk ({result.artifact.format})"))
     if (cold := measured.cold) is not None:
@@ -63,6 +64,18 @@ def drop_text(drop: Drop, images: int) -> str:
         f"top-1 {-drop.share * 100:+.2f} points [{-high:+.2f}, {-low:+.2f}], {verdict} (McNemar p {drop.p_value:.2g});"
         f" class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
     )
+
+
+def _energy(result: Result) -> list[tuple[str, str]]:
+    """What an image takes, or why that is not known; nothing in records from before it was measured."""
+    if (energy := result.measured.energy) is None:
+        return [("Energy", f"{units.NONE} ({result.reasons['energy']})")] if "energy" in result.reasons else []
+    above = f"{units.number(energy.busy_watts, 'W')} busy, {units.number(energy.idle_watts, 'W')} idle"
+    image = units.millijoules(energy.joules_per_image, energy.joules_per_image_ci95)
+    return [
+        ("Energy", f"{image} an image at batch {energy.batch}, idling subtracted"),
+        ("", f"{above} by {energy.counter}: all of the chip, other processes too"),
+    ]
 
 
 def _precision(result: Result) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ def page(stored: Sequence[Result]) -> Page:
         _cells(results, len(stored) - len(results), name),
         _plotted("latency", "Latency", whole, None, figures.distributions, name),
         _plotted("memory", "Memory", with_memory, tables.memory, figures.memory, name),
+        _energy(results, name),
         _plotted("precision", "Executed precision", audited, tables.executed, figures.executed, name),
         roofline.section(results, name),
         _plotted("cold-start", "Cold start", started, tables.cold, figures.cold, name),
@@ -177,6 +178,13 @@ def _how_many(shown: Sequence[Result], known: Sequence[Result]) -> tuple[str, ..
 def _served(results: Sequence[Result], name: Name) -> Section | None:
     table = tables.served(results, name)
     return None if table is None else Section("throughput", "Throughput by scenario", (), (table,))
+
+
+def _energy(results: Sequence[Result], name: Name) -> Section | None:
+    table = tables.energy(results, name)
+    reasons = dict.fromkeys(result.reasons["energy"] for result in results if "energy" in result.reasons)
+    text = tuple(f"Not counted: {reason}." for reason in reasons)
+    return Section("energy", "Energy", text, (table,) if table.rows else ()) if table.rows or text else None
 
 
 def _curves(results: Sequence[Result]) -> Section | None:

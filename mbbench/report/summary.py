@@ -28,6 +28,8 @@ def document(results: Sequence[Result]) -> Document:
             speed = replace(speed, title=f"Speed of {models.pop().label}")
         worth = report_tables.worth(subjects, name)
         tables += [speed, replace(worth, notes=(*worth.notes, *_losses(subjects)))]
+        energy = report_tables.energy(subjects, name)
+        tables += [energy] if energy.rows else []
     if (served := report_tables.served(subjects, _label)) is not None:
         tables.append(served)
     tables += [table for subject in subjects for table in curves(subject)]

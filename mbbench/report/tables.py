@@ -82,6 +82,28 @@ def memory(results: Sequence[Result], name: Name) -> Table:
     )
 
 
+def energy(results: Sequence[Result], name: Name) -> Table:
+    """Of the cells whose chip counts it; without rows where none does."""
+    known = [(result, used) for result in results if (used := result.measured.energy) is not None]
+    rows = [
+        (
+            name(result),
+            units.millijoules(used.joules_per_image, used.joules_per_image_ci95, unit=""),
+            units.number(used.idle_watts),
+            units.number(used.busy_watts),
+            str(used.images),
+        )
+        for result, used in known
+    ]
+    counters = "; ".join(dict.fromkeys(used.counter for _, used in known))
+    columns = ("Cell", "An image, mJ [95 %]", "Idle, W", "Busy, W", "Images")
+    notes = (
+        f"An image: what idling takes is subtracted. Counted by {counters}: whole chips, other processes too. The"
+        " interval tells how far stretches of calls agree, not how right the counter is.",
+    )
+    return Table("Energy", columns, tuple(rows), notes=notes)
+
+
 def cold(results: Sequence[Result], name: Name) -> Table:
     rows = []
     for result in results:

@@ -53,6 +53,13 @@ def milliseconds(value: float | None, interval: Interval | None = None) -> str:
     return number(value, "ms", interval)
 
 
+def millijoules(joules: float | None, interval: Interval | None = None, unit: str = "mJ") -> str:
+    if joules is None:
+        return NONE
+    scaled = None if interval is None else Interval(interval.low * 1e3, interval.high * 1e3)
+    return number(joules * 1e3, unit, scaled)
+
+
 def seconds(value: float) -> str:
     return milliseconds(value * 1e3) if value < 1 else f"{significant(value)} s"
 

@@ -51,7 +51,8 @@ def against(subject: Result, baselines: Sequence[Result]) -> Table:
     for baseline in baselines:
         columns += [family(baseline), "ratio", "paper"]
     rows = []
-    for name, value_of, render, claim in _QUANTITIES:
+    quantities = _QUANTITIES if subject.measured.energy is None else (*_QUANTITIES, _ENERGY)
+    for name, value_of, render, claim in quantities:
         own = value_of(subject)
         row = [name, render(own)]
         for baseline in baselines:
@@ -93,3 +94,4 @@ _QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int
     ("Median latency", Result.median_ms, units.milliseconds, None),
     ("Peak memory", Result.peak_rss_bytes, units.megabytes, None),
 )
+_ENERGY = ("Energy an image", Result.joules_per_image, units.millijoules, None)

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,9 @@ from mbbench.spec import ModelSpec, Settings
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 SETTINGS = Settings(
-    min_samples=100, min_s=0.01, max_s=2.0, warmup_max_s=1.0, throughput_s=0.05, bulk_batch=8, timeout_s=60
-)
+    min_samples=100, min_s=0.01, max_s=2.0, warmup_max_s=1.0, throughput_s=0.05, energy_s=0.1, bulk_batch=8,
+    timeout_s=60,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,9 @@ def test_a_child_measures_everything(job: Job) -> None:
     timed, executed = (sort_out(nodes)[1] for nodes in (measured.node_times, measured.layers))
     assert [node.names[0] for node in timed] == [node.names[0] for node in executed]
     assert measured.node_runs == 20
+    assert (measured.energy is None) == ("energy" in report.reasons)
+    if not list(Path("/sys/class/powercap").glob("intel-rapl:*")):
+        assert report.reasons["energy"] == "the kernel shows no RAPL counter, as in most virtual machines"
 
 
 @pytest.mark.usefixtures("faulty_backends")
