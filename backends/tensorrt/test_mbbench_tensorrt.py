@@ -1,5 +1,6 @@
 """Parsing and building are tested on every machine; execution where there is a GPU (`make test-gpu`)."""
 
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -8,14 +9,26 @@ import onnx
 import pytest
 from mbbench_tensorrt import TensorRtBackend, build_engine
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
-from mbbench.backend import Artifact
+from mbbench.backend import Artifact, Dialect
+from mbbench.compress import calibrate, quantize
 from mbbench.errors import BackendError
-from mbbench.spec import ModelSpec
+from mbbench.export import Exported, export, export_quantized, to_onnx
+from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.spec import ModelSpec, Padding
 from mbbench.testing import BackendContract
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 SHAPE = (1, 3, 32, 32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for the module, never the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def has_gpu() -> bool:
@@ -69,14 +82,34 @@ def test_an_engine_is_built_ahead_of_time_without_a_gpu(capability: str) -> None
     assert len(engine) > 1000
 
 
-def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mbbench.export import export
-    from mbbench.models import build
+def exported(spec: ModelSpec, dialect: Dialect) -> Exported:
+    """What mbbench writes for TensorRT, of random weights."""
 
-    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    spec = ModelSpec(alpha=0.25, resolution=64, classes=10)
-    exported = export(spec, "default initialization", "onnx", lambda: build(spec))
-    assert len(build_engine(exported.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+    def module() -> nn.Module:
+        network = build(spec)
+        randomize(network, seed=0)
+        return network
+
+    if dialect != "s8s8":
+        return export(spec, "random", "onnx", module, dialect)
+    graph = to_onnx(fold_batch_norm(module()), spec.resolution)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 3, spec.resolution, spec.resolution)).astype(np.float32)
+    ranges = calibrate.ranges(calibrate.statistics(graph, images), "minmax")
+    return export_quantized(
+        lambda: quantize.write(graph, ranges, dialect), f"{spec.label} {spec.padding}", "onnx", dialect
+    )
+
+
+@pytest.mark.parametrize("dialect", ["fp32", "fp16", "bf16", "s8s8"])
+@pytest.mark.parametrize("padding", ["symmetric", "keras"])
+def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(padding: Padding, dialect: Dialect) -> None:
+    written = exported(ModelSpec(alpha=0.25, resolution=64, classes=10, padding=padding), dialect)
+    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+
+
+def test_googlenet_as_mbbench_exports_it_is_parsed_and_built() -> None:
+    written = exported(ModelSpec("googlenet", resolution=64, classes=10), "fp32")
+    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 20_000_000
 
 
 def test_a_corrupt_model_is_refused_in_one_line() -> None:
