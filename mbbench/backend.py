@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
-from mbbench.result import Executed, NodeTime
+from mbbench.result import DeviceCall, Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -92,6 +92,18 @@ class LayerProfile(ABC):
 
         Called once, after all timing. A second session may count, since counting costs time. Empty: they fit no layers.
         """
+
+
+class OnDevice(ABC):
+    """What a `Session` may also be: one that computes on a device with a clock and memory of its own."""
+
+    @abstractmethod
+    def device_times(self, images: NDArray[np.float32], runs: int) -> tuple[DeviceCall, ...]:
+        """Each of `runs` calls after a first, by the device's clock. Called once, after all timing."""
+
+    @abstractmethod
+    def device_memory_bytes(self) -> int:
+        """What this process holds of the device's memory, by the driver's account; raises `BackendError`."""
 
 
 class Backend(ABC):

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import Artifact, LayerAudit, LayerProfile, OnDevice, Session, Stage
 from mbbench.errors import MbbenchError
 from mbbench.machine import allowed_cpus
 from mbbench.measure import accuracy, child, curves, latency, memory
 from mbbench.models import Normalization
-from mbbench.result import Cold, Failure, Measured, Memory, Phase
+from mbbench.result import Cold, DeviceTimes, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PROFILED = 20  # calls; fewer where they would take longer than _PROFILED_S
 _PROFILED_S = 5.0
+_ON_HOST = "the backend names no device with a clock and memory of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,7 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
         accuracy.require_parity(parity)
         _time(session, timed, settings, progress)
         stages.end_phase()
+        _weigh(session, progress)
         progress.add("throughput", memory=tuple(stages.memory))
         bulk = chunk(images, job.normalization, settings.bulk_batch)
         with latency.no_garbage_collection():
@@ -159,7 +162,39 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
                 progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
             if settings.sustain_s is not None:
                 progress.add("profile", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+        _split(session, timed, progress)
         _profile(session, timed, progress)
+
+
+def _weigh(session: Session, progress: _Progress) -> None:
+    """What the process holds of the device's memory."""
+    if not isinstance(session, OnDevice):
+        progress.add("memory", {"device_memory_bytes": _ON_HOST})
+        return
+    try:
+        progress.add("memory", device_memory_bytes=session.device_memory_bytes())
+    except MbbenchError as error:
+        progress.add("memory", {"device_memory_bytes": str(error)})
+
+
+def _split(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
+    """A call's time by the device's own clock; what it cannot tell costs the cell nothing."""
+    if not isinstance(session, OnDevice):
+        progress.add("profile", {"device_times": _ON_HOST})
+        return
+    progress.save(phase="device times")
+    try:
+        calls = session.device_times(images, _few(progress))
+    except Exception as error:  # whatever the runtime raises
+        progress.add("profile", {"device_times": f"timing on the device failed: {_reason(error)}"})
+        return
+    times = DeviceTimes(
+        n=len(calls),
+        to_device_ms=median(call.to_device_ms for call in calls),
+        compute_ms=median(call.compute_ms for call in calls),
+        to_host_ms=median(call.to_host_ms for call in calls),
+    )
+    progress.add("profile", device_times=times)
 
 
 def _profile(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
@@ -167,20 +202,28 @@ def _profile(session: Session, images: NDArray[np.float32], progress: _Progress)
     if not isinstance(session, LayerProfile):
         progress.add("close", {"layer_times": "the backend does not tell how long its nodes take"})
         return
-    latency = progress.report.measured.latency
-    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
-    runs = min(_PROFILED, max(3, round(fitting)))
+    runs = _few(progress)
     progress.save(phase="profile")
     try:
         times = session.profile(images, runs)
     except Exception as error:  # whatever the runtime's profiler raises
-        reason = str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
-        progress.add("close", {"layer_times": f"profiling failed: {reason}"})
+        progress.add("close", {"layer_times": f"profiling failed: {_reason(error)}"})
         return
     if times:
         progress.add("close", node_times=times, node_runs=runs)
     else:
         progress.add("close", {"layer_times": "the runtime's times fit no layers"})
+
+
+def _few(progress: _Progress) -> int:
+    """As many calls as do not take long."""
+    latency = progress.report.measured.latency
+    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
+    return min(_PROFILED, max(3, round(fitting)))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:

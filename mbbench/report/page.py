@@ -36,6 +36,7 @@ def page(stored: Sequence[Result]) -> Page:
         grid.section(results, several_machines=several),
         _cells(results, len(stored) - len(results), name),
         _plotted("latency", "Latency", whole, None, figures.distributions, name),
+        _device(results, name),
         _plotted("memory", "Memory", with_memory, tables.memory, figures.memory, name),
         _plotted("precision", "Executed precision", audited, tables.executed, figures.executed, name),
         roofline.section(results, name),
@@ -171,6 +172,11 @@ def _how_many(shown: Sequence[Result], known: Sequence[Result]) -> tuple[str, ..
         f"The plot shows {len(shown)} of {len(known)} cells: the Pareto front, the fastest of each runtime and"
         " precision, and the baselines.",
     )
+
+
+def _device(results: Sequence[Result], name: Name) -> Section | None:
+    table = tables.device(results, name)
+    return Section("device", "On the device", (), (table,)) if table.rows else None
 
 
 def _curves(results: Sequence[Result]) -> Section | None:

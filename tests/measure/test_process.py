@@ -77,6 +77,8 @@ def test_a_child_measures_everything(job: Job) -> None:
     timed, executed = (sort_out(nodes)[1] for nodes in (measured.node_times, measured.layers))
     assert [node.names[0] for node in timed] == [node.names[0] for node in executed]
     assert measured.node_runs == 20
+    assert (measured.device_times, measured.device_memory_bytes) == (None, None)
+    assert {"device_times", "device_memory_bytes"} <= report.reasons.keys()
 
 
 @pytest.mark.usefixtures("faulty_backends")
