@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn"]
+Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn", "engine"]
+CODE: tuple[Format, ...] = ("engine",)  # formats that run what whoever wrote the file put into it
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8"]
 
@@ -32,7 +33,7 @@ class Artifact:
 
     `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
     `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
-    The others are what a `Converter` made of one of these.
+    `engine` is what an `AheadOfTime` backend built of one of these, the others are what a `Converter` made of it.
 
     The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
     activations, int8 weights, int32 biases), `u8s8f` (the same but for the first convolution and the depthwise one
@@ -161,6 +162,19 @@ class Converter(ABC):
 
         The same artifact and tools give a file that computes the same: it is kept, and not made again.
         """
+
+
+class AheadOfTime(ABC):
+    """What a `Backend` may also be: one that compiles to a file, which it opens, for a chip that need not be here.
+
+    `precisions`, `dialects` and `build` take a compute capability (`8.9`) for a device too.
+    """
+
+    builds: ClassVar[Format]
+
+    @abstractmethod
+    def build(self, artifact: Artifact, target: Path, device: str) -> None:
+        """Write `target` from `artifact`; raises `BackendError`."""
 
 
 def pick_device(wanted: str, known: Collection[str]) -> str:
