@@ -92,7 +92,7 @@ def test_a_call_on_a_device_is_shown_where_one_tells_it(make_result: Make) -> No
     assert section.tables[0].rows == (
         ("0.5 MobileNet-128 on tensorrt", "0.0125", "0.250", "0.00500", "0.504", "412 MB"),
     )
-    rows = dict(card(gpu).rows)
+    rows = {row[0]: row[1] for row in card(gpu).rows}
     assert rows["On the device"] == (
         "in 0.0125 ms, compute 0.250 ms, out 0.00500 ms (medians of 20 calls, by its clock)"
     )
@@ -100,4 +100,4 @@ def test_a_call_on_a_device_is_shown_where_one_tells_it(make_result: Make) -> No
     assert rows["Cold start"] == (
         "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built), first inference 2.50 ms"
     )
-    assert not {"On the device", "Device memory"} & dict(card(host).rows).keys()
+    assert not {"On the device", "Device memory"} & {row[0] for row in card(host).rows}
