@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from mbbench import cache, preparing, registry
-from mbbench.backend import CODE, AheadOfTime, pick_device
+from mbbench.backend import CODE, AheadOfTime, Converter, pick_device
 from mbbench.errors import UsageError
 from mbbench.events import Announce, Working
 from mbbench.export import Exported
@@ -58,7 +58,6 @@ def export(spec: RunSpec, target: Path, compute_capability: str | None, announce
         raise UsageError(f"{len(spec.cells)} cells do not fit one file", "name one network, precision and backend")
     cell = spec.cells[0]
     backend = registry.load(cell.backend)
-    versions = backend.versions()
     if compute_capability is None:
         device = pick_device(cell.device, backend.devices())
     elif isinstance(backend, AheadOfTime):
@@ -82,7 +81,7 @@ def export(spec: RunSpec, target: Path, compute_capability: str | None, announce
         weights=ready.weights.info,
         artifact=info,
         quantization=None if prepared is None else prepared.info,
-        versions={**preparing.versions([ready]), **versions},
+        versions=preparing.versions([ready]) | (dict(backend.tools()) if isinstance(backend, Converter) else {}),
     )
     with cache.atomic(_sidecar_path(target)) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")

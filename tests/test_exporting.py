@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mbbench import exporting, registry, store
-from mbbench.backend import AheadOfTime, Artifact, Dialect, Format
+from mbbench.backend import AheadOfTime, Artifact, Converter, Dialect, Format
 from mbbench.errors import BackendError, UsageError
 from mbbench.events import Event
 from mbbench.exporting import Sidecar, export, read
@@ -51,6 +51,16 @@ class Builder(FakeBackend, AheadOfTime):
 
     def build(self, artifact: Artifact, target: Path, device: str) -> None:
         target.write_text(f"{artifact.dialect} for {device}, tuned for {artifact.batch}")
+
+
+class Converting(FakeBackend, Converter):
+    makes: ClassVar[Format] = "tflite"
+
+    def tools(self) -> Mapping[str, str]:
+        return {"a converter": "2"}
+
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        target.write_text(f"{artifact.dialect} from {artifact.format}")
 
 
 @pytest.fixture
@@ -105,6 +115,14 @@ def test_other_weights_than_the_files_are_refused_before_anything_is_measured(tm
     assert str(caught.value) == (
         "mine.onnx holds other weights (random, another); give the --weights and --data that it was exported with"
     )
+
+
+def test_what_a_backend_converts_is_exported_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda name: Converting())
+    sidecar = export(_spec(), tmp_path / "mine.tflite", None, quiet)
+    assert (tmp_path / "mine.tflite").read_text() == "fp32 from onnx"
+    assert sidecar.artifact.format == "tflite"
+    assert sidecar.versions["a converter"] == "2"
 
 
 def test_an_engine_is_built_for_a_device_that_is_not_here(engine: Path) -> None:

@@ -47,7 +47,9 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._trt, self._index = trt, index
         self._runtime, self._engine = runtime, engine  # the context needs both alive
         self._kernels_path = kernels
-        self._context, self._kernels = self._make_context()
+        self._kernels: Any = None
+        self._origin: dict[str, str] = {}
+        self._context = self._make_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._input = next(n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
         self._output = next(n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT)
@@ -61,27 +63,27 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._profiler: Any = None
         self._prepare(input_shape)
         types = dict.fromkeys(node.precision for node in self.executed())
-        self.facts = {**facts, "precision": " ".join(types) or "unknown", "mode": self._mode}
+        self.facts = {**facts, **self._origin, "precision": " ".join(types) or "unknown", "mode": self._mode}
 
-    def _make_context(self) -> tuple[Any, Any]:
-        """An execution context, and the cache of kernels that TensorRT-RTX compiles just in time."""
-        kernels = None
+    def _make_context(self) -> Any:
+        """An execution context; TensorRT-RTX compiles its kernels just in time, if they are not known."""
         if hasattr(self._trt, "IRuntimeCache"):
             config = self._engine.create_runtime_config()
             # By default kernels for a new shape are compiled beside the calls, and the calls get faster meanwhile.
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
-            kernels = config.create_runtime_cache()
-            if (known := stored.recall(self._kernels_path)) is not None:
-                kernels.deserialize(known)  # which refuses what was made elsewhere, and leaves the cache empty
-            config.set_runtime_cache(kernels)
+            self._kernels = config.create_runtime_cache()
+            known = stored.recall(self._kernels_path)
+            loaded = known is not None and self._kernels.deserialize(known)  # it refuses another GPU's or driver's
+            self._origin = {"kernels": "from the cache" if loaded else "compiled"}
+            config.set_runtime_cache(self._kernels)
             context = self._engine.create_execution_context(runtime_config=config)
         else:
             context = self._engine.create_execution_context()
         if context is None:
             raise BackendError("TensorRT cannot create an execution context", "free memory on the GPU")
-        return context, kernels
+        return context
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Get ready for a batch size: shapes, memory, kernels and the graph."""

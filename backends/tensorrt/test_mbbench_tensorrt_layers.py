@@ -15,7 +15,7 @@ SAMPLE = r"""
 {
   "Layers": [
     {
-      "Name": "images_quantize",
+      "Name": "images_QuantizeLinear",
       "LayerType": "Reformat",
       "Inputs": [
         {"Name": "images", "Dimensions": [1, 3, 64, 64], "Format/Datatype": "Row major linear FP32"}
@@ -25,13 +25,13 @@ SAMPLE = r"""
       "Origin": "QDQ",
       "TacticValue": "0x00000000000003ea",
       "StreamId": 0,
-      "Metadata": "[ONNX Layer: images_quantize]"
+      "Metadata": "[ONNX Layer: images_QuantizeLinear]"
     },
     {
-      "Name": "stem.conv.weight + stem.conv.weight_quantize + stem.conv + stem.act",
+      "Name": "stem.conv.weight_quantized + stem.conv + stem.act",
       "LayerType": "CaskConvolution",
       "Inputs": [
-        {"Name": "images_q", "Dimensions": [1, 3, 64, 64], "Format/Datatype": "Row major Int8 format"}
+        {"Name": "images_q", "Dimensions": [1, 3, 64, 64], "Format/Datatype": "N/A due to dynamic shapes"}
       ],
       "Outputs": [
         {
@@ -47,7 +47,7 @@ SAMPLE = r"""
       "Bias": {"Type": "Float", "Count": 8},
       "Activation": "CLIP",
       "TacticName": "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32",
-      "Metadata": "[ONNX Layer: stem.conv.weight_quantize]\u001f[ONNX Layer: stem.conv]\u001e[ONNX Layer: stem.act]"
+      "Metadata": "[ONNX Layer: stem.conv.weight_DequantizeLinear]\u001e[ONNX Layer: stem.conv]"
     },
     {
       "Name": "blocks.0.0.conv",
@@ -79,13 +79,13 @@ SAMPLE = r"""
   "Bindings": ["images", "logits"]
 }
 """
-STEM = "stem.conv.weight + stem.conv.weight_quantize + stem.conv + stem.act"
+STEM = "stem.conv.weight_quantized + stem.conv + stem.act"
 
 
 def test_layers_come_with_their_origins_and_what_they_multiply() -> None:
     assert list(executed(SAMPLE).values()) == [
-        Executed(("images_quantize",), "Reformat", "fp32"),
-        Executed(("stem.conv.weight_quantize", "stem.conv", "stem.act"), "CaskConvolution", "int8"),
+        Executed(("images_QuantizeLinear",), "Reformat", "fp32"),
+        Executed(("stem.conv.weight_DequantizeLinear", "stem.conv"), "CaskConvolution", "int8"),
         Executed(("blocks.0.0.conv",), "CaskConvolution", "fp16"),
         Executed(("blocks.0.0.act", "blocks.0.1.conv", "blocks.0.1.act"), "kgen", "bf16"),
         Executed(("blocks.1.0.conv", "blocks.1.0.act"), "CaskConvolution", "unknown"),
@@ -115,7 +115,7 @@ def test_an_engine_that_tells_nothing_has_no_layers() -> None:
 def test_times_are_medians_after_the_first_call_under_the_layers_own_names() -> None:
     readings = {STEM: [9.0, 0.5, 0.25, 0.75], "__myl_Move": [9.0, 0.125, 0.125, 0.125], "blocks.0.0.conv": [0.0] * 4}
     assert timed(readings, executed(SAMPLE)) == (
-        NodeTime(("stem.conv.weight_quantize", "stem.conv", "stem.act"), "CaskConvolution", "int8", 0.5),
+        NodeTime(("stem.conv.weight_DequantizeLinear", "stem.conv"), "CaskConvolution", "int8", 0.5),
         NodeTime((), "unknown", "unknown", 0.125),
     )
 

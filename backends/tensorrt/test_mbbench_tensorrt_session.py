@@ -285,9 +285,10 @@ def test_the_profiler_sees_calls_and_no_graph(session: TensorRtSession, gpu: Gpu
 
 
 def test_kernels_compiled_just_in_time_are_kept_for_the_next_session(gpu: Gpu, tmp_path: Path) -> None:
-    for _ in range(2):
+    for origin in ("compiled", "from the cache"):
         engine = Engine(gpu)
-        with make(gpu, tmp_path, RTX, engine):
+        with make(gpu, tmp_path, RTX, engine) as session:
+            assert session.facts["kernels"] == origin
             assert engine.config.dynamic_shapes_kernel_specialization_strategy == Eagerness.EAGER
     assert (tmp_path / "key.kernels").read_bytes() == b"kernels of a run a run "
     (tmp_path / "key.kernels").write_bytes(b"malicious")

@@ -40,9 +40,10 @@ def card(result: Result) -> Table:
             for name, value in (("import", cold.import_s), ("load", cold.load_s), ("compile", cold.compile_s))
             if value is not None
         )
-        engine = f" (engine {measured.effective['engine']})" if "engine" in measured.effective else ""
+        made = [f"{what} {measured.effective[what]}" for what in ("engine", "kernels") if what in measured.effective]
+        compiled = f" ({', '.join(made)})" if made else ""
         first = f"first inference {units.milliseconds(cold.first_inference_ms)}"
-        rows.append(("Cold start", f"{seconds}{engine}, {first}"))
+        rows.append(("Cold start", f"{seconds}{compiled}, {first}"))
     if (accuracy := measured.accuracy) is not None and result.data is not None:
         rows.append(("Accuracy", _accuracy(result, accuracy, result.data)))
         errors = f"{accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"

@@ -83,7 +83,7 @@ def test_a_call_on_a_device_is_shown_where_one_tells_it(make_result: Make) -> No
     host = make_result()
     measured = replace(
         host.measured,
-        effective={**host.measured.effective, "engine": "built"},
+        effective={**host.measured.effective, "engine": "built", "kernels": "compiled"},
         device_times=DeviceTimes(n=20, to_device_ms=0.0125, compute_ms=0.25, to_host_ms=0.005),
         device_memory_bytes=412_000_000,
     )
@@ -98,6 +98,6 @@ def test_a_call_on_a_device_is_shown_where_one_tells_it(make_result: Make) -> No
     )
     assert rows["Device memory"] == "412 MB held by the process, as the driver says"
     assert rows["Cold start"] == (
-        "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built), first inference 2.50 ms"
+        "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built, kernels compiled), first inference 2.50 ms"
     )
     assert not {"On the device", "Device memory"} & {row[0] for row in card(host).rows}
