@@ -15,7 +15,7 @@ import mbbench_tensorrt_cuda
 import numpy as np
 import pytest
 from cuda.bindings import runtime as real
-from mbbench_tensorrt_cuda import held_by
+from mbbench_tensorrt_cuda import count, cuda, driver_version, held_by
 from mbbench_tensorrt_session import TensorRtSession
 
 from mbbench.backend import OnDevice
@@ -24,7 +24,18 @@ from mbbench.result import DeviceCall, Executed
 
 SHAPE = (1, 3, 4, 4)
 CLASSES = 5
+STREAM = real.cudaStream_t()
 OK, REFUSED = real.cudaError_t.cudaSuccess, real.cudaError_t.cudaErrorStreamCaptureInvalidated
+
+
+def has_driver() -> bool:
+    try:
+        return bool(count())
+    except BackendError as error:
+        return "no NVIDIA driver" not in error.cause
+
+
+no_driver = pytest.mark.skipif(has_driver(), reason="there is a driver here")
 
 
 class Gpu:
@@ -149,8 +160,8 @@ class Context:
             self.profiler.report_layer_time("stem.conv", 0.5)
 
     def _array(self, name: str, shape: tuple[int, ...]) -> Any:
-        count = int(np.prod(shape))
-        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self._addresses[name])).reshape(shape)
+        size = int(np.prod(shape))
+        return np.ctypeslib.as_array((ctypes.c_float * size).from_address(self._addresses[name])).reshape(shape)
 
 
 class Kernels:
@@ -236,8 +247,33 @@ def test_what_plays_cuda_takes_what_cuda_takes() -> None:
     for name, function in vars(Gpu).items():
         if name.startswith("cuda"):
             (own,) = re.findall(rf"^{name}\((.*?)\)", getattr(real, name).__doc__, re.S)
-            count = len([one for one in own.split(",") if one.strip()])
-            assert count == len(inspect.signature(function).parameters) - 1, name
+            taken = len([one for one in own.split(",") if one.strip()])
+            assert taken == len(inspect.signature(function).parameters) - 1, name
+
+
+@no_driver
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("cudaMalloc", (16,)),
+        ("cudaMallocHost", (16,)),
+        ("cudaMemcpyAsync", (64, 64, 16, real.cudaMemcpyKind.cudaMemcpyHostToDevice, STREAM)),
+        ("cudaStreamBeginCapture", (STREAM, real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)),
+        ("cudaStreamEndCapture", (STREAM,)),
+        ("cudaGraphInstantiate", (real.cudaGraph_t(), 0)),
+        ("cudaGraphLaunch", (real.cudaGraphExec_t(), STREAM)),
+        ("cudaEventRecordWithFlags", (real.cudaEvent_t(), STREAM, real.cudaEventRecordExternal)),
+        ("cudaEventElapsedTime", (real.cudaEvent_t(), real.cudaEvent_t())),
+    ],
+)
+def test_cuda_itself_refuses_a_call_only_for_want_of_a_driver(function: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(BackendError, match="no NVIDIA driver was found"):
+        cuda(function, *arguments)
+
+
+@no_driver
+def test_without_nvml_the_driver_is_known_by_the_cuda_it_serves() -> None:
+    assert driver_version() == "CUDA 0"
 
 
 def test_calls_replay_a_graph_and_results_outlive_the_next_call(session: TensorRtSession, gpu: Gpu) -> None:
