@@ -15,8 +15,10 @@ test: $(INSTALLED)  ## set up, then run the tests
 test-all: $(INSTALLED)  ## the slow tests too
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
-test-gpu: $(INSTALLED)  ## what needs a CUDA device
+test-gpu: $(INSTALLED)  ## what needs a CUDA device: the tests, and the reference run
 	$(VENV)/bin/python -m pytest -m "not slow" backends/tensorrt
+	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend tensorrt --precision fp32,fp16,bf16,int8 --baselines \
+	  --results reports/reference/tensorrt.jsonl
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

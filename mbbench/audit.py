@@ -9,7 +9,8 @@ from mbbench.cost import Layer
 from mbbench.result import Executed, ExecutedInfo, PrecisionShare
 from mbbench.spec import Precision
 
-_MOVES = ("quantize", "reorder", "transpose", "cast", "convert")  # what moves or converts tensors and computes nothing
+# What moves or converts tensors and computes nothing.
+_MOVES = ("quantize", "reorder", "reformat", "transpose", "cast", "convert")
 _DATA = ("const", "constant", "input", "parameter", "result", "output")
 _LOGITS = "logits"  # some runtimes call the last layer by the graph's output
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
-from mbbench.result import Executed, NodeTime
+from mbbench.result import DeviceCall, Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn"]
+Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn", "engine"]
+CODE: tuple[Format, ...] = ("engine",)  # formats that run what whoever wrote the file put into it
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8"]
 
@@ -32,7 +33,7 @@ class Artifact:
 
     `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
     `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
-    The others are what a `Converter` made of one of these.
+    `engine` is what an `AheadOfTime` backend built of one of these, the others are what a `Converter` made of it.
 
     The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
     activations, int8 weights, int32 biases), `u8s8f` (the same but for the first convolution and the depthwise one
@@ -136,6 +137,18 @@ class Streams(ABC):
         """
 
 
+class OnDevice(ABC):
+    """What a `Session` may also be: one that computes on a device with a clock and memory of its own."""
+
+    @abstractmethod
+    def device_times(self, images: NDArray[np.float32], runs: int) -> tuple[DeviceCall, ...]:
+        """Each of `runs` calls after a first, by the device's clock. Called once, after all timing."""
+
+    @abstractmethod
+    def device_memory_bytes(self) -> int:
+        """What this process holds of the device's memory, by the driver's account; raises `BackendError`."""
+
+
 class Backend(ABC):
     """Cheap to construct; describes its runtime and opens artifacts on it."""
 
@@ -191,6 +204,19 @@ class Converter(ABC):
 
         The same artifact and tools give a file that computes the same: it is kept, and not made again.
         """
+
+
+class AheadOfTime(ABC):
+    """What a `Backend` may also be: one that compiles to a file, which it opens, for a chip that need not be here.
+
+    `precisions`, `dialects` and `build` take a compute capability (`8.9`) for a device too.
+    """
+
+    builds: ClassVar[Format]
+
+    @abstractmethod
+    def build(self, artifact: Artifact, target: Path, device: str) -> None:
+        """Write `target` from `artifact`; raises `BackendError`."""
 
 
 def pick_device(wanted: str, known: Collection[str]) -> str:

@@ -44,6 +44,14 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def run(
     profile: Profile,
     results: options.Results = Path(RESULTS),
+    artifact: Annotated[
+        Path | None,
+        typer.Option("--artifact", metavar="FILE", help="Measure this file of `mbbench export`: it names the network."),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Open --artifact though it was changed, or is code built elsewhere."),
+    ] = False,
     output: options.Output = "table",
     plan: options.Plan = False,
 ) -> None:
@@ -53,7 +61,7 @@ def run(
     """
     from mbbench import commands
 
-    commands.run(profile, results, output, plan_only=plan)
+    commands.run(profile, results, output, plan_only=plan, artifact=artifact, trust=trust)
 
 
 @app.command()
@@ -95,6 +103,31 @@ def worker(
     from mbbench import cluster
 
     cluster.serve(scheduler, () if resources is None else resources.split(","))
+
+
+@app.command()
+@options.about_cells(
+    "model", *NETWORK, "device", "data", "weights", "precision", "calibration", "batch", "max_drop", "accuracy_control",
+    baselines=False,
+)  # fmt: skip
+def export(
+    profile: Profile,
+    to: Annotated[str, typer.Option("--to", metavar="BACKEND", help="Whose file to write.")],
+    file: Annotated[Path, typer.Option("-o", "--file", metavar="FILE", help="Where; FILE.json will say what it is.")],
+    compute_capability: Annotated[
+        str | None,
+        typer.Option("--compute-capability", metavar="X.Y", help="Build for this GPU (8.9), which need not be here."),
+    ] = None,
+) -> None:
+    """Write what a backend opens: a TensorRT engine, else the model as it is exported.
+
+    `mbbench run --artifact FILE` measures it.
+    """
+    from dataclasses import replace
+
+    from mbbench import commands
+
+    commands.export(replace(profile, backend=(to,)), file, compute_capability)
 
 
 @app.command()

@@ -31,14 +31,22 @@ if TYPE_CHECKING:
 _EXPORTS = {".json": "json", ".md": "markdown", ".xml": "junit"}
 
 
-def run(profile: Profile, results: Path, output: str, *, plan_only: bool) -> None:
+def run(profile: Profile, results: Path, output: str, *, plan_only: bool, artifact: Path | None, trust: bool) -> None:
+    given = None
+    if trust and artifact is None:
+        raise UsageError("--trust is trust in a file", "name it with --artifact")
+    if artifact is not None:
+        from mbbench import exporting
+
+        given = exporting.read(artifact, trust=trust)
+        profile = exporting.asked_for(profile, given.sidecar)
     spec = planning.plan(profile)
     if plan_only:
         _write_tables([planning.describe(spec)], spec, output)
         return
     from mbbench.run import run as measure
 
-    _run(lambda notify: measure(spec, results, notify), results, output)
+    _run(lambda notify: measure(spec, results, notify, given=given), results, output)
 
 
 def _run(measure: Callable[[Notify], Iterator[Result]], results: Path, output: str) -> None:
@@ -68,6 +76,14 @@ def sweep(profile: Profile, results: Path, output: str, *, plan_only: bool, resu
         _write_tables([planning.describe(spec)], spec, output)
         return
     _run(lambda notify: sweeping.sweep(spec, results, notify, cluster), results, output)
+
+
+def export(profile: Profile, target: Path, compute_capability: str | None) -> None:
+    from mbbench import exporting
+
+    with Display(Console(stderr=True)) as display:
+        made = exporting.export(planning.plan(profile), target, compute_capability, display)
+    tell(f"{target} written: {made.cell.label}, {made.artifact.format}, {units.megabytes(made.artifact.size_bytes)}")
 
 
 def keep(profile: Profile, folder: Path) -> None:

@@ -61,6 +61,11 @@ def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
     return ready
 
 
+def prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, announce: Announce) -> Ready:
+    """One cell, for a device that the backend knows. Raises `MbbenchError`."""
+    return _prepare(spec, cell, backend, device, _dialect(cell, backend, device), announce)
+
+
 def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
     """What to write for the cell's precision; raises `BackendError` where it would only be emulated."""
     native = backend.native(device)

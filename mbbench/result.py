@@ -223,6 +223,25 @@ class ExecutedInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceCall:
+    """A call by its device's own clock: from host memory to the device's, computing, and back."""
+
+    to_device_ms: float
+    compute_ms: float
+    to_host_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTimes:
+    """Medians of `n` calls, each for itself. The host's view of the same is `Latency`."""
+
+    n: int
+    to_device_ms: float
+    compute_ms: float
+    to_host_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeTime:
     """How long a node of what a runtime made of the model takes, by the runtime's own clock; names as in `Executed`."""
 
@@ -286,6 +305,8 @@ class Measured:
     duty_cycle: tuple[Wake, ...] = ()
     served: tuple[Served, ...] = ()
     energy: Energy | None = None
+    device_times: DeviceTimes | None = None
+    device_memory_bytes: int | None = None  # held once inference is steady, as `Result.peak_rss_bytes`
 
 
 # The raw samples in a record's JSON, which are most of it.

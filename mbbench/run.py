@@ -11,12 +11,13 @@ from statistics import fmean
 from time import monotonic
 from types import MappingProxyType
 
-from mbbench import audit, ceilings, doctor, layers, preparing, reference, store
+from mbbench import audit, ceilings, doctor, exporting, layers, preparing, reference, store
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
 from mbbench.events import Announce, Finished, Measuring, Notify, Working
 from mbbench.export import Exported
+from mbbench.exporting import Given
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure.process import measure_in_child
 from mbbench.measure.worker import Job, Report
@@ -41,17 +42,21 @@ _CPUS_ONLY = "they are measured for CPUs only"
 _NONE: Mapping[str, Result] = MappingProxyType({})
 
 
-def run(spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result] = _NONE) -> Iterator[Result]:
+def run(
+    spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result] = _NONE, given: Given | None = None
+) -> Iterator[Result]:
     """Measure every cell, storing each result before the next begins.
 
     Bad input raises before anything is measured. After that a cell that fails becomes a result with its reason and the
     others go on. Ctrl-C stores what the current cell had measured, then raises `KeyboardInterrupt`. A cell whose id is
-    in `known` comes as it was, neither measured nor stored again.
+    in `known` comes as it was, neither measured nor stored again. The subject's artifact is `given`, if it is.
     """
     store.require_writable(results)
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
     ready = preparing.prepare_all(spec, notify)
+    if given is not None:
+        ready = exporting.in_place(given, ready)
     roofs = _ceilings(spec, machine, cpus, ready, notify)
     took_s: list[float] = []
     for index, item in enumerate(ready, 1):
@@ -59,7 +64,7 @@ def run(spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result
             result = failed(spec, machine, item.cell, item.failure)
         else:
             began = monotonic()
-            made = _make(spec, item, notify)
+            made = _make(spec, item, notify, given)
             before = (
                 None
                 if isinstance(made, Failure)
@@ -127,9 +132,10 @@ class _Made:
     prepared: search.Prepared | None
 
 
-def _make(spec: RunSpec, ready: Ready, notify: Notify) -> _Made | Failure:
+def _make(spec: RunSpec, ready: Ready, notify: Notify, given: Given | None) -> _Made | Failure:
     try:
-        return _Made(*preparing.make(spec, ready, notify))
+        exported, prepared = preparing.make(spec, ready, notify)
+        return _Made(given.exported if given is not None and ready.cell.role == "subject" else exported, prepared)
     except Exception as error:
         return _failure(error)
 

@@ -20,7 +20,18 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import pytest
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Converter, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Converter,
+    Dialect,
+    Format,
+    LayerAudit,
+    LayerProfile,
+    OnDevice,
+    Session,
+    Stage,
+)
 from mbbench.errors import BackendError
 from mbbench.export import Exported, convert, export
 from mbbench.spec import ModelSpec, Precision
@@ -235,6 +246,14 @@ class BackendContract:
         assert named <= executed
         assert all(0 < node.median_ms < math.inf for node in times)
         assert 1 / 20 < sum(node.median_ms for node in times) / min(calls_ms) < 20
+
+    def test_a_device_of_its_own_times_the_parts_of_a_call(self, opened: tuple[Session, list[Stage]]) -> None:
+        session = opened[0]
+        if not isinstance(session, OnDevice):
+            pytest.skip("the session names no device of its own")
+        calls = session.device_times(self._images(1), 5)
+        assert len(calls) == 5
+        assert all(call.compute_ms > 0 and min(call.to_device_ms, call.to_host_ms) >= 0 for call in calls)
 
     def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np

@@ -99,6 +99,21 @@ def test_a_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_pat
     assert "error: 2 of what page.html says does not follow from its records; do not rely on it" in err
 
 
+def test_what_is_exported_is_measured(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    network = ("--alpha", "0.25", "--res", "32", "--weights", "random")
+    code, out, err = invoke("export", "--to", "onnxruntime", *network, "-o", "mine.onnx")
+    assert (code, out) == (0, "")
+    assert "mine.onnx written: 0.25 MobileNet-32 on onnxruntime, onnx, " in err
+    code, out, _ = invoke("run", "--artifact", "mine.onnx", "--images", "40", "--profile", fast)
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime: " in out
+    (tmp_path / "mine.onnx").write_bytes(b"changed")
+    code, _, err = invoke("run", "--artifact", "mine.onnx")
+    assert code == 2
+    assert "mine.onnx is not the file that mine.onnx.json describes" in err
+    assert invoke("run", "--trust") == (2, "", "error: --trust is trust in a file; name it with --artifact\n")
+
+
 def test_a_grid_is_planned_from_numbers_with_commas(invoke: Invoke) -> None:
     code, out, _ = invoke("run", "--alpha", "0.25,0.5", "--res", "96,128", "--plan")
     assert code == 0

@@ -1,21 +1,46 @@
 """Parsing and building are tested on every machine; execution where there is a GPU (`make test-gpu`)."""
 
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 import onnx
 import pytest
-from mbbench_tensorrt import TensorRtBackend, build_engine
+from mbbench_tensorrt import TensorRtBackend
+from mbbench_tensorrt_building import build_engine
+from mbbench_tensorrt_session import TensorRtSession
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
-from mbbench.backend import Artifact
+from mbbench import exporting
+from mbbench.audit import audit
+from mbbench.backend import Artifact, Dialect, LayerAudit, LayerProfile, OnDevice
+from mbbench.compress import calibrate, quantize
+from mbbench.cost import cost_of
 from mbbench.errors import BackendError
-from mbbench.spec import ModelSpec
+from mbbench.export import Exported, export, export_quantized, to_onnx
+from mbbench.layers import attribute
+from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.plan import plan
+from mbbench.profile import Profile
+from mbbench.spec import ModelSpec, Padding
 from mbbench.testing import BackendContract
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 SHAPE = (1, 3, 32, 32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for the module, never the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def has_gpu() -> bool:
@@ -69,20 +94,70 @@ def test_an_engine_is_built_ahead_of_time_without_a_gpu(capability: str) -> None
     assert len(engine) > 1000
 
 
-def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mbbench.export import export
-    from mbbench.models import build
+def exported(spec: ModelSpec, dialect: Dialect) -> Exported:
+    """What mbbench writes for TensorRT, of random weights."""
 
-    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    spec = ModelSpec(alpha=0.25, resolution=64, classes=10)
-    exported = export(spec, "default initialization", "onnx", lambda: build(spec))
-    assert len(build_engine(exported.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+    def module() -> nn.Module:
+        network = build(spec)
+        randomize(network, seed=0)
+        return network
+
+    if dialect != "s8s8":
+        return export(spec, "random", "onnx", module, dialect)
+    graph = to_onnx(fold_batch_norm(module()), spec.resolution)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 3, spec.resolution, spec.resolution)).astype(np.float32)
+    ranges = calibrate.ranges(calibrate.statistics(graph, images), "minmax")
+    return export_quantized(
+        lambda: quantize.write(graph, ranges, dialect), f"{spec.label} {spec.padding}", "onnx", dialect
+    )
+
+
+@pytest.mark.parametrize("dialect", ["fp32", "fp16", "bf16", "s8s8"])
+@pytest.mark.parametrize("padding", ["symmetric", "keras"])
+def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(padding: Padding, dialect: Dialect) -> None:
+    written = exported(ModelSpec(alpha=0.25, resolution=64, classes=10, padding=padding), dialect)
+    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+
+
+def test_googlenet_as_mbbench_exports_it_is_parsed_and_built() -> None:
+    written = exported(ModelSpec("googlenet", resolution=64, classes=10), "fp32")
+    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 20_000_000
 
 
 def test_a_corrupt_model_is_refused_in_one_line() -> None:
     with pytest.raises(BackendError, match="TensorRT cannot parse the ONNX model") as caught:
         build_engine(b"no ONNX at all", SHAPE, "8.9")
     assert "\n" not in str(caught.value)
+
+
+def test_an_engine_is_exported_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    profile = Profile(alpha=(0.25,), res=(64,), backend=("tensorrt",), precision=("fp16",), weights="random", images=40)
+    target = tmp_path / "model.engine"
+    made = exporting.export(plan(profile), target, "8.9", lambda _: None)
+    assert (made.artifact.format, made.artifact.dialect, made.device) == ("engine", "fp16", "8.9")
+    assert exporting.read(target, trust=False).exported.path == target
+    before = target.read_bytes()
+    exporting.export(plan(profile), target, "8.9", lambda _: None)
+    assert target.read_bytes() == before
+
+
+def test_a_compute_capability_is_a_device_to_build_for() -> None:
+    backend = TensorRtBackend()
+    assert backend.native("8.9") == {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
+    assert "bf16" not in backend.precisions("7.5")
+    with pytest.raises(BackendError, match=r"TensorRT knows no compute capability 9\.9; choose one of 7\.5, 8\.0"):
+        backend.precisions("9.9")
+
+
+def test_timings_are_kept_and_a_torn_file_of_them_is_begun_anew(tmp_path: Path) -> None:
+    """TensorRT-RTX keeps none, but takes and gives the file."""
+    model, timings = small_model().SerializeToString(), tmp_path / "tensorrt" / "key.timings"
+    engine = build_engine(model, SHAPE, "8.9", timings)
+    assert timings.stat().st_size > 0
+    for content in (timings.read_bytes(), b"torn"):
+        timings.write_bytes(content)
+        assert build_engine(model, SHAPE, "8.9", timings) == engine
+        assert timings.read_bytes() != b"torn"
 
 
 def test_an_unknown_compute_capability_lists_those_there_are() -> None:
@@ -120,11 +195,89 @@ def test_logits_equal_the_reference_at_every_batch(tmp_path: Path) -> None:
     reference = ReferenceEvaluator(small_model())
     rng = np.random.default_rng(1)
     with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
-        assert session.facts["precision"] == "float"
+        assert session.facts["mode"] == "CUDA graph"
         for batch in (1, 64, 3):
             images = rng.normal(size=(batch, *SHAPE[1:])).astype(np.float32)
             expected = reference.run(None, {"images": images})[0]  # type: ignore[index]
             np.testing.assert_allclose(session.run(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_graph_computes_what_the_stream_does(tmp_path: Path) -> None:
+    with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+        images = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
+        by_graph = session.run(images)
+        assert isinstance(session, TensorRtSession)
+        session._call(None, lambda _: None)
+        np.testing.assert_array_equal(session._logits, by_graph)
+
+
+@pytest.mark.gpu
+def test_an_engine_is_built_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "cache"))
+    origins = []
+    for _ in range(2):
+        with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+            origins.append(session.facts["engine"])
+    assert origins == ["built", "from the cache"]
+    (engine,) = (tmp_path / "cache" / "tensorrt").glob("*.engine")
+    engine.write_bytes(b"changed")
+    with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+        assert session.facts["engine"] == "built"
+
+
+@pytest.mark.gpu
+def test_a_given_engine_is_opened_as_it_is_and_not_once_it_was_changed(tmp_path: Path) -> None:
+    backend, source, path = TensorRtBackend(), artifact(tmp_path), tmp_path / "model.engine"
+    backend.build(source, path, next(iter(backend.devices())))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    given = replace(source, path=path, format="engine", sha256=digest)
+    with backend.open(given, "", threads=1, stage=lambda _: None) as session:
+        assert session.facts["engine"] == "given"
+        assert session.run(np.zeros(SHAPE, np.float32)).shape == (1, 5)
+    with pytest.raises(BackendError, match="was changed"):
+        backend.open(replace(given, sha256="another"), "", threads=1, stage=lambda _: None)
+
+
+@pytest.mark.gpu
+def test_the_devices_times_add_up_to_less_than_the_hosts(tmp_path: Path) -> None:
+    shape = (16, *SHAPE[1:])
+    with TensorRtBackend().open(artifact(tmp_path, 16), "", threads=1, stage=lambda _: None) as session:
+        images = np.zeros(shape, np.float32)
+        calls_ms = []
+        for _ in range(200):
+            start = perf_counter()
+            session.run(images)
+            calls_ms.append((perf_counter() - start) * 1e3)
+        assert isinstance(session, OnDevice)
+        times = session.device_times(images, 50)
+        device_ms = median(call.to_device_ms + call.compute_ms + call.to_host_ms for call in times)
+        assert len(times) == 50
+        assert 0.2 * median(calls_ms) < device_ms < 1.1 * median(calls_ms)
+
+
+@pytest.mark.gpu
+def test_the_driver_tells_the_processes_memory_or_why_not(tmp_path: Path) -> None:
+    with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
+        assert isinstance(session, OnDevice)
+        try:
+            assert session.device_memory_bytes() > 1_000_000
+        except BackendError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dialect", ["fp32", "s8s8"])
+def test_every_layer_is_traced_and_timed(dialect: Dialect) -> None:
+    spec = ModelSpec(alpha=0.25, resolution=64, classes=10)
+    counted = cost_of(spec).layers
+    source = exported(spec, dialect).artifact(spec, 1, "int8" if dialect == "s8s8" else "fp32")
+    with TensorRtBackend().open(source, "", threads=1, stage=lambda _: None) as session:
+        assert isinstance(session, LayerAudit) and isinstance(session, LayerProfile)
+        shares = audit(session.executed(), counted).shares
+        assert "unknown" not in {share.precision for share in shares}, session.executed()
+        times = session.profile(np.zeros((1, 3, 64, 64), np.float32), 10)
+        assert len(attribute(times, 10, counted, 1).layers) == len(counted), times
 
 
 @pytest.mark.gpu

@@ -10,17 +10,18 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, OnDevice, Session, Stage, pick_device
 from mbbench.errors import MbbenchError
 from mbbench.machine import allowed_cpus
 from mbbench.measure import accuracy, child, curves, energy, latency, memory
 from mbbench.measure.serving import batch_of, serve
 from mbbench.models import Normalization
-from mbbench.result import Cold, Failure, Measured, Memory, Phase
+from mbbench.result import Cold, DeviceTimes, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PROFILED = 20  # calls; fewer where they would take longer than _PROFILED_S
 _PROFILED_S = 5.0
+_ON_HOST = "the backend names no device with a clock and memory of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,7 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
         accuracy.require_parity(parity)
         _time(session, timed, settings, progress)
         stages.end_phase()
+        _weigh(session, progress)
         progress.add("throughput", memory=tuple(stages.memory))
         bulk = chunk(images, job.normalization, settings.bulk_batch)
         with latency.no_garbage_collection():
@@ -167,7 +170,8 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
         joules, reasons = energy.measure(
             lambda: session.run(timed), batch=batch, device=device, seconds=settings.energy_s
         )
-        progress.add("profile", reasons, energy=joules)
+        progress.add("device times", reasons, energy=joules)
+        _split(session, timed, progress)
         _profile(session, timed, progress)
 
 
@@ -197,25 +201,64 @@ def _serve(
         )
 
 
+def _weigh(session: Session, progress: _Progress) -> None:
+    """What the process holds of the device's memory."""
+    if not isinstance(session, OnDevice):
+        progress.add("memory", {"device_memory_bytes": _ON_HOST})
+        return
+    try:
+        progress.add("memory", device_memory_bytes=session.device_memory_bytes())
+    except MbbenchError as error:
+        progress.add("memory", {"device_memory_bytes": str(error)})
+
+
+def _split(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
+    """A call's time by the device's own clock; what it cannot tell costs the cell nothing."""
+    if not isinstance(session, OnDevice):
+        progress.add("profile", {"device_times": _ON_HOST})
+        return
+    progress.save(phase="device times")
+    try:
+        calls = session.device_times(images, _few(progress))
+    except Exception as error:  # whatever the runtime raises
+        progress.add("profile", {"device_times": f"timing on the device failed: {_reason(error)}"})
+        return
+    times = DeviceTimes(
+        n=len(calls),
+        to_device_ms=median(call.to_device_ms for call in calls),
+        compute_ms=median(call.compute_ms for call in calls),
+        to_host_ms=median(call.to_host_ms for call in calls),
+    )
+    progress.add("profile", device_times=times)
+
+
 def _profile(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
     """Last, since it may open a second session; what it cannot tell costs the cell nothing."""
     if not isinstance(session, LayerProfile):
         progress.add("close", {"layer_times": "the backend does not tell how long its nodes take"})
         return
-    latency = progress.report.measured.latency
-    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
-    runs = min(_PROFILED, max(3, round(fitting)))
+    runs = _few(progress)
     progress.save(phase="profile")
     try:
         times = session.profile(images, runs)
     except Exception as error:  # whatever the runtime's profiler raises
-        reason = str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
-        progress.add("close", {"layer_times": f"profiling failed: {reason}"})
+        progress.add("close", {"layer_times": f"profiling failed: {_reason(error)}"})
         return
     if times:
         progress.add("close", node_times=times, node_runs=runs)
     else:
         progress.add("close", {"layer_times": "the runtime's times fit no layers"})
+
+
+def _few(progress: _Progress) -> int:
+    """As many calls as do not take long."""
+    latency = progress.report.measured.latency
+    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
+    return min(_PROFILED, max(3, round(fitting)))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:

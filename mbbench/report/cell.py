@@ -19,6 +19,10 @@ def card(result: Result) -> Table:
         rows.append(("Latency", f"{text}, {latency.n} runs of batch {latency.batch}"))
         tail = (f"p90 {units.milliseconds(latency.p90_ms)}", f"p99 {units.milliseconds(latency.p99_ms)}")
         rows.append(("", ", ".join((f"min {units.milliseconds(latency.min_ms)}", *tail))))
+    if (times := measured.device_times) is not None:
+        parts = (("in", times.to_device_ms), ("compute", times.compute_ms), ("out", times.to_host_ms))
+        text = ", ".join(f"{name} {units.milliseconds(value)}" for name, value in parts)
+        rows.append(("On the device", f"{text} (medians of {times.n} calls, by its clock)"))
     if (throughput := measured.throughput) is not None:
         rows.append(
             ("Throughput", f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}")
@@ -27,6 +31,8 @@ def card(result: Result) -> Table:
         phases = ", ".join(f"{name} {units.megabytes(peak)}" for name, peak in _memory_phases(result))
         rows.append(("Peak memory", f"{units.megabytes(result.peak_rss_bytes())} resident ({phases})"))
     rows += _energy(result)
+    if (held := measured.device_memory_bytes) is not None:
+        rows.append(("Device memory", f"{units.megabytes(held)} held by the process, as the driver says"))
     if result.artifact is not None:
         rows.append(("Size", f"{units.megabytes(result.artifact.size_bytes)} on disk ({result.artifact.format})"))
     if (cold := measured.cold) is not None:
@@ -35,7 +41,10 @@ def card(result: Result) -> Table:
             for name, value in (("import", cold.import_s), ("load", cold.load_s), ("compile", cold.compile_s))
             if value is not None
         )
-        rows.append(("Cold start", f"{seconds}, first inference {units.milliseconds(cold.first_inference_ms)}"))
+        made = [f"{what} {measured.effective[what]}" for what in ("engine", "kernels") if what in measured.effective]
+        compiled = f" ({', '.join(made)})" if made else ""
+        first = f"first inference {units.milliseconds(cold.first_inference_ms)}"
+        rows.append(("Cold start", f"{seconds}{compiled}, {first}"))
     if (accuracy := measured.accuracy) is not None and result.data is not None:
         rows.append(("Accuracy", _accuracy(result, accuracy, result.data)))
         errors = f"{accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"

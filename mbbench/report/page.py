@@ -36,6 +36,7 @@ def page(stored: Sequence[Result]) -> Page:
         grid.section(results, several_machines=several),
         _cells(results, len(stored) - len(results), name),
         _plotted("latency", "Latency", whole, None, figures.distributions, name),
+        _device(results, name),
         _plotted("memory", "Memory", with_memory, tables.memory, figures.memory, name),
         _energy(results, name),
         _plotted("precision", "Executed precision", audited, tables.executed, figures.executed, name),
@@ -185,6 +186,11 @@ def _energy(results: Sequence[Result], name: Name) -> Section | None:
     reasons = dict.fromkeys(result.reasons["energy"] for result in results if "energy" in result.reasons)
     text = tuple(f"Not counted: {reason}." for reason in reasons)
     return Section("energy", "Energy", text, (table,) if table.rows else ()) if table.rows or text else None
+
+
+def _device(results: Sequence[Result], name: Name) -> Section | None:
+    table = tables.device(results, name)
+    return Section("device", "On the device", (), (table,)) if table.rows else None
 
 
 def _curves(results: Sequence[Result]) -> Section | None:

@@ -104,6 +104,27 @@ def energy(results: Sequence[Result], name: Name) -> Table:
     return Table("Energy", columns, tuple(rows), notes=notes)
 
 
+def device(results: Sequence[Result], name: Name) -> Table:
+    rows = []
+    for result in results:
+        times, latency = result.measured.device_times, result.measured.latency
+        if times is None:
+            continue
+        parts = (times.to_device_ms, times.compute_ms, times.to_host_ms)
+        rows.append(
+            (
+                name(result), *map(units.number, parts), units.number(None if latency is None else latency.median_ms),
+                units.megabytes(result.measured.device_memory_bytes),
+            )
+        )  # fmt: skip
+    columns = ("Cell", "To it, ms", "Compute, ms", "Back, ms", "The host's view, ms", "Its memory")
+    notes = (
+        "Medians: of a few calls by the device's own clock, and of all by the host's. Memory: what the process held, as"
+        " the driver says.",
+    )
+    return Table("A call on the device", columns, tuple(rows), notes=notes)
+
+
 def cold(results: Sequence[Result], name: Name) -> Table:
     rows = []
     for result in results:

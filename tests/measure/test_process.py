@@ -82,6 +82,8 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert (measured.energy is None) == ("energy" in report.reasons)
     if not list(Path("/sys/class/powercap").glob("intel-rapl:*")):
         assert report.reasons["energy"] == "the kernel shows no RAPL counter, as in most virtual machines"
+    assert (measured.device_times, measured.device_memory_bytes) == (None, None)
+    assert {"device_times", "device_memory_bytes"} <= report.reasons.keys()
 
 
 @pytest.mark.usefixtures("faulty_backends")

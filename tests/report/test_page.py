@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mbbench.report import junit, markdown, terminal
+from mbbench.report.cell import card
 from mbbench.report.page import page
-from mbbench.result import Result
+from mbbench.result import DeviceTimes, Result
 from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
@@ -76,3 +77,27 @@ def test_random_weights_have_no_trade_off(make_result: Make) -> None:
     (trade_off,) = [section for section in found.sections if section.id == "trade-off"]
     assert trade_off.text == ("No accuracy was measured: random weights or images without labels have none.",)
     assert not trade_off.figures
+
+
+def test_a_call_on_a_device_is_shown_where_one_tells_it(make_result: Make) -> None:
+    host = make_result()
+    measured = replace(
+        host.measured,
+        effective={**host.measured.effective, "engine": "built", "kernels": "compiled"},
+        device_times=DeviceTimes(n=20, to_device_ms=0.0125, compute_ms=0.25, to_host_ms=0.005),
+        device_memory_bytes=412_000_000,
+    )
+    gpu = replace(make_result(backend="tensorrt"), measured=measured)
+    (section,) = [section for section in page([host, gpu]).sections if section.id == "device"]
+    assert section.tables[0].rows == (
+        ("0.5 MobileNet-128 on tensorrt", "0.0125", "0.250", "0.00500", "0.504", "412 MB"),
+    )
+    rows = {row[0]: row[1] for row in card(gpu).rows}
+    assert rows["On the device"] == (
+        "in 0.0125 ms, compute 0.250 ms, out 0.00500 ms (medians of 20 calls, by its clock)"
+    )
+    assert rows["Device memory"] == "412 MB held by the process, as the driver says"
+    assert rows["Cold start"] == (
+        "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built, kernels compiled), first inference 2.50 ms"
+    )
+    assert not {"On the device", "Device memory"} & {row[0] for row in card(host).rows}
