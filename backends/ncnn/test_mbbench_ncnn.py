@@ -1,0 +1,5 @@
+from mbbench.testing import BackendContract
+
+
+class TestNcnn(BackendContract):
+    name = "ncnn"
