@@ -127,7 +127,6 @@ class _NcnnSession(Session, LayerAudit):
     def executed(self) -> tuple[Executed, ...]:
         """What takes int8 computes in it: ncnn has integer kernels alone for that."""
         extractor = self._net.create_extractor()
-        extractor.set_light_mode(False)  # else it frees each tensor once the next is there
         extractor.input(self._input, self._mat(self._example))
 
         def precision(given: int) -> str:

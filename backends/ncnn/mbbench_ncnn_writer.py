@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -80,10 +80,6 @@ class _Writer:
         graph = model.graph
         self._images, self._logits = graph.input[0].name, graph.output[0].name
         self._makers = {output: node for node in graph.node for output in node.output}
-        self._takers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self._takers[name].append(node)
         self._arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._layers: list[Layer] = []
         self._blobs: dict[str, str] = {self._images: self._images}
@@ -118,7 +114,7 @@ class _Writer:
 
     def _QuantizeLinear(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         scale = self._arrays[node.input[1]]
-        if self._makes_integers(node):
+        if self._comes_in_integers(node):
             return self._weighted(node.input[0], node.output[0], scale)
         return self._add("Quantize", node.name, [self._blob(node.input[0])], node.output[0], {}, _floats(1 / scale))
 
@@ -128,16 +124,12 @@ class _Writer:
         self._arrays[node.output[0]] = self._arrays[node.input[0]] * self._arrays[node.input[1]]
         return self._constant(node.output[0])
 
-    def _makes_integers(self, quantizer: onnx.NodeProto) -> bool:
-        """Whether a convolution in int8 makes what is quantized, and none but layers in int8 take it."""
-        source = quantizer.input[0]
-        maker = self._makers.get(source)
+    def _comes_in_integers(self, quantizer: onnx.NodeProto) -> bool:
+        """Whether what is quantized comes from a convolution in int8, which can round its output itself."""
+        maker = self._makers.get(quantizer.input[0])
         if maker is not None and maker.op_type in ("Clip", "Relu"):
             maker = self._makers[maker.input[0]]
-        if maker is None or maker.op_type != "Conv" or not self._is_integer(maker):
-            return False
-        takers = [taker for pair in self._takers[quantizer.output[0]] for taker in self._takers[pair.output[0]]]
-        return self._takers[source] == [quantizer] and all(map(self._is_integer, takers))
+        return maker is not None and maker.op_type == "Conv" and self._is_integer(maker)
 
     def _is_integer(self, node: onnx.NodeProto) -> bool:
         return node.op_type in _WEIGHTED and all(
