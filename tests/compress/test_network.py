@@ -253,6 +253,14 @@ def test_accuracy_control_keeps_layers_until_nothing_is_lost(
     assert (answers == truth).all()
 
 
+def test_the_search_judges_with_what_the_dialect_leaves_in_floats(
+    module: nn.Module, graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", dialect="s8s8f")
+    assert found.info.kept_fp32 == quantize.floats(graph, "s8s8f")
+
+
 def test_noise_is_labelled_as_such() -> None:
     found = search.random_calibration(32)
     assert (found.source, found.images.shape, found.labels) == ("random", (32, 3, 32, 32), None)
