@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn", "engine"]
 CODE: tuple[Format, ...] = ("engine",)  # formats that run what whoever wrote the file put into it
 Stage = Literal["import", "load", "compile"]
-Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8"]
+Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8", "s8s8f"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class Artifact:
 
     The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
     activations, int8 weights, int32 biases), `u8s8f` (the same but for the first convolution and the depthwise one
-    after it, which stay in fp32), `u8u8` (the weights of u8s8 as uint8 around 128), `u8s7` (weights from -64 to 64) and
-    `s8s8` (int8 symmetric throughout, fp32 biases) have Q/DQ pairs around what is to be int8.
+    after it, which stay in fp32), `u8u8` (the weights of u8s8 as uint8 around 128), `u8s7` (weights from -64 to 64),
+    `s8s8` (int8 symmetric throughout, fp32 biases) and `s8s8f` (the same but for the first convolution and all
+    depthwise ones, which stay in fp32) have Q/DQ pairs around what is to be int8.
     """
 
     path: Path

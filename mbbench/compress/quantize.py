@@ -31,7 +31,8 @@ def write(
     what `floats` names stays in fp32, where ONNX Runtime is faster with it. For CPUs that add two
     products in 16 bits (`Machine.saturates_int8`): `u8u8`, the same weights as uint8 around 128, which ONNX Runtime
     widens first, and `u8s7`, weights within -64 to 64, since OpenVINO runs unsigned weights in fp32. `s8s8`:
-    activations int8 symmetric, biases fp32: what TensorRT accepts.
+    activations int8 symmetric, biases fp32: what TensorRT accepts. `s8s8f`: the same, but what `floats` names stays in
+    fp32, where ncnn is faster with it.
 
     Weights are symmetric, one scale an output channel. The nodes called in `keep` stay in fp32. The logits are not
     quantized: 8 bits of them would make ties. Raises `BackendError` where ONNX Runtime, whose quantizer writes the
@@ -45,7 +46,7 @@ def write(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry
 
-    symmetric = dialect == "s8s8"
+    symmetric = dialect in ("s8s8", "s8s8f")
     own = onnx.shape_inference.infer_shapes(model)
     data = TensorsData(
         CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
@@ -106,8 +107,15 @@ def largest_weight(dialect: Dialect) -> int:
 def floats(model: onnx.ModelProto, dialect: Dialect) -> tuple[str, ...]:
     """The nodes of an fp32 graph that `dialect` leaves in fp32.
 
-    In `u8s8f` these are the first convolution, the depthwise one after it, and the activations of both.
+    In `u8s8f` these are the first convolution, the depthwise one after it, and the activations of both; in `s8s8f` the
+    first convolution, every depthwise one, and their activations.
     """
+    if dialect == "s8s8f":
+        first, *others = [node for node in model.graph.node if node.op_type == "Conv"]
+        kept = [first.output[0], *(node.output[0] for node in others if _is_depthwise(node))]
+        following = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type in _ACTIVATIONS}
+        outputs = {*kept, *(following.get(name) for name in kept)}
+        return tuple(node.name for node in model.graph.node if node.output[0] in outputs)
     if dialect != "u8s8f":
         return ()
     names: list[str] = []

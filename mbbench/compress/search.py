@@ -124,7 +124,7 @@ def prepare(
     lost on the held-out images.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
-    searched: Dialect = dialect if dialect in ("u8s7", "u8s8f") else "u8s8"  # the others have u8s8's weights
+    searched: Dialect = dialect if dialect in ("u8s7", "u8s8f", "s8s8f") else "u8s8"  # the others have u8s8's weights
     key = content_key(spec, weights_key, calibration_key, searched, max_drop, tools, _QUANTIZER)
     graph = cache.root() / "quantized" / f"{key}.onnx"
     path = graph.with_suffix(".json")

@@ -108,6 +108,22 @@ def test_the_dialect_of_tensorrt(graph: onnx.ModelProto, ranges: dict[str, calib
     assert tensors["stem.conv.bias"].data_type == TensorProto.FLOAT
 
 
+def test_the_dialect_that_leaves_the_stem_and_depthwise_convolutions_in_floats(
+    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]
+) -> None:
+    depthwise = [f"blocks.{block}.0.{node}" for block in range(13) for node in ("conv", "act")]
+    kept = quantize.floats(graph, "s8s8f")
+    assert sorted(kept) == sorted(["stem.conv", "stem.act", *depthwise])
+    assert quantize.floats(graph, "s8s8") == ()
+    own, by_hand = quantize.write(graph, ranges, "s8s8f"), quantize.write(graph, ranges, "s8s8", keep=kept)
+    assert own.graph == by_hand.graph
+    integers = {name for name in initializers(own) if name.endswith("weight_quantized")}
+    assert integers == {
+        *(f"blocks.{block}.1.conv.weight_quantized" for block in range(13)),
+        "classifier.weight_quantized",
+    }
+
+
 def test_layers_to_keep_stay_as_they_were(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     first, *_, last = quantize.pairs(graph)
     assert first == ("stem.conv", "stem.act")
@@ -235,6 +251,14 @@ def test_accuracy_control_keeps_layers_until_nothing_is_lost(
     truth = calibrate.logits(to_onnx(module, 32), data().held_out).argmax(axis=1)
     answers = calibrate.logits(found.write("u8s8"), data().held_out).argmax(axis=1)
     assert (answers == truth).all()
+
+
+def test_the_search_judges_with_what_the_dialect_leaves_in_floats(
+    module: nn.Module, graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", dialect="s8s8f")
+    assert found.info.kept_fp32 == quantize.floats(graph, "s8s8f")
 
 
 def test_noise_is_labelled_as_such() -> None:

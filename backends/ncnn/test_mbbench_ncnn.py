@@ -1,0 +1,260 @@
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from mbbench_ncnn import NcnnBackend
+from mbbench_ncnn_writer import write
+from numpy.typing import NDArray
+from torch import nn
+
+from mbbench.audit import audit
+from mbbench.backend import Artifact, LayerAudit, Session, Stage
+from mbbench.compress import calibrate, quantize
+from mbbench.cost import cost_of
+from mbbench.errors import BackendError
+from mbbench.export import to_onnx
+from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.models.vgg16 import AdaptiveAveragePool
+from mbbench.spec import ModelSpec
+from mbbench.testing import BackendContract
+
+SPEC = ModelSpec(alpha=0.25, resolution=64, classes=10, padding="keras")
+FULL = replace(SPEC, variant="full-conv", padding="symmetric")
+GOOGLENET = ModelSpec(family="googlenet", resolution=64, classes=10)
+
+
+class TestNcnn(BackendContract):
+    name = "ncnn"
+
+    def test_nothing_is_narrower_than_fp32(self, opened: tuple[Session, list[Stage]]) -> None:
+        assert opened[0].facts == {"precision": "float32", "threads": "1"}
+
+
+def images_of(resolution: int, count: int = 4) -> NDArray[np.float32]:
+    images = np.random.default_rng(1).uniform(-1, 1, (count, 3, resolution, resolution))
+    return images.astype(np.float32)
+
+
+def graph_of(spec: ModelSpec) -> onnx.ModelProto:
+    """With biases, which random weights have not."""
+    module = build(spec)
+    randomize(module, seed=0)
+    folded = fold_batch_norm(module)
+    generator = torch.Generator().manual_seed(0)
+    for layer in folded.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            layer.bias.data.uniform_(-0.1, 0.1, generator=generator)
+    return to_onnx(folded, spec.resolution)
+
+
+def quantized(graph: onnx.ModelProto, spec: ModelSpec, keep: Sequence[str] = ()) -> onnx.ModelProto:
+    pytest.importorskip("onnxruntime")
+    ranges = calibrate.ranges(calibrate.statistics(graph, images_of(spec.resolution)), "minmax")
+    return quantize.write(graph, ranges, "s8s8f", keep=keep)
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    return graph_of(SPEC)
+
+
+@pytest.fixture(scope="module")
+def integers(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return quantized(graph, SPEC)
+
+
+def converted(graph: onnx.ModelProto, folder: Path, spec: ModelSpec = SPEC) -> Artifact:
+    source = Artifact(folder / "source.onnx", "onnx", "fp32", "fp32", spec, 1, "")
+    onnx.save(graph, source.path)
+    own = replace(source, path=folder / "made.ncnn", format="ncnn")
+    own.path.unlink(missing_ok=True)
+    NcnnBackend().convert(source, own.path)
+    return own
+
+
+@contextmanager
+def opened(artifact: Artifact) -> Iterator[Session]:
+    pytest.importorskip("ncnn")
+    with NcnnBackend().open(artifact, "cpu", threads=1, stage=lambda _: None) as session:
+        yield session
+
+
+def logits_of(graph: onnx.ModelProto, folder: Path, spec: ModelSpec = SPEC) -> NDArray[np.float32]:
+    with opened(converted(graph, folder, spec)) as session:
+        return session.run(images_of(spec.resolution))
+
+
+def assert_close(got: NDArray[np.float32], expected: NDArray[np.float32], share: float) -> None:
+    np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
+
+
+def arrays(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+
+
+def layers_of(param: str) -> Mapping[str, str]:
+    """The lines of a .param by the layer's name."""
+    return {line.split()[1]: line for line in param.splitlines()[2:]}
+
+
+def tensors_of(graph: onnx.ModelProto, names: Sequence[str], images: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """What the graph's own arithmetic makes of int8 tensors."""
+    own = onnx.ModelProto()
+    own.CopyFrom(graph)
+    for name in names:
+        own.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
+    found: list[NDArray[Any]] = calibrate.session(own).run(names, {"images": images})
+    return found
+
+
+def test_padding_to_the_right_and_bottom_alone(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    assert_close(logits_of(graph, tmp_path), calibrate.logits(graph, images_of(64)), 1e-5)
+
+
+def test_branches_and_pooling_beyond_the_edge(tmp_path: Path) -> None:
+    graph = graph_of(GOOGLENET)
+    expected = calibrate.logits(graph, images_of(64))
+    assert_close(logits_of(graph, tmp_path, GOOGLENET), expected, 1e-5)
+    integers = quantized(graph, GOOGLENET)
+    with opened(converted(integers, tmp_path, GOOGLENET)) as session:
+        assert_close(session.run(images_of(64)), calibrate.logits(integers, images_of(64)), 5e-2)
+        assert isinstance(session, LayerAudit)
+        assert audit(session.executed(), cost_of(GOOGLENET).layers).fp32_layers == ("conv1.conv",)
+
+
+def test_what_vgg16_is_made_of(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), AdaptiveAveragePool(7), nn.Flatten()),
+        *(nn.Linear(16 * 49, 33), nn.ReLU(), nn.Linear(33, 10)),
+    ).eval()
+    graph, spec = to_onnx(module, 32), replace(SPEC, resolution=32)
+    with torch.inference_mode():
+        assert_close(logits_of(graph, tmp_path, spec), module(torch.from_numpy(images_of(32))).numpy(), 1e-5)
+    integers = quantized(graph, spec)
+    assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
+
+
+def test_integers_and_scales_are_the_graphs(integers: onnx.ModelProto) -> None:
+    param, weights = write(integers)
+    layers, own = layers_of(param), arrays(integers)
+    for block in range(13):
+        name = f"blocks.{block}.1.conv"
+        assert own[f"{name}.weight_quantized"].dtype == np.int8
+        given = own[f"blocks.{block}.0.act_scale"]
+        scales = np.concatenate([1 / own[f"{name}.weight_scale"], [1 / given]]).astype(np.float32)
+        expected = own[f"{name}.weight_quantized"].tobytes() + own[f"{name}.bias"].tobytes() + scales.tobytes()
+        assert expected in weights
+        assert " 8=1" in layers[name] and " 31=64" in layers[name]
+        assert " 8=" not in layers[f"blocks.{block}.0.conv"]
+    assert own["classifier.weight_quantized"].tobytes() in weights
+    assert " 8=" not in layers["stem.conv"]
+
+
+def test_logits_are_the_q_dq_graphs(integers: onnx.ModelProto, tmp_path: Path) -> None:
+    logits = logits_of(integers, tmp_path)
+    assert_close(logits, calibrate.logits(integers, images_of(64)), 5e-2)
+    assert len(np.unique(logits)) == logits.size  # 8 bits of them would make ties
+
+
+def test_tensors_stay_in_int8_from_one_integer_layer_to_the_next_and_are_the_graphs(tmp_path: Path) -> None:
+    ncnn = pytest.importorskip("ncnn")
+    graph = quantized(graph_of(FULL), FULL)
+    param, weights = write(graph)
+    assert " 8=101" in layers_of(param)["blocks.0.conv"]
+    path = tmp_path / "weights.bin"
+    path.write_bytes(weights)
+    net = ncnn.Net()
+    assert not net.load_param_mem(param) and not net.load_model(str(path))
+    names = [f"blocks.{block}.act_QuantizeLinear_Output" for block in range(4)]
+    image = images_of(64, 1)
+    for name, expected in zip(names, tensors_of(graph, names, image), strict=True):
+        extractor, stored, values = net.create_extractor(), ncnn.Mat(), ncnn.Mat()
+        extractor.input("images", ncnn.Mat(image[0]))
+        assert not extractor.extract(name, values) and not extractor.extract(name, stored, 1)
+        assert stored.elembits() == 8
+        assert np.mean(np.array(values) != expected[0]) < 1e-3, name  # halves are rounded to another side
+
+
+def test_layers_that_are_kept_stay_in_fp32(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    kept = quantized(graph, SPEC, ("blocks.3.1.conv", "blocks.3.1.act", "classifier"))
+    artifact = converted(kept, tmp_path)
+    with opened(artifact) as session:
+        assert_close(session.run(images_of(64)), calibrate.logits(kept, images_of(64)), 5e-2)
+        assert isinstance(session, LayerAudit)
+        found = audit(session.executed(), cost_of(SPEC).layers)
+    depthwise = [f"blocks.{block}.0.conv" for block in range(13)]
+    assert sorted(found.fp32_layers) == sorted(["stem.conv", "blocks.3.1.conv", "classifier", *depthwise])
+    assert {share.precision: share.layers for share in found.shares} == {"int8": 12, "fp32": 16}
+
+
+def test_an_int8_file_is_about_a_quarter(graph: onnx.ModelProto, integers: onnx.ModelProto, tmp_path: Path) -> None:
+    sizes = [converted(own, tmp_path).path.stat().st_size for own in (graph, integers)]
+    assert 0.25 < sizes[1] / sizes[0] < 0.32  # the stem and the depthwise kernels stay as they are
+
+
+def test_converting_another_day_gives_the_same_file_and_prints_nothing(
+    integers: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = converted(integers, tmp_path).path.read_bytes()
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert converted(integers, tmp_path).path.read_bytes() == today
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_operator_that_is_unknown_is_told(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(graph)
+    next(node for node in other.graph.node if node.op_type == "ReduceMean").op_type = "ReduceMax"
+    with pytest.raises(BackendError, match=r"operator ReduceMax \(pool\) is unknown"):
+        converted(other, tmp_path)
+
+
+def test_damaged_weights_are_refused_in_silence(
+    integers: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = converted(integers, tmp_path)
+    content = artifact.path.read_bytes()
+    with zipfile.ZipFile(artifact.path) as archive:
+        offset, param = archive.getinfo("model.param").header_offset, archive.read("model.param")
+    other_network = bytearray(content)
+    other_network[offset + 100] ^= 1
+    for damaged in (content[:-1], content[1000:], content[:1000], bytes(other_network), content[:1000]):
+        artifact.path.write_bytes(damaged)
+        with pytest.raises(BackendError, match="has no network for ncnn"), opened(artifact):
+            pass
+    with zipfile.ZipFile(artifact.path, "a") as archive:  # behind too few weights
+        archive.writestr("model.param", param)
+        archive.comment = b"1000"
+    with pytest.raises(BackendError, match="ncnn refuses"), opened(artifact):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_measures_imports_no_converter(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    path = converted(graph, tmp_path).path
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from mbbench_ncnn import NcnnBackend
+from mbbench.backend import Artifact
+from mbbench.spec import ModelSpec
+artifact = Artifact(Path({str(path)!r}), "ncnn", "fp32", "fp32", ModelSpec(resolution=64), 1, "")
+with NcnnBackend().open(artifact, "", threads=1, stage=lambda _: None) as session:
+    assert session.run(np.zeros((2, 3, 64, 64), np.float32)).shape == (2, 10)
+    session.executed()
+assert not {{"onnx", "torch", "mbbench_ncnn_writer"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
