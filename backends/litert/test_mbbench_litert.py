@@ -1,0 +1,5 @@
+from mbbench.testing import BackendContract
+
+
+class TestLiteRt(BackendContract):
+    name = "litert"
