@@ -72,7 +72,7 @@ class LiteRtBackend(Backend, Converter):
                 return _LiteRtSession(interpreter, artifact.batch)
         except (ValueError, RuntimeError) as error:
             raise BackendError(
-                f"LiteRT refuses {artifact.path}: {_last_line(str(error))}", "convert it again"
+                f"LiteRT refuses {artifact.path}: {_last_line(str(error))}", "convert the model again"
             ) from error
 
 

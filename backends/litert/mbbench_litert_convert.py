@@ -24,13 +24,14 @@ def convert(model: onnx.ModelProto) -> bytes:
 
     Raises `ValueError` if a layer's weights are not in it as they were.
     """
-    import litert_torch
     import torch
 
     _, *shape = (dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim)
     network = retrace.module(model)
     _quantize_weights(network)
     _quantize_concatenations(network)
+    import litert_torch  # takes seconds, and a graph that cannot be converted is refused by now
+
     converted = litert_torch.convert(network, (torch.zeros(1, *shape),), quant_config=_quantized_ahead())
     return _finish(converted.model_content(), _layers(model))
 
@@ -44,7 +45,10 @@ def _quantized_ahead() -> Any:
 
 
 def _quantize_weights(network: fx.GraphModule) -> None:
-    """Integer weights become the floats they stand for, quantized in the graph: the converter takes no others."""
+    """Integer weights become the floats they stand for, quantized in the graph: the converter takes no others.
+
+    But for those of a product of matrices, as VGG16's pooling is: LiteRT has one scale for them, and they have several.
+    """
     import torch
 
     operators = torch.ops.quantized_decomposed
@@ -53,11 +57,15 @@ def _quantize_weights(network: fx.GraphModule) -> None:
             integers, scales, zeros, *limits = node.args
             tensors = (network.get_buffer(own.target) for own in (integers, scales, zeros))
             network.register_buffer(integers.target, operators.dequantize_per_channel(*tensors, *limits))
+            if any(user.target is torch.matmul for user in node.users):
+                node.replace_all_uses_with(integers)
+                continue
             with network.graph.inserting_before(node):
                 again = network.graph.call_function(
                     operators.quantize_per_channel.default, (integers, scales, zeros, *limits)
                 )
             node.update_arg(0, again)
+    network.graph.eliminate_dead_code()
     network.recompile()
 
 
