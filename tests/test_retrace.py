@@ -84,7 +84,7 @@ def test_quantized_biases_become_the_float32_that_they_stand_for() -> None:
     biases = [node.args[2] for node in network.graph.nodes if node.target is torch.nn.functional.conv2d]
     assert len(biases) == 27
     for bias in biases:
-        found = network.get_buffer(str(bias.target))  # type: ignore[union-attr]
+        found = network.get_buffer(str(bias.target))
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, torch.full_like(found, 0.1), rtol=0.01, atol=0)
 

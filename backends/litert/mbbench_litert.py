@@ -80,7 +80,8 @@ class _LiteRtSession(Session, LayerAudit):
     def __init__(self, interpreter: Any, batch: int) -> None:
         self._interpreter = interpreter
         (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
-        self._input, self._output, self._shape = given["index"], wanted["index"], tuple(given["shape"])
+        self._input, self._output = given["index"], wanted["index"]
+        self._shape: tuple[int, ...] = tuple(given["shape"].tolist())
         self._resizable = True
         self._resize(batch)
         operators = interpreter._get_ops_details()

@@ -131,6 +131,7 @@ def _finish(content: bytes, layers: list[_Layer]) -> bytes:
     editor.pad_in_convolutions()
     editor.take_any_batch()
     editor.take_floats()
+    editor.drop_unused_constants()
     return bytes(flatbuffer_utils.convert_object_to_bytearray(editor.model))
 
 
@@ -144,7 +145,6 @@ class _Editor:
         self._schema = schema_py_generated
         self.model = flatbuffer_utils.read_model_from_bytearray(content)
         (self._graph,) = self.model.subgraphs
-        self._kind = lambda operator: flatbuffer_utils.opcode_to_name(self.model, operator.opcodeIndex)
 
     def name_layers(self, layers: list[_Layer]) -> None:
         """Call what a layer makes by the layer's name; a layer is known by its weights.
@@ -160,9 +160,10 @@ class _Editor:
         missing = {layer.name for layer in layers}
         for operator in self._operators(*_WEIGHTED):
             weights = self._graph.tensors[operator.inputs[1]]
-            layer = known.get(self._data(weights).tobytes())
-            if layer is None:  # a product of matrices, as VGG16's pooling is
+            content = self._data(weights).tobytes()
+            if content not in known:  # a product of matrices, as VGG16's pooling is
                 continue
+            layer = known[content]
             if layer.scales is not None and weights.type == self._schema.TensorType.FLOAT32:
                 self._quantize(weights, layer.weights, layer.scales)
             self._graph.tensors[operator.outputs[0]].name = layer.name.encode()
@@ -201,7 +202,7 @@ class _Editor:
         """Whether it pads as a 3x3 convolution of stride 2 with SAME does, channels first."""
         amounts = self._data(self._graph.tensors[padded.inputs[1]]).view("int32").tolist()
         _, _, height, width = self._graph.tensors[padded.inputs[0]].shape
-        return amounts == [0, 0, 0, 0, 0, 1, 0, 1] and height % 2 == width % 2 == 0
+        return bool(amounts == [0, 0, 0, 0, 0, 1, 0, 1] and height % 2 == width % 2 == 0)
 
     def take_any_batch(self) -> None:
         """Reshape to whatever the first dimension comes to: it is the batch, or a multiple of it."""
@@ -228,6 +229,17 @@ class _Editor:
         self.model.operatorCodes.append(schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=1))
         index = len(self.model.operatorCodes) - 1
         graph.operators.insert(0, schema.OperatorT(opcodeIndex=index, inputs=graph.inputs, outputs=[given]))
+
+    def drop_unused_constants(self) -> None:
+        used = {tensor.buffer for tensor in self._graph.tensors} | {own.buffer for own in self.model.metadata or ()}
+        for index, buffer in enumerate(self.model.buffers):
+            if index not in used:
+                buffer.data = None
+
+    def _kind(self, operator: Any) -> str:
+        from ai_edge_litert.tools import flatbuffer_utils
+
+        return str(flatbuffer_utils.opcode_to_name(self.model, operator.opcodeIndex))
 
     def _operators(self, *kinds: str) -> list[Any]:
         return [operator for operator in self._graph.operators if self._kind(operator) in kinds]

@@ -113,6 +113,15 @@ def test_weights_scales_and_biases_are_those_of_the_qdq_file(converted: Converte
     assert seen == 26
 
 
+def test_every_constant_in_the_file_is_used(converted: Converted) -> None:
+    """The classifier's float weights, which the converter wrote, are gone."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(converted.artifact.path)
+    used = {tensor.buffer for tensor in model.subgraphs[0].tensors} | {own.buffer for own in model.metadata}
+    assert [index for index, buffer in enumerate(model.buffers) if buffer.data is not None and index not in used] == []
+
+
 def test_layers_that_were_kept_run_in_fp32_and_all_others_in_integers(converted: Converted) -> None:
     with LiteRtBackend().open(converted.artifact, "", threads=1, stage=lambda _: None) as session:
         assert isinstance(session, LayerAudit)
@@ -203,7 +212,7 @@ def test_a_concatenation_takes_the_widest_of_its_inputs_scales() -> None:
     graph = quantized(Branches().eval())
     network = retrace.module(graph)
     (both,) = (node for node in network.graph.nodes if node.target is torch.cat)
-    small, large = (given.args[1] for given in both.args[0])  # type: ignore[union-attr]
+    small, large = (given.args[1] for given in both.args[0])
     assert small < large / 5
     _quantize_concatenations(network)
     (pair,) = both.users
@@ -224,7 +233,7 @@ def test_weights_quantized_in_the_graph_are_the_same_integers() -> None:
     nodes = [node for node in network.graph.nodes if node.target is again]
     assert len(nodes) == len(before) == 3
     for node, integers in zip(nodes, before, strict=True):
-        tensors = (network.get_buffer(str(own.target)) for own in node.args[:3])  # type: ignore[union-attr]
+        tensors = (network.get_buffer(str(own.target)) for own in node.args[:3])
         assert torch.equal(again(*tensors, *node.args[3:]), integers)
 
 
