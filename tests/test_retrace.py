@@ -72,6 +72,23 @@ def test_every_weight_stays_int8_and_every_convolution_between_its_pairs() -> No
     assert sum(buffer.dtype == torch.int8 for buffer in network.buffers()) == 28
 
 
+def test_quantized_biases_become_the_float32_that_they_stand_for() -> None:
+    spec = ModelSpec(alpha=0.25, resolution=32, classes=10)
+    folded = fold_batch_norm(build(spec))
+    for name, parameter in folded.named_parameters():
+        if name.endswith(".bias"):  # random weights leave none
+            torch.nn.init.constant_(parameter, 0.1)
+    plain = to_onnx(folded, spec.resolution)
+    ranges = calibrate.ranges(calibrate.statistics(plain, images(spec)), "minmax")
+    network = retrace.module(quantize.write(plain, ranges, "u8s8"))
+    biases = [node.args[2] for node in network.graph.nodes if node.target is torch.nn.functional.conv2d]
+    assert len(biases) == 27
+    for bias in biases:
+        found = network.get_buffer(str(bias.target))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, torch.full_like(found, 0.1), rtol=0.01, atol=0)
+
+
 def test_an_operator_that_is_not_exported_is_named() -> None:
     node = onnx.helper.make_node("Softmax", ["images"], ["logits"], name="last")
     values = [

@@ -1,0 +1,173 @@
+"""LiteRT as an mbbench backend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mbbench.backend import Artifact, Backend, Converter, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.errors import BackendError
+from mbbench.machine import fingerprint
+from mbbench.result import Executed
+from mbbench.spec import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_RUNTIME = "ai-edge-litert"
+_DELEGATE = "DELEGATE"  # what the interpreter calls a node that stands for those a delegate took
+
+
+class LiteRtBackend(Backend, Converter):
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+    makes: ClassVar[Format] = "tflite"
+
+    def versions(self) -> Mapping[str, str]:
+        return {_RUNTIME: _version(_RUNTIME, _RUNTIME)}
+
+    def tools(self) -> Mapping[str, str]:
+        convert = {name: _version(name, "litert-torch") for name in ("litert-torch", "litert-converter")}
+        return {**convert, **self.versions(), "mbbench-litert": _version("mbbench-litert", "-e backends/litert")}
+
+    def devices(self) -> Mapping[str, str]:
+        return {"cpu": fingerprint().cpu}
+
+    def precisions(self, device: str) -> frozenset[Precision]:
+        return frozenset({"fp32", "int8"})
+
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        return {"fp32": "fp32", "int8": "u8s8"}
+
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        """In a process of its own: the converter loads JAX and logs from C++, past any of Python's streams."""
+        self.tools()
+        command = [sys.executable, "-P", "-m", "mbbench_litert_convert", str(artifact.path), str(target)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode != 0:
+            raise BackendError(
+                f"LiteRT's converter refuses {artifact.path}: {_last_line(done.stderr)}",
+                "try another version of litert-torch, or another backend",
+            )
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        stage("import")
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise BackendError(f"LiteRT cannot be imported ({error})", f"run `pip install {_RUNTIME}`") from error
+        pick_device(device, self.devices())
+        try:
+            with _silent():
+                stage("load")
+                interpreter = Interpreter(str(artifact.path), num_threads=threads)
+                stage("compile")
+                interpreter.allocate_tensors()  # XNNPACK, which is on unless it is asked to be off, takes over here
+                return _LiteRtSession(interpreter, artifact.batch)
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(
+                f"LiteRT refuses {artifact.path}: {_last_line(str(error))}", "convert the model again"
+            ) from error
+
+
+class _LiteRtSession(Session, LayerAudit):
+    def __init__(self, interpreter: Any, batch: int) -> None:
+        self._interpreter = interpreter
+        (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+        self._input, self._output = given["index"], wanted["index"]
+        self._shape: tuple[int, ...] = tuple(given["shape"].tolist())
+        self._resizable = True
+        self._resize(batch)
+        operators = interpreter._get_ops_details()
+        self.facts = {
+            "precision": "int8" if any(map(_is_integer, operators)) else "float32",
+            "delegate": "XNNPACK" if _is_delegated(operators, self._input, self._output) else "XNNPACK in part",
+            "batch": str(self._shape[0]),
+        }
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if images.shape != self._shape and not self._resize(len(images)):
+            return self._run_singly(images)
+        self._interpreter.set_tensor(self._input, images)
+        self._interpreter.invoke()
+        logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output)  # a copy
+        return logits
+
+    def _run_singly(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        import numpy as np
+
+        return np.concatenate([self.run(image) for image in images[:, None]])
+
+    def _resize(self, batch: int) -> bool:
+        """Whether the interpreter takes `batch` images at once now; it does not where the file fixes their number."""
+        wanted = (batch, *self._shape[1:])
+        if wanted != self._shape and self._resizable:
+            try:
+                self._allocate(wanted)
+            except RuntimeError:
+                self._resizable = False
+                self._allocate(self._shape)
+            else:
+                self._shape = wanted
+        return wanted == self._shape
+
+    def _allocate(self, shape: tuple[int, ...]) -> None:
+        self._interpreter.resize_tensor_input(self._input, shape)
+        self._interpreter.allocate_tensors()
+
+    def executed(self) -> tuple[Executed, ...]:
+        """The file's operators, named after what they make; all of them stay listed when a delegate has taken them."""
+        names = {tensor["index"]: tensor["name"] for tensor in self._interpreter.get_tensor_details()}
+        return tuple(
+            Executed((names[operator["outputs"][0]],), operator["op_name"], "int8" if _is_integer(operator) else "fp32")
+            for operator in self._interpreter._get_ops_details()
+            if operator["op_name"] != _DELEGATE
+        )
+
+    def close(self) -> None:
+        del self._interpreter
+
+
+def _is_integer(operator: Mapping[str, Any]) -> bool:
+    """Whether it takes 8-bit integers. One with float activations too rounds them to 8 bits when it runs."""
+    import numpy as np
+
+    return np.int8 in operator["operand_types"]
+
+
+def _is_delegated(operators: Sequence[Mapping[str, Any]], given: int, wanted: int) -> bool:
+    """Whether one node of a delegate leads from the images to the logits."""
+    nodes = [operator for operator in operators if operator["op_name"] == _DELEGATE]
+    return len(nodes) == 1 and given in nodes[0]["inputs"] and wanted in nodes[0]["outputs"]
+
+
+def _version(name: str, wanted: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        raise BackendError(f"{name} is not installed", f"run `pip install {wanted}`") from None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Standard error goes nowhere: LiteRT greets from C++ there, and has no setting against it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it does not say why"
