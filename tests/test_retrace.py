@@ -24,10 +24,10 @@ SPECS = (
 def graph(spec: ModelSpec) -> onnx.ModelProto:
     module = build(spec)
     randomize(module, seed=0)
-    folded = fold_batch_norm(module)
+    folded, generator = fold_batch_norm(module), torch.Generator().manual_seed(0)
     for name, parameter in folded.named_parameters():
         if name.endswith("bias"):  # all zero until now, which the exporter drops
-            torch.nn.init.uniform_(parameter, -0.1, 0.1, generator=torch.Generator().manual_seed(0))
+            torch.nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
     return to_onnx(folded, spec.resolution)
 
 
