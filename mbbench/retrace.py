@@ -80,7 +80,7 @@ class _Writer:
             )
         integers, scale = (self._arrays[name] for name in node.input[:2])
         if integers.dtype == "int32":
-            self._arrays[node.output[0]] = (integers * scale).astype(scale.dtype)
+            self._arrays[node.output[0]] = (integers * scale).astype(scale.dtype)  # NumPy makes float64 of the two
             return self._value(node.output[0])
         scales = scale.reshape(-1)
         self._arrays[f"{node.name}.scales"] = scales

@@ -24,7 +24,11 @@ SPECS = (
 def graph(spec: ModelSpec) -> onnx.ModelProto:
     module = build(spec)
     randomize(module, seed=0)
-    return to_onnx(fold_batch_norm(module), spec.resolution)
+    folded, generator = fold_batch_norm(module), torch.Generator().manual_seed(0)
+    for name, parameter in folded.named_parameters():
+        if name.endswith("bias"):  # all zero until now, which the exporter drops
+            torch.nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
+    return to_onnx(folded, spec.resolution)
 
 
 def images(spec: ModelSpec, count: int = 4) -> NDArray[np.float32]:

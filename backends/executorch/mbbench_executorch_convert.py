@@ -1,0 +1,68 @@
+"""The ahead-of-time half of the ExecuTorch backend: an artifact as a program for the XNNPACK delegate."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mbbench import retrace
+from mbbench.backend import Artifact
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+def lower(artifact: Artifact, batches: Mapping[str, int]) -> Any:
+    """A program with a method for each of the batches, which share their weights. Nothing copies images or logits."""
+    import onnx
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
+
+    module = retrace.module(onnx.load(artifact.path))
+    _adapt(module)
+    methods = {
+        name: torch.export.export(module, (torch.zeros(batch, *artifact.input_shape[1:]),))
+        for name, batch in batches.items()
+    }
+    planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
+    return to_edge_transform_and_lower(methods, partitioner=[XnnpackPartitioner()]).to_executorch(
+        ExecutorchBackendConfig(memory_planning_pass=planning)
+    )
+
+
+def _adapt(module: fx.GraphModule) -> None:
+    """Write a quantized graph as XNNPACK has it, with the same scales.
+
+    A convolution pads by itself if no pair stands behind the padding. What is concatenated has one scale, which is that
+    of the result. The last layer, with its result in floats, chooses the scale of its input anew for every image: no
+    other integer product gives floats.
+    """
+    import torch
+    from torch.nn import functional
+
+    graph, operators = module.graph, torch.ops.quantized_decomposed
+    quantize, dequantize = operators.quantize_per_tensor.default, operators.dequantize_per_tensor.default
+    for node in graph.nodes:
+        if node.target is dequantize and node.args[0].args[0].target is functional.pad:
+            node.replace_all_uses_with(node.args[0].args[0])
+        elif node.target is torch.cat and (taker := next(iter(node.users))).target is quantize:
+            limits = taker.args[1:]
+            with graph.inserting_before(node):
+                integers = [graph.call_function(quantize, (given, *limits)) for given in node.args[0]]
+                node.args = ([graph.call_function(dequantize, (given, *limits)) for given in integers], node.args[1])
+    last: Any = graph.output_node().args[0]
+    if last.target is functional.linear and last.args[1].target is operators.dequantize_per_channel.default:
+        given, limits = last.args[0], (-128, 127, torch.int8)
+        with graph.inserting_before(last):
+            chosen = graph.call_function(operators.choose_qparams_per_token_asymmetric.default, (given, torch.int8))
+            scales = [graph.call_function(operator.getitem, (chosen, index)) for index in range(2)]
+            rounded = graph.call_function(operators.quantize_per_token.default, (given, *scales, *limits))
+            floats = graph.call_function(
+                operators.dequantize_per_token.default, (rounded, *scales, *limits, torch.float32)
+            )
+        last.replace_input_with(given, floats)
+    graph.eliminate_dead_code()
+    module.recompile()
