@@ -111,7 +111,7 @@ def answers_of(
     no_labels: str | None = None,
     spare_cpus: Collection[int] = (),
 ) -> Answers:
-    """To `images` (N, H, W, 3), beside those of `reference` (N, classes). `labels` (N,) may lack: `no_labels` says why."""
+    """The answers to `images` (N, H, W, 3), beside the logits `reference` (N, classes)."""
     import numpy as np
 
     classes = reference.shape[1]
@@ -144,7 +144,7 @@ def answers_of(
 
 
 def join(parts: Sequence[Answers]) -> Answers:
-    """The answers to stretches of a test set, in order, as those to all of it."""
+    """The answers to shards of a test set, in order, as those to all of it."""
     first = parts[0]
     return Answers(
         classes=first.classes,

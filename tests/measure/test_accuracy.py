@@ -78,7 +78,7 @@ def test_top5_is_the_five_largest() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_answers_to_stretches_join_to_those_to_all_images(labelled: bool) -> None:
+def test_answers_to_shards_join_to_those_to_all_images(labelled: bool) -> None:
     chance = np.random.default_rng(5)
     values = chance.integers(0, 10, 45)
     labels = chance.integers(0, 10, 45) if labelled else None
@@ -90,9 +90,7 @@ def test_answers_to_stretches_join_to_those_to_all_images(labelled: bool) -> Non
     def answers(rows: slice) -> Answers:
         own = None if labels is None else labels[rows]
         session = Scripted(lambda found: one_hot(found) @ weights)
-        return answers_of(
-            session, images_of(values.tolist())[rows], own, reference[rows], PLAIN, 4, None if labelled else "none"
-        )
+        return answers_of(session, images_of(values.tolist())[rows], own, reference[rows], PLAIN, 4, no_labels)
 
     joined = join([answers(slice(0, 16)), answers(slice(16, 40)), answers(slice(40, 45))])
     assert joined == answers(slice(0, 45))
