@@ -1,5 +1,6 @@
 """Sweeps on a real scheduler with real worker processes, each with a cache of its own, as on another machine."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,14 +18,17 @@ import pytest
 from distributed import KilledWorker, LocalCluster
 from distributed.scheduler import WorkerState
 
-from mbbench import cache, ceilings, cluster, run, store, sweeping, weights
+from mbbench import cache, ceilings, cluster, run, sharding, store, sweeping, weights
+from mbbench.backend import Artifact
 from mbbench.cluster import connecting, worker
 from mbbench.cluster.parcel import Parcel
 from mbbench.errors import BackendError, CellsFailedError, UsageError
 from mbbench.events import Event
 from mbbench.machine import fingerprint, pick_cpus
+from mbbench.measure.accuracy import Answers
 from mbbench.result import Measured, Result
-from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+from mbbench.sharding import Subject
+from mbbench.spec import Cell, ModelSpec, RunSpec, Settings, Shard
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
 CELLS = tuple(
@@ -210,6 +214,30 @@ def test_a_shard_that_fails_costs_nothing_that_was_measured(
     assert replace(result, failure=None) == measured
     unmeasured = cluster._outcome(SPEC, replace(asked, measured=None), Failed()).result  # type: ignore[arg-type]
     assert unmeasured.failure == result.failure and unmeasured.measured == Measured()
+
+
+def test_nothing_runs_beside_an_evaluation_and_the_artifact_is_the_measured_one(
+    make_result: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "artifact.onnx"
+    file.write_bytes(b"measured")
+    artifact = Artifact(file, "onnx", "fp32", "fp32", CELLS[0].model, 1, "aa")
+    remainder = worker.Remainder(Subject(artifact, "bb"), Parcel.of(file, tmp_path), (Shard(0, 32), Shard(32, 64)))
+    said = Answers(
+        classes=2, session=(), reference=(), labels=None, no_labels="none", among_five=(), sum_errors=(), max_error=0.0
+    )
+
+    def answers(spec: RunSpec, id: str, subject: Subject, path: Path, shard: Shard) -> Answers:
+        assert (id, subject, path.read_bytes(), shard) == ("cc", remainder.subject, b"measured", Shard(32, 64))
+        with worker._lock().open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return said
+
+    monkeypatch.setattr(sharding, "answers", answers)
+    outcome = worker.Outcome(make_result(), remainder)
+    assert worker.evaluate(SPEC, None, "cc", outcome, Shard(32, 64)) is said
+    with pytest.raises(CellsFailedError, match="the worker that had this cell's artifact died"):
+        worker.evaluate(SPEC, None, "cc", replace(outcome, remainder=None), Shard(32, 64))
 
 
 def test_workers_that_wait_for_each_other_count_once(make_result: Callable[..., Result]) -> None:
