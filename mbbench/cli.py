@@ -100,9 +100,9 @@ def worker(
 
     A scheduler runs code of whoever reaches it: give it certificates, as docs/cluster.md says.
     """
-    from mbbench import cluster
+    from mbbench.cluster.worker import serve
 
-    cluster.serve(scheduler, () if resources is None else resources.split(","))
+    serve(scheduler, () if resources is None else resources.split(","))
 
 
 @app.command()

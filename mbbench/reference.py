@@ -12,17 +12,26 @@ from mbbench.compress.search import Prepared
 from mbbench.data import Dataset
 from mbbench.measure.accuracy import PARITY_IMAGES
 from mbbench.models import Normalization
-from mbbench.spec import content_key
+from mbbench.spec import Shard, content_key
 from mbbench.weights import Weights
 
-_BATCH = 32
+BATCH = 32  # images at once; a shard that begins at a multiple of it gets the bits that all images would give
 
 
-def logits(weights: Weights, data: Dataset, on_progress: Callable[[int, int], None] | None = None) -> Path:
-    """A .npy file of float32 logits (N, classes) of all images of `data`, from eager PyTorch, batch norm not folded."""
-    path = (
-        cache.root() / "references" / f"{content_key(weights.info.key, weights.spec, data.fingerprint, _torch())}.npy"
-    )
+def logits(
+    weights: Weights,
+    data: Dataset,
+    on_progress: Callable[[int, int], None] | None = None,
+    shard: Shard | None = None,
+) -> Path:
+    """A .npy file of float32 logits (N, classes) of all images of `data`, or of a shard of them.
+
+    From eager PyTorch, batch norm not folded.
+    """
+    name = content_key(weights.info.key, weights.spec, data.fingerprint, _torch())
+    if shard is not None:
+        name = f"{name}-{shard.start}-{shard.stop}"
+    path = cache.root() / "references" / f"{name}.npy"
     if path.exists():
         return path
 
@@ -34,16 +43,23 @@ def logits(weights: Weights, data: Dataset, on_progress: Callable[[int, int], No
 
     module = weights.build()
     images, _ = data.arrays()
+    if shard is not None:
+        images = images[shard.rows]
     normal = normalization(weights.spec.family)
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
-            parts.append(module(torch.from_numpy(to_float(images[start : start + _BATCH], normal))).numpy())
+        for start in range(0, len(images), BATCH):
+            parts.append(module(torch.from_numpy(to_float(images[start : start + BATCH], normal))).numpy())
             if on_progress is not None:
-                on_progress(min(start + _BATCH, len(images)), len(images))
+                on_progress(min(start + BATCH, len(images)), len(images))
     with cache.atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.concatenate(parts))
     return path
+
+
+def first(data: Dataset) -> Shard:
+    """The images that parity is checked on, and no fewer than are computed at once."""
+    return Shard(0, min(data.count, max(BATCH, PARITY_IMAGES)))
 
 
 def simulated(prepared: Prepared, dialect: Dialect, data: Dataset, normalization: Normalization) -> Path:

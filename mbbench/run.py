@@ -11,7 +11,7 @@ from statistics import fmean
 from time import monotonic
 from types import MappingProxyType
 
-from mbbench import audit, ceilings, doctor, exporting, layers, preparing, reference, store
+from mbbench import audit, ceilings, doctor, exporting, layers, preparing, promises, reference, store
 from mbbench.compress import search
 from mbbench.cost import cost_of
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError
@@ -25,7 +25,6 @@ from mbbench.models import normalization
 from mbbench.preparing import Failed, Ready
 from mbbench.result import (
     SCHEMA,
-    Accuracy,
     Ceilings,
     CostInfo,
     DataInfo,
@@ -43,13 +42,20 @@ _NONE: Mapping[str, Result] = MappingProxyType({})
 
 
 def run(
-    spec: RunSpec, results: Path, notify: Notify, known: Mapping[str, Result] = _NONE, given: Given | None = None
+    spec: RunSpec,
+    results: Path,
+    notify: Notify,
+    known: Mapping[str, Result] = _NONE,
+    given: Given | None = None,
+    *,
+    evaluate: bool = True,
 ) -> Iterator[Result]:
     """Measure every cell, storing each result before the next begins.
 
     Bad input raises before anything is measured. After that a cell that fails becomes a result with its reason and the
     others go on. Ctrl-C stores what the current cell had measured, then raises `KeyboardInterrupt`. A cell whose id is
-    in `known` comes as it was, neither measured nor stored again. The subject's artifact is `given`, if it is.
+    in `known` comes as it was, neither measured nor stored again. The subject's artifact is `given`, if it is. Without
+    `evaluate` accuracy is left out, and with it the promises that a cell is held to.
     """
     store.require_writable(results)
     machine = fingerprint()
@@ -68,14 +74,14 @@ def run(
             before = (
                 None
                 if isinstance(made, Failure)
-                else known.get(_identity(spec, machine, item.cell, item, made.exported))
+                else known.get(identity(spec, machine, item.cell, item, made.exported.info.sha256))
             )
             if before is not None:
                 yield before
                 continue
             left_s = fmean(took_s) * (len(ready) - index + 1) if took_s else None
             announcement = Measuring(item.cell, index, len(ready), left_s)
-            result = _measure(spec, machine, cpus, item, made, announcement, notify)
+            result = _measure(spec, machine, cpus, item, made, announcement, notify, evaluate=evaluate)
             result = _under(roofs if _on_cpu(item) else _CPUS_ONLY, result)
             took_s.append(monotonic() - began)
         notify(Finished(result))
@@ -155,6 +161,8 @@ def _measure(
     made: _Made | Failure,
     announcement: Measuring,
     notify: Notify,
+    *,
+    evaluate: bool,
 ) -> Result:
     """Compare and measure what was made. Every failure ends up in the result."""
     cell = ready.cell
@@ -169,7 +177,10 @@ def _measure(
 
     try:
         answers = reference.logits(
-            ready.weights, ready.data, lambda done, total: notify(Working("running the PyTorch reference", done, total))
+            ready.weights,
+            ready.data,
+            lambda done, total: notify(Working("running the PyTorch reference", done, total)),
+            None if evaluate else reference.first(ready.data),
         )
         expected = answers
         if prepared is not None:
@@ -187,7 +198,7 @@ def _measure(
                 images=ready.data.images,
                 labels=ready.data.labels if no_labels is None else None,
                 no_labels=no_labels,
-                reference=answers,
+                reference=answers if evaluate else None,
                 expected=expected,
                 normalization=normalization(cell.model.family),
             )
@@ -196,10 +207,9 @@ def _measure(
             executed = audit.audit(report.measured.layers, counted.layers)
         if (runs := report.measured.node_runs) is not None:
             layer_times = layers.attribute(report.measured.node_times, runs, counted.layers, spec.settings.batch)
-        report = replace(report, failure=report.failure or _broken(spec, cell, report, executed, prepared))
     except Exception as error:
         report = replace(report, failure=_failure(error))
-    return _result(
+    result = _result(
         spec,
         machine,
         cell,
@@ -213,42 +223,7 @@ def _measure(
         layer_times=layer_times,
         conditions=doctor.judge(machine, before, doctor.snapshot()),
     )
-
-
-def _broken(
-    spec: RunSpec, cell: Cell, report: Report, executed: ExecutedInfo | None, prepared: search.Prepared | None
-) -> Failure | None:
-    """The promise that a cell measured to its end did not keep: the precision it ran in, or the accuracy."""
-    accuracy = report.measured.accuracy
-    if cell.role == "baseline" or report.failure is not None:
-        return None
-    if spec.require_effective:
-        kept = prepared.info.kept_fp32 if prepared is not None else ()
-        reason = (
-            "the backend does not tell what it executed"
-            if executed is None
-            else audit.fell_back(executed, cell.precision, kept)
-        )
-        if reason is not None:
-            cause = f"not all of it ran in {cell.precision}: {reason}"
-            return Failure(cause=cause, remedy="see `mbbench explain`, or leave out --require-effective", exit_code=5)
-    if spec.max_drop is not None and accuracy is not None:
-        lost, text = _lost(accuracy)
-        if lost * 100 > spec.max_drop:
-            remedy = "add --accuracy-control, or fine-tune with `mbbench compress --qat`"
-            return Failure(cause=f"{text}, more than {spec.max_drop:g}", remedy=remedy, exit_code=5)
-    return None
-
-
-def _lost(accuracy: Accuracy) -> tuple[float, str]:
-    """The share of top-1 lost against fp32, in words too; without labels no more can be lost than answers differ."""
-    if accuracy.drop is None:
-        lost, interval = 1 - accuracy.agreement, accuracy.agreement_ci95
-        low, high = 100 - interval.high * 100, 100 - interval.low * 100
-        return lost, f"without labels, {lost * 100:.2f} % [{low:.2f}, {high:.2f}] of the answers differ from fp32's"
-    lost, interval = accuracy.drop.share, accuracy.drop.ci95
-    low, high = interval.low * 100, interval.high * 100
-    return lost, f"top-1 dropped by {lost * 100:.2f} points [{low:.2f}, {high:.2f}] against fp32"
+    return promises.judge(spec, result) if evaluate else result
 
 
 def _result(
@@ -268,7 +243,7 @@ def _result(
 ) -> Result:
     return Result(
         schema=SCHEMA,
-        id=_identity(spec, machine, cell, ready, exported),
+        id=identity(spec, machine, cell, ready, None if exported is None else exported.info.sha256),
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         cell=cell,
         settings=spec.settings,
@@ -293,9 +268,8 @@ def failed(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure) -> Res
     return _result(spec, machine, cell, failure=failure)
 
 
-def _identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, exported: Exported | None) -> str:
-    """What was measured, with what, on what, and how, as one key."""
-    sha256 = None if exported is None else exported.info.sha256
+def identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
+    """What was measured, with what, on what, and how, as one key; `sha256` is the artifact's."""
     return content_key(cell, spec.settings, _versions(ready), machine.id, _data_info(ready), sha256)
 
 

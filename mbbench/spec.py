@@ -139,6 +139,18 @@ class Settings:
             raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Test images from `start` up to `stop`, that one left out."""
+
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One row of a report: this model on this backend and device."""

@@ -1,5 +1,6 @@
 """Sweeps on a real scheduler with real worker processes, each with a cache of its own, as on another machine."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -7,19 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import dask
 import psutil  # type: ignore[import-untyped]
 import pytest
-from distributed import LocalCluster
+from distributed import KilledWorker, LocalCluster
+from distributed.scheduler import WorkerState
 
-from mbbench import cache, ceilings, cluster, store, sweeping
-from mbbench.errors import BackendError, UsageError
+from mbbench import cache, ceilings, cluster, run, sharding, store, sweeping, weights
+from mbbench.backend import Artifact
+from mbbench.cluster import connecting, worker
+from mbbench.cluster.parcel import Parcel
+from mbbench.errors import BackendError, CellsFailedError, UsageError
 from mbbench.events import Event
 from mbbench.machine import fingerprint, pick_cpus
-from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+from mbbench.measure.accuracy import Answers
+from mbbench.result import Measured, Result
+from mbbench.sharding import Subject
+from mbbench.spec import Cell, ModelSpec, RunSpec, Settings, Shard
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
 CELLS = tuple(
@@ -28,6 +37,8 @@ CELLS = tuple(
     )
     for alpha in (0.25, 0.3, 0.35, 0.4)
 )
+# A worker that shares out even the few images of these tests.
+WORKER = "from mbbench import cli, sharding; sharding.MIN_IMAGES = 32; cli.main()"
 SPEC = RunSpec(cells=CELLS, data="digits", images=40, settings=SETTINGS)
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -50,7 +61,7 @@ def start(scheduler: str, tmp_path: Path) -> Iterator[Start]:
         shutil.copytree(cache.root() / "ceilings", tmp_path / f"cache-{len(started)}" / "ceilings")
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "mbbench", "worker", scheduler, *options],
+                [sys.executable, "-c", WORKER, "worker", scheduler, *options],
                 env={**os.environ, "MBBENCH_CACHE": str(tmp_path / f"cache-{len(started)}")},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -123,6 +134,130 @@ def test_a_worker_that_is_killed_gives_its_cell_back(scheduler: str, start: Star
     assert sorted(result.id for result in store.read(path)) == sorted(result.id for result in results)
 
 
+def labelled(images: int) -> RunSpec:
+    """A cell whose weights are a file: its accuracy is against labels."""
+    model = ModelSpec(alpha=0.25, resolution=32, classes=10)
+    cell = replace(CELLS[0], model=model, weights=str(weights.random(model).path))
+    return replace(SPEC, cells=(cell,), images=images)
+
+
+def test_two_machines_of_a_kind_share_the_images_of_a_cell(scheduler: str, start: Start, tmp_path: Path) -> None:
+    spec = labelled(100)
+    (alone,) = run.run(spec, tmp_path / "alone.jsonl", quiet)
+    for _ in range(2):
+        start("--resources", "onnxruntime")
+    path = tmp_path / "results.jsonl"
+    (result,) = sweeping.sweep(spec, path, quiet, scheduler)
+    assert (result.failure, result.id) == (None, alone.id)
+    assert result.measured.accuracy == alone.measured.accuracy is not None
+    assert result.measured.latency is not None and result.measured.layers
+    assert store.read(path) == [result]
+    names = [{path.stem[16:] for path in tmp_path.glob(f"cache-{which}/references/*")} for which in range(2)]
+    assert names[0] | names[1] == {"-0-32", "-0-64", "-64-100"}  # the first for parity
+    assert len(list(tmp_path.glob("cache-*/artifacts/*.onnx"))) == 1
+    assert list(sweeping.sweep(spec, path, quiet, scheduler)) == [result]
+    assert store.read(path) == [result]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_evaluates_gives_its_shard_back(scheduler: str, start: Start, tmp_path: Path) -> None:
+    spec = labelled(300)
+    (alone,) = run.run(spec, tmp_path / "alone.jsonl", quiet)
+    workers = [start("--resources", "onnxruntime") for _ in range(2)]
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while not killed and time.monotonic() < deadline:
+            for process in workers:
+                if any("mbbench.measure.evaluation" in child.cmdline() for child in _children(process.pid)):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(process.pid)
+                    break
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(kill)
+        (result,) = sweeping.sweep(spec, tmp_path / "results.jsonl", quiet, scheduler)
+    assert len(killed) == 1
+    assert (result.failure, result.id) == (None, alone.id)
+    assert result.measured.accuracy == alone.measured.accuracy is not None
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return [child for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (CellsFailedError("the measuring process was killed", "free memory"), "the measuring process was killed"),
+        (KilledWorker("evaluate", WorkerState.__new__(WorkerState), 3), "every worker that took this cell died"),
+        (RuntimeError("lost its mind"), "RuntimeError: lost its mind"),
+    ],
+)
+def test_a_shard_that_fails_costs_nothing_that_was_measured(
+    make_result: Callable[..., Result], error: Exception, cause: str
+) -> None:
+    class Failed:
+        def exception(self) -> Exception:
+            return error
+
+    measured = make_result()
+    (kind,) = cluster.by_kind([worker.Offer(measured.machine, ("onnxruntime",), "here")])
+    asked = cluster._Asked(kind, CELLS[0], None, measured)
+    result = cluster._outcome(SPEC, asked, Failed()).result  # type: ignore[arg-type]
+    assert result.failure is not None and result.failure.cause == cause
+    assert replace(result, failure=None) == measured
+    unmeasured = cluster._outcome(SPEC, replace(asked, measured=None), Failed()).result  # type: ignore[arg-type]
+    assert unmeasured.failure == result.failure and unmeasured.measured == Measured()
+
+
+def test_nothing_runs_beside_an_evaluation_and_the_artifact_is_the_measured_one(
+    make_result: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "artifact.onnx"
+    file.write_bytes(b"measured")
+    artifact = Artifact(file, "onnx", "fp32", "fp32", CELLS[0].model, 1, "aa")
+    remainder = worker.Remainder(Subject(artifact, "bb"), Parcel.of(file, tmp_path), (Shard(0, 32), Shard(32, 64)))
+    said = Answers(
+        classes=2, session=(), reference=(), labels=None, no_labels="none", among_five=(), sum_errors=(), max_error=0.0
+    )
+
+    def answers(spec: RunSpec, id: str, subject: Subject, path: Path, shard: Shard) -> Answers:
+        assert (id, subject, path.read_bytes(), shard) == ("cc", remainder.subject, b"measured", Shard(32, 64))
+        with worker._lock().open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return said
+
+    monkeypatch.setattr(sharding, "answers", answers)
+    outcome = worker.Outcome(make_result(), remainder)
+    assert worker.evaluate(SPEC, None, "cc", outcome, Shard(32, 64)) is said
+    with pytest.raises(CellsFailedError, match="the worker that had this cell's artifact died"):
+        worker.evaluate(SPEC, None, "cc", replace(outcome, remainder=None), Shard(32, 64))
+
+
+def test_workers_that_wait_for_each_other_count_once(make_result: Callable[..., Result]) -> None:
+    machine = make_result().machine
+    other = replace(machine, cpu="Another CPU")
+    first, second = cluster.by_kind(
+        [
+            worker.Offer(machine, ("openvino", "openvino:CPU"), "a"),
+            worker.Offer(machine, ("openvino", "onnxruntime"), "a"),
+            worker.Offer(other, ("openvino",), "c"),
+            worker.Offer(machine, ("openvino",), "b"),
+        ]
+    )
+    assert (first.machine, second.machine) == (machine, other)
+    assert {place: len(locks) for place, locks in first.locks.items()} == {
+        "openvino": 2, "openvino:CPU": 1, "onnxruntime": 1
+    }  # fmt: skip
+    assert {place: len(locks) for place, locks in second.locks.items()} == {"openvino": 1}
+
+
 def test_a_cell_that_fails_on_its_machine_is_a_row(scheduler: str, start: Start, tmp_path: Path) -> None:
     start("--resources", "onnxruntime")
     cells = (replace(CELLS[0], precision="fp16"), CELLS[0], replace(CELLS[0], backend="openvino", precision="bf16"))
@@ -142,27 +277,27 @@ def test_a_cluster_without_workers_or_scheduler_is_one_line(
 ) -> None:
     with pytest.raises(UsageError, match="the cluster has no workers; start `mbbench worker ADDRESS` on every machine"):
         list(sweeping.sweep(SPEC, tmp_path / "results.jsonl", quiet, scheduler))
-    monkeypatch.setattr(cluster, "_CONNECT_S", 1)
+    monkeypatch.setattr(connecting, "TIMEOUT_S", 1)
     with pytest.raises(UsageError, match=r"no scheduler answers at tcp://127.0.0.1:9; start `dask scheduler` there"):
         list(sweeping.sweep(SPEC, tmp_path / "results.jsonl", quiet, "tcp://127.0.0.1:9"))
     with pytest.raises(UsageError, match=r"no scheduler answers at tcp://127.0.0.1:9"):
-        cluster.serve("tcp://127.0.0.1:9", ("onnxruntime",))
+        worker.serve("tcp://127.0.0.1:9", ("onnxruntime",))
 
 
 def test_an_encrypted_cluster_needs_certificates(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"tls://127.0.0.1:9 needs certificates, Dask's configuration names none; see docs"
     ):
-        cluster.serve("tls://127.0.0.1:9")
+        worker.serve("tls://127.0.0.1:9")
     missing = {f"distributed.comm.tls.{name}": str(tmp_path / "none.pem") for name in ("ca-file", "client.cert")}
     with dask.config.set(missing), pytest.raises(UsageError, match=r"Dask cannot read its certificates \(.*see docs"):
         list(cluster.sweep(SPEC, tmp_path / "results.jsonl", quiet, {}, "tls://127.0.0.1:9"))
 
 
 def test_a_machine_offers_the_devices_of_its_backends() -> None:
-    assert cluster.offer(("onnxruntime",)).places == ("onnxruntime", "onnxruntime:cpu")
+    assert worker.offer(("onnxruntime",)).places == ("onnxruntime", "onnxruntime:cpu")
     with pytest.raises(BackendError, match="this machine has no backend to offer"):
-        cluster.offer(("nothing",))
+        worker.offer(("nothing",))
 
 
 def test_a_parcel_unpacks_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,15 +305,15 @@ def test_a_parcel_unpacks_once_and_whole(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "here" / "weights" / "aa.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    parcel = cluster.Parcel.of(path)
+    parcel = Parcel.of(path, tmp_path / "here")
     assert parcel.path == "weights/aa.safetensors"
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "there"))
-    parcel.unpack()
+    parcel.unpack(tmp_path / "there")
     there = tmp_path / "there" / "weights" / "aa.safetensors"
     assert there.read_bytes() == b"weights"
     there.write_bytes(b"mine")
-    parcel.unpack()
+    parcel.unpack(tmp_path / "there")
     assert there.read_bytes() == b"mine"
     there.unlink()
     with pytest.raises(UsageError, match=r"weights/aa.safetensors was damaged on its way; try again"):
-        replace(parcel, content=b"changed").unpack()
+        replace(parcel, content=b"changed").unpack(tmp_path / "there")

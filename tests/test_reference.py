@@ -9,7 +9,7 @@ import torch
 from mbbench import data, reference, weights
 from mbbench.data.feed import to_float
 from mbbench.models import normalization
-from mbbench.spec import ModelSpec
+from mbbench.spec import ModelSpec, Shard
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
@@ -52,3 +52,14 @@ def test_progress_counts_images(images: data.Dataset, tmp_path: Path, monkeypatc
     seen: list[tuple[int, int]] = []
     reference.logits(weights.random(SPEC), images, lambda *counts: seen.append(counts))
     assert seen == [(32, 40), (40, 40)]
+
+
+def test_a_shards_logits_are_those_of_all_images_and_are_kept_by_themselves(images: data.Dataset) -> None:
+    found = weights.random(SPEC)
+    whole = np.load(reference.logits(found, images))
+    for shard in (Shard(0, 32), Shard(32, 40)):
+        path = reference.logits(found, images, shard=shard)
+        np.testing.assert_array_equal(np.load(path), whole[shard.rows])
+        assert path != reference.logits(found, images)
+    assert reference.first(images) == Shard(0, 32)
+    assert reference.first(data.load("digits", 32, "test", limit=20)) == Shard(0, 20)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import fsum
 from typing import TYPE_CHECKING
 
 from mbbench.backend import Session
@@ -84,7 +87,21 @@ def require_parity(parity: Parity) -> None:
     raise ParityError(cause, "nothing was timed; try another version of the runtime, or report this to its backend")
 
 
-def evaluate(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a session and the PyTorch reference said of images, in order: all that `summarize` needs of them."""
+
+    classes: int
+    session: tuple[int, ...]  # the class that each put first
+    reference: tuple[int, ...]
+    labels: tuple[int, ...] | None
+    no_labels: str | None  # why there are none
+    among_five: tuple[bool, ...]  # whether the label is among the session's first five; empty where that says nothing
+    sum_errors: tuple[float, ...]  # of |logit - the reference's|, over an image's classes
+    max_error: float
+
+
+def answers_of(
     session: Session,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
@@ -93,29 +110,63 @@ def evaluate(
     batch: int,
     no_labels: str | None = None,
     spare_cpus: Collection[int] = (),
-) -> tuple[Accuracy, dict[str, str]]:
-    """Top-1, top-5 against `labels` (None: for the reason `no_labels`) and agreement with `reference` (N, classes)."""
+) -> Answers:
+    """The answers to `images` (N, H, W, 3), beside the logits `reference` (N, classes)."""
     import numpy as np
 
-    n, classes = reference.shape
-    reasons: dict[str, str] = {}
-    top1 = top5 = agreeing = seen = 0
-    answers = np.empty(n, np.int64)
-    max_error = sum_error = 0.0
+    classes = reference.shape[1]
+    five = labels is not None and classes > 5
+    own: list[int] = []
+    others: list[int] = []
+    among_five: list[bool] = []
+    sum_errors: list[float] = []
+    max_error = 0.0
     for logits in logits_of(session, images, normalization, batch, spare_cpus):
-        rows = slice(seen, seen + len(logits))
-        best = logits.argmax(axis=1)
-        answers[rows] = best
-        agreeing += int((best == reference[rows].argmax(axis=1)).sum())
+        rows = slice(len(own), len(own) + len(logits))
         error = np.abs(logits - reference[rows])
+        if labels is not None and five:
+            first = np.argpartition(logits, -5, axis=1)[:, -5:]
+            among_five += (first == np.asarray(labels[rows])[:, None]).any(axis=1).tolist()
+        own += logits.argmax(axis=1).tolist()
+        others += reference[rows].argmax(axis=1).tolist()
+        sum_errors += error.sum(axis=1, dtype=np.float64).tolist()
         max_error = max(max_error, float(error.max()))
-        sum_error += float(error.sum(dtype=np.float64))
-        if labels is not None:
-            truth = np.asarray(labels[rows])
-            top1 += int((best == truth).sum())
-            if classes > 5:
-                top5 += int((np.argpartition(logits, -5, axis=1)[:, -5:] == truth[:, None]).any(axis=1).sum())
-        seen += len(logits)
+    return Answers(
+        classes=classes,
+        session=tuple(own),
+        reference=tuple(others),
+        labels=None if labels is None else tuple(labels.tolist()),
+        no_labels=no_labels,
+        among_five=tuple(among_five),
+        sum_errors=tuple(sum_errors),
+        max_error=max_error,
+    )
+
+
+def join(parts: Sequence[Answers]) -> Answers:
+    """The answers to shards of a test set, in order, as those to all of it."""
+    first = parts[0]
+    return Answers(
+        classes=first.classes,
+        session=tuple(chain.from_iterable(part.session for part in parts)),
+        reference=tuple(chain.from_iterable(part.reference for part in parts)),
+        labels=None if first.labels is None else tuple(chain.from_iterable(part.labels or () for part in parts)),
+        no_labels=first.no_labels,
+        among_five=tuple(chain.from_iterable(part.among_five for part in parts)),
+        sum_errors=tuple(chain.from_iterable(part.sum_errors for part in parts)),
+        max_error=max(part.max_error for part in parts),
+    )
+
+
+def summarize(answers: Answers) -> tuple[Accuracy, dict[str, str]]:
+    """Top-1 and top-5 against the labels and agreement with the reference, and why one is missing."""
+    import numpy as np
+
+    n = len(answers.session)
+    own, reference = np.asarray(answers.session), np.asarray(answers.reference)
+    labels = None if answers.labels is None else np.asarray(answers.labels)
+    agreeing = int((own == reference).sum())
+    reasons: dict[str, str] = {}
 
     def share(name: str, count: int, reason: str | None) -> tuple[float | None, Interval | None]:
         if reason is None:
@@ -123,8 +174,10 @@ def evaluate(
         reasons[f"accuracy.{name}"] = reason
         return None, None
 
-    few = "every answer is among the first five" if classes <= 5 else None
-    (share1, interval1), (share5, interval5) = share("top1", top1, no_labels), share("top5", top5, no_labels or few)
+    right = 0 if labels is None else int((own == labels).sum())
+    few = "every answer is among the first five" if answers.classes <= 5 else None
+    share1, interval1 = share("top1", right, answers.no_labels)
+    share5, interval5 = share("top5", sum(answers.among_five), answers.no_labels or few)
     return (
         Accuracy(
             images=n,
@@ -134,10 +187,10 @@ def evaluate(
             top5_ci95=interval5,
             agreement=agreeing / n,
             agreement_ci95=wilson_interval(agreeing, n),
-            max_abs_logit_error=max_error,
-            mean_abs_logit_error=sum_error / (n * classes),
-            drop=None if labels is None else drop(reference.argmax(axis=1), answers, np.asarray(labels)),
-            wrong=None if labels is None else tuple(np.flatnonzero(answers != np.asarray(labels)).tolist()),
+            max_abs_logit_error=answers.max_error,
+            mean_abs_logit_error=fsum(answers.sum_errors) / (n * answers.classes),
+            drop=None if labels is None else drop(reference, own, labels),
+            wrong=None if labels is None else tuple(np.flatnonzero(own != labels).tolist()),
         ),
         reasons,
     )

@@ -45,7 +45,7 @@ class Job:
     images: Path  # .npy, uint8 (N, H, W, 3)
     labels: Path | None  # .npy, int64 (N,)
     no_labels: str | None  # why there are none
-    reference: Path  # .npy, float32 (N, classes): PyTorch's logits
+    reference: Path | None  # .npy, float32 (N, classes): PyTorch's logits; None: accuracy is evaluated elsewhere
     expected: Path  # .npy, float32 (at least the first images, classes): logits to be equal to, but for rounding
     normalization: Normalization
 
@@ -121,7 +121,6 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
     settings, batch = job.settings, job.settings.batch
     images = np.load(job.images, mmap_mode="r")
     labels = None if job.labels is None else np.load(job.labels)
-    reference = np.load(job.reference, mmap_mode="r")
     timed = chunk(images, job.normalization, batch)
 
     stages = Stages()
@@ -152,10 +151,14 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
                 lambda: session.run(bulk), batch=settings.bulk_batch, seconds=settings.throughput_s
             )
         progress.add("accuracy", throughput=throughput)
-        figures, reasons = accuracy.evaluate(
-            session, images, labels, reference, job.normalization, settings.bulk_batch, job.no_labels, spare_cpus
-        )
-        progress.add("audit", reasons, accuracy=figures)
+        if job.reference is not None:
+            answers = accuracy.answers_of(
+                session, images, labels, np.load(job.reference, mmap_mode="r"), job.normalization,
+                settings.bulk_batch, job.no_labels, spare_cpus,
+            )  # fmt: skip
+            figures, reasons = accuracy.summarize(answers)
+            progress.add("accuracy", reasons, accuracy=figures)
+        progress.save(phase="audit")
         if isinstance(session, LayerAudit):
             progress.add("curves", layers=session.executed())
         with latency.no_garbage_collection():

@@ -42,6 +42,10 @@ class Weights:
         load_parameters(module, checkpoint.load(self.path), str(self.path))
         return module
 
+    def sha256(self) -> str:
+        """Of the file: two machines may have trained to the same key, and not to the same bits."""
+        return _digest(self.path)
+
 
 def resolve(
     choice: str | None,

@@ -6,7 +6,16 @@ from numpy.typing import NDArray
 
 from mbbench.backend import Session
 from mbbench.errors import ParityError
-from mbbench.measure.accuracy import check_parity, drop, evaluate, is_constant, require_parity
+from mbbench.measure.accuracy import (
+    Answers,
+    answers_of,
+    check_parity,
+    drop,
+    is_constant,
+    join,
+    require_parity,
+    summarize,
+)
 from mbbench.models import Normalization
 from mbbench.result import Parity
 
@@ -43,7 +52,7 @@ def test_evaluation_counts_top1_top5_and_agreement() -> None:
     labels = np.array([0, 1, 2, 3, 9], np.int64)
     reference = one_hot(np.array([0, 1, 2, 4, 4], np.float32))
     session = Scripted(lambda values: one_hot(values) * 10)
-    accuracy, reasons = evaluate(session, images_of([0, 1, 5, 4, 9]), labels, reference, PLAIN, batch=2)
+    accuracy, reasons = summarize(answers_of(session, images_of([0, 1, 5, 4, 9]), labels, reference, PLAIN, batch=2))
     assert session.batches == [2, 2, 2]
     assert (accuracy.images, accuracy.top1, accuracy.agreement) == (5, 0.6, 0.6)
     assert accuracy.max_abs_logit_error == 10.0
@@ -55,7 +64,8 @@ def test_evaluation_counts_top1_top5_and_agreement() -> None:
 
 def test_the_filling_of_the_last_batch_is_not_counted() -> None:
     reference = one_hot(np.array([7, 7, 7], np.float32))
-    accuracy, _ = evaluate(Scripted(one_hot), images_of([7, 7, 7]), np.array([7, 7, 7]), reference, PLAIN, batch=16)
+    session, labels = Scripted(one_hot), np.array([7, 7, 7])
+    accuracy, _ = summarize(answers_of(session, images_of([7, 7, 7]), labels, reference, PLAIN, batch=16))
     assert (accuracy.images, accuracy.top1, accuracy.agreement) == (3, 1.0, 1.0)
 
 
@@ -63,13 +73,34 @@ def test_top5_is_the_five_largest() -> None:
     logits = np.arange(10, dtype=np.float32)
     session = Scripted(lambda values: np.tile(logits, (len(values), 1)))
     reference = np.tile(logits, (10, 1))
-    accuracy, _ = evaluate(session, images_of([0] * 10), np.arange(10), reference, PLAIN, batch=5)
+    accuracy, _ = summarize(answers_of(session, images_of([0] * 10), np.arange(10), reference, PLAIN, batch=5))
     assert (accuracy.top1, accuracy.top5) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_answers_to_shards_join_to_those_to_all_images(labelled: bool) -> None:
+    chance = np.random.default_rng(5)
+    values = chance.integers(0, 10, 45)
+    labels = chance.integers(0, 10, 45) if labelled else None
+    reference = chance.normal(size=(45, 10)).astype(np.float32)
+    weights = chance.normal(size=(10, 10)).astype(np.float32)
+
+    no_labels = None if labelled else "random weights"
+
+    def answers(rows: slice) -> Answers:
+        own = None if labels is None else labels[rows]
+        session = Scripted(lambda found: one_hot(found) @ weights)
+        return answers_of(session, images_of(values.tolist())[rows], own, reference[rows], PLAIN, 4, no_labels)
+
+    joined = join([answers(slice(0, 16)), answers(slice(16, 40)), answers(slice(40, 45))])
+    assert joined == answers(slice(0, 45))
+    assert summarize(joined) == summarize(answers(slice(0, 45)))
 
 
 def test_without_labels_there_is_agreement_but_no_accuracy() -> None:
     reference = one_hot(np.array([1, 2], np.float32))
-    accuracy, reasons = evaluate(Scripted(one_hot), images_of([1, 2]), None, reference, PLAIN, 2, "random weights")
+    answers = answers_of(Scripted(one_hot), images_of([1, 2]), None, reference, PLAIN, 2, "random weights")
+    accuracy, reasons = summarize(answers)
     assert (accuracy.top1, accuracy.top1_ci95, accuracy.top5, accuracy.agreement) == (None, None, None, 1.0)
     assert reasons == {"accuracy.top1": "random weights", "accuracy.top5": "random weights"}
 
