@@ -1,10 +1,10 @@
 VENV := .venv
 PYTHON ?= python3
-BACKENDS := torch onnxruntime openvino tensorrt
+BACKENDS := torch onnxruntime openvino tensorrt ncnn
 INSTALLED := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all test-gpu lint clean
+.PHONY: demo test test-all test-gpu test-mobile mobile lint clean
 
 demo: $(INSTALLED)  ## set up, then measure 0.5 MobileNet-128 on OpenVINO, beside VGG16 and GoogLeNet
 	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend openvino --baselines
@@ -12,13 +12,19 @@ demo: $(INSTALLED)  ## set up, then measure 0.5 MobileNet-128 on OpenVINO, besid
 test: $(INSTALLED)  ## set up, then run the tests
 	$(VENV)/bin/python -m pytest
 
-test-all: $(INSTALLED)  ## the slow tests too
+test-all: $(INSTALLED) mobile  ## the slow tests too, and those of LiteRT and ExecuTorch
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
 test-gpu: $(INSTALLED)  ## what needs a CUDA device: the tests, and the reference run
 	$(VENV)/bin/python -m pytest -m "not slow" backends/tensorrt
 	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend tensorrt --precision fp32,fp16,bf16,int8 --baselines \
 	  --results reports/reference/tensorrt.jsonl
+
+mobile: $(INSTALLED)  ## LiteRT and ExecuTorch too, whose converters take a gigabyte
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e "backends/litert[convert]" -e backends/executorch
+
+test-mobile: mobile
+	$(VENV)/bin/python -m pytest backends/litert backends/executorch
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -10,8 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mbbench_executorch import ExecuTorchBackend, _calls, _named
-from mbbench_executorch_convert import _adapt
 from numpy.typing import NDArray
 
 from mbbench import retrace
@@ -25,6 +23,10 @@ from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.result import Executed
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
+
+pytest.importorskip("mbbench_executorch", reason="mbbench-executorch is not installed: run `make mobile`")
+from mbbench_executorch import ExecuTorchBackend, _calls, _named
+from mbbench_executorch_convert import _adapt
 
 SPEC = ModelSpec(alpha=0.25, resolution=64, classes=1000, padding="keras")
 KEPT = ("blocks.0.0.conv", "blocks.0.1.conv")

@@ -8,8 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mbbench_litert import LiteRtBackend, _LiteRtSession
-from mbbench_litert_convert import _quantize_concatenations, _quantize_weights
 from numpy.typing import NDArray
 from torch import nn
 
@@ -23,6 +21,10 @@ from mbbench.export import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
+
+pytest.importorskip("mbbench_litert", reason="mbbench-litert is not installed: run `make mobile`")
+from mbbench_litert import LiteRtBackend, _LiteRtSession
+from mbbench_litert_convert import _quantize_concatenations, _quantize_weights
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10, padding="keras")
 KEPT = ("blocks.1.1.conv", "blocks.1.1.act", "blocks.2.0.conv", "blocks.2.0.act")  # the latter has stride 2
