@@ -78,7 +78,7 @@ class NcnnBackend(Backend, Converter):
                 param = archive.read(_PARAM).decode()
                 if archive.getinfo(_PARAM).header_offset != int(archive.comment):
                     raise ValueError("weights are missing")
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged archive raises some of six kinds
             raise BackendError(f"{artifact.path} has no network for ncnn: {error}", "export the model again") from error
         net = ncnn.Net()
         net.opt.num_threads = threads
