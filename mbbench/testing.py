@@ -102,8 +102,8 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Backend:
-        backend = registry.load(cls.name)
         try:
+            backend = registry.load(cls.name)
             backend.devices()
             if isinstance(backend, Converter):
                 backend.tools()

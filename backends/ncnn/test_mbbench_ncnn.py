@@ -39,6 +39,10 @@ class TestNcnn(BackendContract):
         assert opened[0].facts == {"precision": "float32", "threads": "1"}
 
 
+def test_layers_that_ncnn_is_slow_at_in_integers_stay_in_floats() -> None:
+    assert NcnnBackend().native("cpu") == {"fp32": "fp32", "int8": "s8s8f"}
+
+
 def images_of(resolution: int, count: int = 4) -> NDArray[np.float32]:
     images = np.random.default_rng(1).uniform(-1, 1, (count, 3, resolution, resolution))
     return images.astype(np.float32)
