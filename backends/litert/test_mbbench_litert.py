@@ -227,7 +227,6 @@ def test_a_concatenation_takes_the_widest_of_its_inputs_scales() -> None:
 
 
 def test_weights_quantized_in_the_graph_are_the_same_integers() -> None:
-    """Those of a product of matrices stay floats; here there are none."""
     network = retrace.module(quantized(Branches().eval()))
     before = [buffer for buffer in network.buffers() if buffer.dtype == torch.int8]
     _quantize_weights(network)
@@ -237,6 +236,28 @@ def test_weights_quantized_in_the_graph_are_the_same_integers() -> None:
     for node, integers in zip(nodes, before, strict=True):
         tensors = (network.get_buffer(str(own.target)) for own in node.args[:3])
         assert torch.equal(again(*tensors, *node.args[3:]), integers)
+
+
+class Stretched(nn.Module):
+    """A convolution whose columns are mixed by a product of matrices, as VGG16's pooling does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 4, 1), nn.ReLU()
+        self.columns = nn.Parameter(torch.linspace(-1, 1, SPEC.resolution * 2).reshape(SPEC.resolution, 2))
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return torch.flatten(self.act(self.conv(given)) @ self.columns, 1)
+
+
+def test_a_product_of_matrices_keeps_its_weights_in_floats() -> None:
+    network = retrace.module(quantized(Stretched().eval()))
+    (product,) = (node for node in network.graph.nodes if node.target is torch.matmul)
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_channel.default
+    assert product.args[1].target is dequantize
+    _quantize_weights(network)
+    floats = network.get_buffer(str(product.args[1].target))
+    torch.testing.assert_close(floats, Stretched().columns.detach(), rtol=0, atol=0.01)
 
 
 class FixedInterpreter:
