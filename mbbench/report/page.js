@@ -154,7 +154,7 @@ function layoutOf(figure) {
     font: own.font,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: narrow ? 40 : 60, r: 10, t: 10, b: 50 },
+    margin: { l: narrow ? 54 : 60, r: 10, t: 10, b: 50 },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, ...figure.layout.legend },
     hoverlabel: { font: { size: 13 } },
     height: parseInt(document.getElementById(figure.id).style.minHeight, 10),

@@ -204,7 +204,7 @@ def compression(results: Sequence[Result], name: Name) -> Table:
         drop = None if accuracy is None else accuracy.drop
         lost = units.NONE
         if drop is not None:
-            lost = f"{-drop.share * 100:+.2f} [{-drop.ci95.high * 100:+.2f}, {-drop.ci95.low * 100:+.2f}]"
+            lost = f"{-drop.share * 100:+z.2f} [{-drop.ci95.high * 100:+z.2f}, {-drop.ci95.low * 100:+z.2f}]"
         rows.append(
             (
                 name(result),
