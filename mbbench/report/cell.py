@@ -70,7 +70,8 @@ def drop_text(drop: Drop, images: int) -> str:
     low, high = drop.ci95.low * 100, drop.ci95.high * 100
     verdict = "a real difference" if drop.p_value < _SIGNIFICANT else f"no difference that {images} images can show"
     return (
-        f"top-1 {-drop.share * 100:+z.2f} points [{-high:+z.2f}, {-low:+z.2f}], {verdict} (McNemar p {drop.p_value:.2g});"
+        f"top-1 {-drop.share * 100:+z.2f} points [{-high:+z.2f}, {-low:+z.2f}], {verdict}"
+        f" (McNemar p {drop.p_value:.2g});"
         f" class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
     )
 
