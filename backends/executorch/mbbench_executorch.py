@@ -83,7 +83,7 @@ class ExecuTorchBackend(Backend, Converter):
         pick_device(device, self.devices())
         with _quietly():
             runtime = _runtime()
-            # The programs that are open keep a pointer to the pool, which a reset would free.
+            # Unsafe beside open programs, by its name, and so not done without need.
             if runtime._threadpool_get_thread_count() != threads:
                 runtime._unsafe_reset_threadpool(threads)
             try:
