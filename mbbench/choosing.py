@@ -117,17 +117,18 @@ def _losses(candidate: Candidate, limits: Limits, published: bool) -> Iterator[s
 
 def _standing(kept: Sequence[Candidate]) -> Iterator[Judged]:
     """Each of `kept`, which go by costs: whoever beats one comes before it, and is itself in the Pareto set."""
+    import numpy as np
+
     front: list[Candidate] = []
+    costs = np.empty((len(kept), 4))  # the front's, in its first rows
     for candidate in kept:
-        own = candidate.costs
-        beater = next((other for other in front if _beats(other.costs, own)), None)
-        if beater is None:
+        own = np.array(candidate.costs)
+        rows = costs[: len(front)]
+        beating = np.flatnonzero((rows <= own).all(axis=1) & (rows < own).any(axis=1))
+        if not len(beating):
+            costs[len(front)] = own
             front.append(candidate)
-        yield Judged(candidate, (), beater)
-
-
-def _beats(costs: tuple[float, ...], others: tuple[float, ...]) -> bool:
-    return costs != others and all(own <= other for own, other in zip(costs, others, strict=True))
+        yield Judged(candidate, (), front[beating[0]] if len(beating) else None)
 
 
 def _pick(kept: Sequence[Candidate]) -> Candidate | None:
