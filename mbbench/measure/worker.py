@@ -10,27 +10,22 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
-from mbbench.backend import Artifact, Backend, LayerAudit, LayerProfile, OnDevice, Session, Stage, pick_device
+from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_device
 from mbbench.errors import MbbenchError
 from mbbench.machine import allowed_cpus
-from mbbench.measure import accuracy, child, curves, energy, latency, memory
+from mbbench.measure import accuracy, child, curves, energy, latency, memory, told
 from mbbench.measure.serving import batch_of, serve
 from mbbench.models import Normalization
-from mbbench.result import Cold, DeviceTimes, Failure, Measured, Memory, Phase
+from mbbench.result import Cold, Failure, Measured, Memory, Phase
 from mbbench.spec import Settings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_PROFILED = 20  # calls; fewer where they would take longer than _PROFILED_S
-_PROFILED_S = 5.0
-_ON_HOST = "the backend names no device with a clock and memory of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +138,8 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
         accuracy.require_parity(parity)
         _time(session, timed, settings, progress)
         stages.end_phase()
-        _weigh(session, progress)
-        progress.add("throughput", memory=tuple(stages.memory))
+        held, reasons = told.device_memory_bytes(session)
+        progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=held)
         bulk = chunk(images, job.normalization, settings.bulk_batch)
         with latency.no_garbage_collection():
             throughput = latency.count_images(
@@ -174,8 +169,12 @@ def measure(job: Job, spare_cpus: Collection[int], progress: _Progress) -> None:
             lambda: session.run(timed), batch=batch, device=device, seconds=settings.energy_s
         )
         progress.add("device times", reasons, energy=joules)
-        _split(session, timed, progress)
-        _profile(session, timed, progress)
+        assert progress.report.measured.latency is not None
+        runs = told.few(progress.report.measured.latency.median_ms)
+        times, reasons = told.device_times(session, timed, runs)
+        progress.add("profile", reasons, device_times=times)
+        nodes, reasons = told.node_times(session, timed, runs)
+        progress.add("close", reasons, node_times=nodes, node_runs=runs if nodes else None)
 
 
 def _serve(
@@ -202,66 +201,6 @@ def _serve(
             {} if reason is None else {f"served.{scenario}": reason},
             served=served if found is None else (*served, found),
         )
-
-
-def _weigh(session: Session, progress: _Progress) -> None:
-    """What the process holds of the device's memory."""
-    if not isinstance(session, OnDevice):
-        progress.add("memory", {"device_memory_bytes": _ON_HOST})
-        return
-    try:
-        progress.add("memory", device_memory_bytes=session.device_memory_bytes())
-    except MbbenchError as error:
-        progress.add("memory", {"device_memory_bytes": str(error)})
-
-
-def _split(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
-    """A call's time by the device's own clock; what it cannot tell costs the cell nothing."""
-    if not isinstance(session, OnDevice):
-        progress.add("profile", {"device_times": _ON_HOST})
-        return
-    progress.save(phase="device times")
-    try:
-        calls = session.device_times(images, _few(progress))
-    except Exception as error:  # whatever the runtime raises
-        progress.add("profile", {"device_times": f"timing on the device failed: {_reason(error)}"})
-        return
-    times = DeviceTimes(
-        n=len(calls),
-        to_device_ms=median(call.to_device_ms for call in calls),
-        compute_ms=median(call.compute_ms for call in calls),
-        to_host_ms=median(call.to_host_ms for call in calls),
-    )
-    progress.add("profile", device_times=times)
-
-
-def _profile(session: Session, images: NDArray[np.float32], progress: _Progress) -> None:
-    """Last, since it may open a second session; what it cannot tell costs the cell nothing."""
-    if not isinstance(session, LayerProfile):
-        progress.add("close", {"layer_times": "the backend does not tell how long its nodes take"})
-        return
-    runs = _few(progress)
-    progress.save(phase="profile")
-    try:
-        times = session.profile(images, runs)
-    except Exception as error:  # whatever the runtime's profiler raises
-        progress.add("close", {"layer_times": f"profiling failed: {_reason(error)}"})
-        return
-    if times:
-        progress.add("close", node_times=times, node_runs=runs)
-    else:
-        progress.add("close", {"layer_times": "the runtime's times fit no layers"})
-
-
-def _few(progress: _Progress) -> int:
-    """As many calls as do not take long."""
-    latency = progress.report.measured.latency
-    fitting = _PROFILED_S * 1e3 / latency.median_ms if latency is not None else _PROFILED
-    return min(_PROFILED, max(3, round(fitting)))
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"
 
 
 def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
