@@ -23,15 +23,16 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, object]]:
-    """(dotted name, scalar); what is null, and lists but those of names and of memory by phase, are left out."""
+    """(dotted name, scalar); what is null is left out, and so are lists but those of names, phases and scenarios."""
     match value:
         case dict():
             for name, inner in value.items():
                 yield from _flat(f"{prefix}.{name}" if prefix else name, inner)
-        case [{"phase": _}, *_]:
+        case [{"phase": _}, *_] | [{"scenario": _}, *_]:
             for item in value:
-                rest = {name: inner for name, inner in item.items() if name != "phase"}
-                yield from _flat(f"{prefix}.{item['phase']}", rest)
+                key = "phase" if "phase" in item else "scenario"
+                rest = {name: inner for name, inner in item.items() if name != key}
+                yield from _flat(f"{prefix}.{item[key]}", rest)
         case [str(), *_]:
             yield prefix, " ".join(value)
         case list() | tuple() | None:

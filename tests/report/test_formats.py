@@ -1,7 +1,9 @@
 """Whole outputs against golden files; `pytest --golden` writes them anew, to be read before they are committed."""
 
 from collections.abc import Callable
+from csv import DictReader
 from dataclasses import replace
+from io import StringIO
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from mbbench.result import (
     PrecisionShare,
     QuantizationInfo,
     Result,
+    Served,
 )
 from mbbench.spec import ModelSpec
 from mbbench.stats import Interval
@@ -112,6 +115,22 @@ def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
     hostile = make_result(backend="<script>|*x*")
     assert "<script>" not in markdown.render(document([hostile]))
     assert "\\<script\\>\\|\\*x\\*" in markdown.render(document([hostile]))
+
+
+def test_csv_has_a_column_for_each_figure_of_a_scenario(one: list[Result]) -> None:
+    served = Served(
+        scenario="offline", batch=4, queries=50, seconds=0.1, images_per_s=2000.0, effective={"streams": "2"}
+    )
+    result = replace(one[0], measured=replace(one[0].measured, served=(served,)))
+    (row,) = DictReader(StringIO(csv.render([result])))
+    found = {name: value for name, value in row.items() if name.startswith("measured.served")}
+    assert found == {
+        "measured.served.offline.batch": "4",
+        "measured.served.offline.queries": "50",
+        "measured.served.offline.seconds": "0.1",
+        "measured.served.offline.images_per_s": "2000.0",
+        "measured.served.offline.effective.streams": "2",
+    }
 
 
 def test_csv(several: list[Result], golden: Golden) -> None:
