@@ -394,6 +394,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what runs in the background
     )
     while process.poll() is None:  # the throughput phase would take ten minutes
         if any('"phase":"throughput"' in path.read_text() for path in tmp_path.glob("mbbench-*/out.json")):
