@@ -16,7 +16,7 @@ def significant(value: float) -> str:
     if value == 0:
         return "0"
     decimals = 2
-    magnitude = abs(value)
+    magnitude = abs(float(f"{value:.3g}"))  # 99.99 has the digits of 100
     while magnitude >= 10 and decimals:
         magnitude /= 10
         decimals -= 1
