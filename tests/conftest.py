@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from mbbench.doctor import Check
 from mbbench.machine import Machine
@@ -38,6 +39,7 @@ _MEMORY: dict[Phase, int] = {
 }
 FAULTY = Path(__file__).parent / "faulty"
 _ROOT = Path(__file__).parent.parent
+_THREADS = torch.get_num_threads()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +57,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text()
 
     return check
+
+
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """PyTorch on as many threads as in a new process: some tests leave it with one, and last bits depend on that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

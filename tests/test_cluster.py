@@ -141,6 +141,7 @@ def labelled(images: int) -> RunSpec:
     return replace(SPEC, cells=(cell,), images=images)
 
 
+@pytest.mark.usefixtures("all_threads")
 def test_two_machines_of_a_kind_share_the_images_of_a_cell(scheduler: str, start: Start, tmp_path: Path) -> None:
     spec = labelled(100)
     (alone,) = run.run(spec, tmp_path / "alone.jsonl", quiet)
@@ -160,6 +161,7 @@ def test_two_machines_of_a_kind_share_the_images_of_a_cell(scheduler: str, start
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_threads")
 def test_a_worker_killed_while_it_evaluates_gives_its_shard_back(scheduler: str, start: Start, tmp_path: Path) -> None:
     spec = labelled(300)
     (alone,) = run.run(spec, tmp_path / "alone.jsonl", quiet)

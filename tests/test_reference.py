@@ -54,7 +54,11 @@ def test_progress_counts_images(images: data.Dataset, tmp_path: Path, monkeypatc
     assert seen == [(32, 40), (40, 40)]
 
 
-def test_a_shards_logits_are_those_of_all_images_and_are_kept_by_themselves(images: data.Dataset) -> None:
+@pytest.mark.usefixtures("all_threads")
+def test_a_shards_logits_are_those_of_all_images_and_are_kept_by_themselves(
+    images: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
     found = weights.random(SPEC)
     whole = np.load(reference.logits(found, images))
     for shard in (Shard(0, 32), Shard(32, 40)):

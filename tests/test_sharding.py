@@ -53,6 +53,7 @@ def test_only_many_images_are_shared() -> None:
     assert sharding.divide(50_000, 32, 1) == (Shard(0, 50_000),)
 
 
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [
