@@ -68,16 +68,14 @@ class _Writer:
         return self._graph.call_function(target, arguments, named)
 
     def _QuantizeLinear(self, node: onnx.NodeProto, _: Any) -> fx.Node:  # noqa: N802
-        return self._call(self._operators.quantize_per_tensor.default, self._value(node.input[0]), *self._limits(node))
+        return self._quantize(self._value(node.input[0]), self._limits(node))
 
     def _DequantizeLinear(self, node: onnx.NodeProto, own: dict[str, Any]) -> fx.Node:  # noqa: N802
         import torch
 
         if node.input[0] not in self._arrays:
-            self._pairs[node.output[0]] = self._limits(node)
-            return self._call(
-                self._operators.dequantize_per_tensor.default, self._value(node.input[0]), *self._limits(node)
-            )
+            limits = self._pairs[node.output[0]] = self._limits(node)
+            return self._dequantize(self._value(node.input[0]), limits)
         integers, scale = (self._arrays[name] for name in node.input[:2])
         if integers.dtype == "int32":
             self._arrays[node.output[0]] = (integers * scale).astype(scale.dtype)  # NumPy makes float64 of the two
@@ -95,6 +93,12 @@ class _Writer:
             127,
             torch.int8,
         )
+
+    def _quantize(self, floats: fx.Node, limits: tuple[Any, ...]) -> fx.Node:
+        return self._call(self._operators.quantize_per_tensor.default, floats, *limits)
+
+    def _dequantize(self, integers: fx.Node, limits: tuple[Any, ...]) -> fx.Node:
+        return self._call(self._operators.dequantize_per_tensor.default, integers, *limits)
 
     def _limits(self, node: onnx.NodeProto) -> tuple[Any, ...]:
         """Scale, zero point, smallest, largest and type of the int8 that the node quantizes to, or from."""
@@ -128,8 +132,7 @@ class _Writer:
         if name not in self._pairs:
             return padded
         limits = self._pairs[name]
-        integers = self._call(self._operators.quantize_per_tensor.default, padded, *limits)
-        return self._call(self._operators.dequantize_per_tensor.default, integers, *limits)
+        return self._dequantize(self._quantize(padded, limits), limits)
 
     def _Gemm(self, node: onnx.NodeProto, _: Any) -> fx.Node:  # noqa: N802
         from torch.nn import functional

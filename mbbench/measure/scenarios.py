@@ -60,14 +60,8 @@ def offline(
     requests: Requests, images: NDArray[np.float32], *, seconds: float, clock: Clock = perf_counter_ns
 ) -> Served:
     """Submit `images` over and over for `seconds`, once the runtime is busy; what ends after that counts too."""
-    count = 0
-    _warm_up(requests, images, seconds / _PROBE, clock)
-    start = clock()
-    while clock() - start < seconds * 1e9:
-        requests.submit(images)
-        count += 1
-    requests.wait()
-    elapsed = (clock() - start) / 1e9
+    _keep_busy(requests, images, seconds / _PROBE, clock)  # to warm up
+    count, elapsed = _keep_busy(requests, images, seconds, clock)
     return Served(
         scenario="offline",
         batch=len(images),
@@ -78,12 +72,15 @@ def offline(
     )
 
 
-def _warm_up(requests: Requests, images: NDArray[np.float32], seconds: float, clock: Clock) -> None:
+def _keep_busy(requests: Requests, images: NDArray[np.float32], seconds: float, clock: Clock) -> tuple[int, float]:
+    """How many were submitted, and the seconds until the last had ended."""
+    count = 0
     start = clock()
-    requests.submit(images)
     while clock() - start < seconds * 1e9:
         requests.submit(images)
+        count += 1
     requests.wait()
+    return count, (clock() - start) / 1e9
 
 
 def server(
