@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,6 +39,20 @@ def artifact(spec: ModelSpec, format: str) -> Artifact:
 def open_session(backend: str, spec: ModelSpec) -> Session:
     opened = registry.load(backend)
     return opened.open(artifact(spec, opened.formats[0]), "", threads=1, stage=lambda _: None)
+
+
+def benchmark_app(spec: ModelSpec, seconds: int, figure: str, *options: str) -> str:
+    """What OpenVINO's own tool prints of `spec` in fp32 for the pattern `figure`, whose first group it is."""
+    side = spec.resolution
+    command = [
+        str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact(spec, "onnx").path), "-d", "CPU",
+        "-infer_precision", "f32", "-ip", "f32", "-shape", f"[1,3,{side},{side}]", "-t", str(seconds), *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(figure, done.stdout)
+    if found is None:
+        sys.exit(f"benchmark_app does not print {figure}:\n{done.stdout}{done.stderr}")
+    return found[1]
 
 
 def images(spec: ModelSpec) -> np.ndarray:

@@ -5,12 +5,10 @@ Both take every CPU and batches of one, in processes of their own that alternate
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
-from common import NARROW, WIDE, alternate, artifact, images, row
+from common import NARROW, WIDE, alternate, artifact, benchmark_app, images, row
 
 from mbbench import registry
 from mbbench.machine import allowed_cpus
@@ -21,21 +19,10 @@ from mbbench.spec import ModelSpec
 
 _SECONDS = 4
 _ROUNDS = 9
-_RATE = re.compile(r"Throughput:\s+([0-9.]+) FPS")
 
 
-def benchmark_app(spec: ModelSpec) -> float:
-    side = spec.resolution
-    command = [
-        str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact(spec, "onnx").path), "-d", "CPU",
-        "-hint", "throughput", "-infer_precision", "f32", "-ip", "f32", "-shape", f"[1,3,{side},{side}]",
-        "-t", str(_SECONDS),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = _RATE.search(done.stdout)
-    if found is None:
-        sys.exit(f"benchmark_app gave no throughput:\n{done.stdout}{done.stderr}")
-    return float(found[1])
+def native(spec: ModelSpec) -> float:
+    return float(benchmark_app(spec, _SECONDS, r"Throughput:\s+([0-9.]+) FPS", "-hint", "throughput"))
 
 
 def ours(spec: ModelSpec) -> float:
@@ -57,7 +44,7 @@ def measure_ours(alpha: float, resolution: int) -> None:
 def main() -> None:
     row("model", "ours, 1/s", "native, 1/s", "ratio")
     for spec in (NARROW, WIDE):
-        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: benchmark_app(s), _ROUNDS))  # type: ignore[misc]
+        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: native(s), _ROUNDS))  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -5,32 +5,22 @@ benchmark_app is OpenVINO's own tool. It runs in processes of its own, alternati
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
-from common import NARROW, WIDE, alternate, artifact, images, median_ms, open_session, pin, row
+from common import NARROW, WIDE, alternate, benchmark_app, images, median_ms, open_session, pin, row
 
 from mbbench.spec import ModelSpec
 
 _SECONDS = 4
 _ROUNDS = 7
-_MEDIAN = re.compile(r"Median:\s+([0-9.]+) (ms|us)")
 
 
-def benchmark_app(spec: ModelSpec) -> float:
-    side = spec.resolution
-    command = [
-        str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact(spec, "onnx").path), "-d", "CPU",
-        "-api", "sync", "-hint", "none", "-nthreads", "1", "-nstreams", "1", "-infer_precision", "f32", "-ip", "f32",
-        "-shape", f"[1,3,{side},{side}]", "-t", str(_SECONDS),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = _MEDIAN.search(done.stdout)
-    if found is None:
-        sys.exit(f"benchmark_app gave no median:\n{done.stdout}{done.stderr}")
-    return float(found[1]) / {"ms": 1, "us": 1000}[found[2]]
+def native(spec: ModelSpec) -> float:
+    """Milliseconds."""
+    options = ("-api", "sync", "-hint", "none", "-nthreads", "1", "-nstreams", "1")
+    value, unit = benchmark_app(spec, _SECONDS, r"Median:\s+([0-9.]+ (?:ms|us))", *options).split()
+    return float(value) / {"ms": 1, "us": 1000}[unit]
 
 
 def ours(spec: ModelSpec) -> float:
@@ -49,7 +39,7 @@ def measure_ours(alpha: float, resolution: int) -> None:
 def main() -> None:
     row("model", "ours, ms", "native, ms", "ratio")
     for spec in (NARROW, WIDE):
-        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: benchmark_app(s), _ROUNDS))  # type: ignore[misc]
+        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: native(s), _ROUNDS))  # type: ignore[misc]
 
 
 if __name__ == "__main__":
