@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from mbbench import registry, weights
+from mbbench.artifacts.export import export
 from mbbench.backend import Artifact, Session
 from mbbench.compress import search
 from mbbench.compress.search import Prepared
-from mbbench.export import export
 from mbbench.machine import pick_cpus
 from mbbench.measure.latency import no_garbage_collection, time_calls, warm_up
 from mbbench.spec import ModelSpec

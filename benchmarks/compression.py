@@ -16,10 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mbbench import compressing, data, run, store, weights
+from mbbench import data, run, store, weights
+from mbbench.compress import pipeline
 from mbbench.machine import fingerprint
-from mbbench.report import markdown, units
-from mbbench.report.content import Table
+from mbbench.report import units
+from mbbench.report.document import Table
+from mbbench.report.formats import markdown
 from mbbench.result import Result
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
 from mbbench.weights.recipe import Recipe
@@ -41,8 +43,8 @@ def prepare(alpha: float, source: str, folder: Path) -> None:
     train = data.load(source, _RESOLUTION, "train")
     spec = ModelSpec(alpha=alpha, resolution=_RESOLUTION, classes=train.classes)
     whole = weights.trained(spec, train, _TRAINING)
-    request = compressing.Request(mult_adds=0.5, recipe=_TUNING, qat_recipe=_TUNING)
-    pruned = compressing.compress(whole, train, request, lambda _: sys.exit("not needed"), lambda _: None)
+    request = pipeline.Request(mult_adds=0.5, recipe=_TUNING, qat_recipe=_TUNING)
+    pruned = pipeline.compress(whole, train, request, lambda _: sys.exit("not needed"), lambda _: None)
     for name, found in (("whole", whole), ("pruned", pruned)):
         shutil.copyfile(found.path, folder / f"{alpha}-{name}.safetensors")
 

@@ -41,9 +41,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_SLOWED), os.enviro
 
 from mbbench_slowed import MARK, SlowedBackend  # noqa: E402
 
-from mbbench import baseline, changes, checking  # noqa: E402
+from mbbench import check  # noqa: E402
+from mbbench.artifacts.export import Exported  # noqa: E402
 from mbbench.backend import Artifact  # noqa: E402
-from mbbench.export import Exported  # noqa: E402
+from mbbench.compare import baseline, changes  # noqa: E402
 from mbbench.machine import pick_cpus  # noqa: E402
 from mbbench.measure.latency import no_garbage_collection, time_calls, warm_up  # noqa: E402
 from mbbench.spec import Cell, RunSpec, Settings  # noqa: E402
@@ -111,7 +112,7 @@ def marked(folder: Path) -> None:
 
 
 def ours(spec: RunSpec, folder: Path) -> tuple[bool, float]:
-    checked = checking.check(spec, folder, changes.limits([_LIMIT]), _SECONDS, lambda _: None)
+    checked = check.check(spec, folder, changes.limits([_LIMIT]), _SECONDS, lambda _: None)
     (cell,) = checked.cells
     (verdict,) = cell.verdicts
     assert verdict.change.change is not None
@@ -216,7 +217,7 @@ def main() -> None:
     spec = RunSpec(cells=(cell,), data="digits", images=16, settings=Settings())
     with tempfile.TemporaryDirectory() as temporary, load(arguments.bursts):
         folder = Path(temporary, "baseline")
-        checking.keep(spec, folder, lambda _: None)
+        check.keep(spec, folder, lambda _: None)
         (kept,) = baseline.load(folder)
         shutil.copyfile(folder / kept.file, Path(temporary, "candidate.onnx"))
         marked(folder)

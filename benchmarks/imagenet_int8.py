@@ -21,7 +21,7 @@ from common import WIDE, row
 from mbbench import data, plan, registry, run, weights
 from mbbench.compress import calibrate, quantize
 from mbbench.data.feed import to_float
-from mbbench.export import to_onnx
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import fold_batch_norm, normalization
 from mbbench.result import Result
 from mbbench.spec import Cell, RunSpec, Settings

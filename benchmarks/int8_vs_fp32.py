@@ -9,8 +9,8 @@ from __future__ import annotations
 from common import WIDE, alternate, artifact, images, median_ms, open_session, pin, prepared, row
 
 from mbbench import registry
+from mbbench.artifacts.export import Exported, export_quantized
 from mbbench.backend import Session
-from mbbench.export import Exported, export_quantized
 from mbbench.spec import ModelSpec
 
 _SECONDS = 1.0

@@ -18,7 +18,7 @@ from common import row
 from playwright.sync_api import sync_playwright
 
 from mbbench import store
-from mbbench.report import html
+from mbbench.report.formats import html
 from mbbench.report.selection import measured, subjects
 from mbbench.result import Result
 

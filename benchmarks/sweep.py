@@ -16,7 +16,7 @@ from time import perf_counter
 
 from common import row
 
-from mbbench import plan, sweeping
+from mbbench import plan, sweep
 from mbbench.events import Event, Finished, Measuring
 from mbbench.profile import Profile
 from mbbench.spec import RunSpec, Settings
@@ -37,7 +37,7 @@ def timed(spec: RunSpec, results: Path) -> tuple[float, float, int]:
             spans.append(perf_counter() - began)
 
     start = perf_counter()
-    for _ in sweeping.sweep(spec, results, notify):
+    for _ in sweep.sweep(spec, results, notify):
         pass
     return perf_counter() - start, sum(spans), len(spans)
 

@@ -14,7 +14,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from mbbench import store
-from mbbench.report import terminal
+from mbbench.report.formats import terminal
 from mbbench.report.summary import document
 
 _WIDTH = 96

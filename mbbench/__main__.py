@@ -1,5 +1,5 @@
 """`python -m mbbench` is `mbbench`."""
 
-from mbbench.cli import main
+from mbbench.cli.app import main
 
 main()

@@ -7,14 +7,17 @@ point's name is what the user types after `--backend`. Heavy imports belong insi
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
-from mbbench.result import DeviceCall, Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -75,6 +78,34 @@ class Session(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A node of what a runtime made of the model: the names it has from the artifact, its type, its precision."""
+
+    names: tuple[str, ...]
+    type: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """How long a node of what a runtime made of the model takes, by the runtime's own clock; names as in `Executed`."""
+
+    names: tuple[str, ...]
+    type: str
+    precision: str
+    median_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCall:
+    """A call by its device's own clock: from host memory to the device's, computing, and back."""
+
+    to_device_ms: float
+    compute_ms: float
+    to_host_ms: float
 
 
 class LayerAudit(ABC):
@@ -226,3 +257,26 @@ def pick_device(wanted: str, known: Collection[str]) -> str:
         if wanted.lower() in ("", name.lower()):
             return name
     raise BackendError(f"no device {wanted!r}", f"choose one of {', '.join(known) or '(none found)'}")
+
+
+def installed_version(distribution: str, remedy: str | None = None) -> str:
+    """Return the version of an installed distribution, from its metadata. Raises `BackendError` if it is missing."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        fix = remedy or f"run `pip install {distribution}`"
+        raise BackendError(f"{distribution} is not installed", fix) from None
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Discard what is written to the process's standard error, by native code too."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as discard:
+            os.dup2(discard.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

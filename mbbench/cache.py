@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,10 +40,16 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"the disk is full: cannot write {path}", "free space, or set MBBENCH_CACHE") from error
-        raise UsageError(f"cannot write {path} ({error.strerror or error})", "mend it, or set MBBENCH_CACHE") from error
+        raise UsageError(f"cannot write {path} ({error.strerror or error})", "fix it, or set MBBENCH_CACHE") from error
     finally:
         with suppress(OSError):  # where nothing could be written, nothing can be removed
             temporary.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of the file in hexadecimal digits. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remember(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:

@@ -1,14 +1,14 @@
 """What can go wrong, each with its cause, its remedy and the process's exit code.
 
     MbbenchError            1  internal error (the base; raised itself only for bugs)
-    +-- UsageError          2  the request makes no sense: a bad option, file, folder, checkpoint or profile
+    +-- UsageError          2  the request is invalid: an option, file, folder, checkpoint or profile
     +-- RegressionError     3  `mbbench check`: a cell became slower, bigger or less accurate than allowed
     +-- InconclusiveError   4  `mbbench check --strict`: a cell could not be shown to be within its limits
-    +-- ParityError         5  outputs differ from the PyTorch reference, or are NaN or constant; a promise on accuracy,
-                               precision or limits does not hold
+    +-- RequirementError    5  a requirement is not met: parity with PyTorch, accuracy, executed precision, the limits
+                               of `mbbench choose`, or the agreement of a report with its records
     +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
-    +-- IncomparableError   8  `mbbench compare`: results of unlike machines, runtimes or settings
+    +-- IncomparableError   8  `mbbench compare`: results of different machines, runtimes or settings
 
 Interrupting (Ctrl-C) exits 130 after what was measured has been stored.
 """
@@ -46,7 +46,7 @@ class InconclusiveError(MbbenchError):
     exit_code = 4
 
 
-class ParityError(MbbenchError):
+class RequirementError(MbbenchError):
     exit_code = 5
 
 

@@ -8,12 +8,9 @@ from dataclasses import replace
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
-from mbbench.report.content import Table
 from mbbench.spec import Cell, Family, ModelSpec, RunSpec
 
 _BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
-_START_S = 1.0  # of a child process, about
-_LONGEST = 5  # times a scenario's own seconds
 
 
 def plan(profile: Profile) -> RunSpec:
@@ -75,30 +72,3 @@ def _startable() -> list[str]:
             continue  # `mbbench backends` says why
         found.append(name)
     return found
-
-
-def describe(spec: RunSpec) -> Table:
-    """The cells with the least and most time each can take, from the settings alone."""
-    settings = spec.settings
-    rest = settings.throughput_s + (settings.sustain_s or 0) + _START_S
-    asked = settings.scenario_s * len(settings.scenarios)
-    least = settings.min_s + rest + asked
-    most = settings.warmup_max_s + settings.max_s + rest + _LONGEST * asked
-    origin = {None: f"trained on {spec.data}, once", "random": "random"}
-    rows = [
-        (cell.model.label, cell.precision, cell.backend, cell.device or "default",
-         origin.get(cell.weights, cell.weights or ""), f"{least:.0f} to {most:.0f} s")
-        for cell in spec.cells
-    ]  # fmt: skip
-    count = len(spec.cells)
-    return Table(
-        f"{count} cell{'s' * (count > 1)}, {least * count:.0f} to {most * count:.0f} s of measuring",
-        ("Model", "Precision", "Backend", "Device", "Weights", "Time"),
-        tuple(rows),
-        numeric=False,
-        notes=(
-            "Besides: the machine's ceilings, training, quantization and export where they are not cached, evaluation"
-            " on the test images, the times of layers, energy where the chip counts it, and the end of a call that"
-            " outlasts its phase.",
-        ),
-    )

@@ -20,6 +20,7 @@ Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 MAX_ALPHA = 8.0  # about 205 M parameters; a few steps wider and the weights exceed what one ONNX file holds (2 GB)
 MIN_RESOLUTION = 32  # the stem and the four strided blocks leave one pixel
 MAX_RESOLUTION = 2048
+PARITY_IMAGES = 16  # the first test images, on which every session is compared with PyTorch before it is timed
 
 _FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
 
@@ -94,6 +95,17 @@ def seconds_of(text: str) -> float:
     if match is None:
         raise UsageError(f"{text!r} is no time", "write it like 100ms, 90s, 10m or 1h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def bytes_of(text: str) -> float:
+    """`5MB`, `1.5GB`, `512KiB`. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
+    if match is None or match[2] not in _BYTES:
+        raise UsageError(f"{text!r} is no size", f"write it like 5MB; units are {', '.join(_BYTES)}")
+    return float(match[1]) * _BYTES[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

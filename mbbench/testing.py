@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import pytest
 
 from mbbench import registry
+from mbbench.artifacts.export import Exported, convert, export
 from mbbench.backend import (
     Artifact,
     Backend,
@@ -33,7 +34,6 @@ from mbbench.backend import (
     Stage,
 )
 from mbbench.errors import BackendError
-from mbbench.export import Exported, convert, export
 from mbbench.spec import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -193,11 +193,11 @@ class BackendContract:
         import numpy as np
         import torch
 
-        from mbbench.audit import audit, fell_back
+        from mbbench.analysis.executed import audit, fell_back
         from mbbench.compress import quantize
-        from mbbench.cost import cost_of
-        from mbbench.export import to_onnx
+        from mbbench.graphs.onnx import to_onnx
         from mbbench.models import fold_batch_norm
+        from mbbench.models.cost import cost_of
 
         monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
         images = self._images(8)
@@ -216,8 +216,9 @@ class BackendContract:
                     assert fell_back(found, precision, quantize.floats(graph, dialect)) is None, precision
 
     def _exported(self, format: Format, precision: Precision, dialect: Dialect) -> Exported:
+        from mbbench.artifacts.export import export_quantized
         from mbbench.compress import calibrate, quantize
-        from mbbench.export import export_quantized, to_onnx
+        from mbbench.graphs.onnx import to_onnx
         from mbbench.models import fold_batch_norm
 
         if precision != "int8":
@@ -229,7 +230,7 @@ class BackendContract:
 
     def test_a_profile_times_the_nodes_that_are_executed(self, opened: tuple[Session, list[Stage]]) -> None:
         """Nodes without a name cannot be traced to the artifact; those that move tensors may have any name."""
-        from mbbench.audit import sort_out
+        from mbbench.analysis.executed import sort_out
 
         session, images = opened[0], self._images(1)
         if not isinstance(session, LayerProfile) or not isinstance(session, LayerAudit):

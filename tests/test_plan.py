@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from mbbench import plan, registry
@@ -87,14 +85,3 @@ def test_all_is_every_backend_that_can_start_and_names_count_once() -> None:
 def test_no_backend_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="no backend is named"):
         plan.expand([""])
-
-
-def test_the_description_is_exact() -> None:
-    spec = plan.plan(replace(Profile(alpha=(0.25,), res=(96,), device="CPU", baselines=True)))
-    table = plan.describe(spec)
-    assert table.title == "3 cells, 15 to 69 s of measuring"
-    assert table.rows == (
-        ("0.25 MobileNet-96", "fp32", "openvino", "CPU", "trained on digits, once", "5 to 23 s"),
-        ("VGG16-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),
-        ("GoogLeNet-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),
-    )

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbbench import ceilings, preparing, registry, store
-from mbbench.cost import cost_of
-from mbbench.errors import BackendError, CellsFailedError, MbbenchError, ParityError, UsageError
+from mbbench import registry, store
+from mbbench.artifacts import prepare
+from mbbench.artifacts.prepare import Ready, Unavailable
+from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError, UsageError
 from mbbench.events import Announce, Event, Finished, Measuring, Working
-from mbbench.preparing import Failed, Ready
+from mbbench.measure import ceilings
+from mbbench.models.cost import cost_of
 from mbbench.result import Ceilings, Failure, Result
 from mbbench.run import run, verdict
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
@@ -72,15 +74,15 @@ def test_a_cell_on_another_device_has_no_ceilings(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> Ceilings:
         raise AssertionError("measured")
 
-    def elsewhere(spec: RunSpec, announce: Announce) -> list[Ready | Failed]:
+    def elsewhere(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
         return [replace(item, device="GPU.0") for item in prepare_all(spec, announce) if isinstance(item, Ready)]
 
-    prepare_all = preparing.prepare_all
+    prepare_all = prepare.prepare_all
     monkeypatch.setattr(ceilings, "of", fail)
-    monkeypatch.setattr(preparing, "prepare_all", elsewhere)
+    monkeypatch.setattr(prepare, "prepare_all", elsewhere)
     (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
     assert result.failure is None
-    assert (result.ceilings, result.reasons["ceilings"]) == (None, "they are measured for CPUs only")
+    assert (result.ceilings, result.reasons["ceilings"]) == (None, "ceilings are measured for CPUs only")
 
 
 def test_the_second_run_prepares_nothing_and_has_the_same_id(tmp_path: Path) -> None:
@@ -152,8 +154,8 @@ def failed(result: Result, exit_code: int) -> Result:
         ((6, 6), BackendError),
         ((6, 0), CellsFailedError),
         ((7, 7), CellsFailedError),
-        ((7, 5), ParityError),
-        ((5, 0), ParityError),
+        ((7, 5), RequirementError),
+        ((5, 0), RequirementError),
     ],
 )
 def test_the_verdict_follows_the_failures(make_result, codes, expected) -> None:  # type: ignore[no-untyped-def]
@@ -213,7 +215,7 @@ def test_a_larger_drop_than_allowed_fails_with_all_it_measured(tmp_path: Path) -
     assert result.failure.cause.startswith("without labels, ")
     assert result.failure.cause.endswith(" of the answers differ from fp32's, more than 0")
     assert result.measured.latency is not None
-    with pytest.raises(ParityError):
+    with pytest.raises(RequirementError):
         verdict([result])
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import ModelSpec, Settings, content_key
+from mbbench.spec import ModelSpec, Settings, bytes_of, content_key
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,14 @@ def test_a_bound_that_nothing_keeps_is_refused(bound: float) -> None:
 def test_the_longest_time_must_hold_the_shortest() -> None:
     with pytest.raises(UsageError, match="max_s 1 is below min_s 2"):
         Settings(min_s=2.0, max_s=1.0)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("5MB", 5e6), ("1.5 GB", 1.5e9), ("512KiB", 524288), ("7B", 7)])
+def test_sizes_have_decimal_or_binary_units(text: str, expected: float) -> None:
+    assert bytes_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["5", "MB", "5 mb", "-1MB"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size; write it like 5MB"):
+        bytes_of(text)

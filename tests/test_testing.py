@@ -11,9 +11,19 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench import registry
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Dialect,
+    Executed,
+    Format,
+    LayerAudit,
+    LayerProfile,
+    NodeTime,
+    Session,
+    Stage,
+)
 from mbbench.errors import BackendError
-from mbbench.result import Executed, NodeTime
 from mbbench.spec import ModelSpec, Precision
 from mbbench.testing import BackendContract, FakeBackend, FakeClock
 

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -21,17 +20,19 @@ from mbbench.backend import (
     Backend,
     Converter,
     Dialect,
+    Executed,
     Format,
     LayerAudit,
     LayerProfile,
+    NodeTime,
     Session,
     Stage,
+    installed_version,
     pick_device,
 )
-from mbbench.cost import Layer, cost_of
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed, NodeTime
+from mbbench.models.cost import Layer, cost_of
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class ExecuTorchBackend(Backend, Converter):
     makes: ClassVar[Format] = "pte"
 
     def versions(self) -> Mapping[str, str]:
-        return _installed("executorch")
+        return {"executorch": installed_version("executorch")}
 
     def tools(self) -> Mapping[str, str]:
-        return _installed("executorch", "torch", "mbbench-executorch")
+        return {name: installed_version(name) for name in ("executorch", "torch", "mbbench-executorch")}
 
     def devices(self) -> Mapping[str, str]:
         self.versions()
@@ -245,16 +246,6 @@ def _runtime() -> ModuleType:
         raise BackendError(f"ExecuTorch cannot be imported ({error})", "run `pip install executorch`") from error
     module: ModuleType = _C
     return module
-
-
-def _installed(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise BackendError(f"{name} is not installed", f"run `pip install {name}`") from None
-    return found
 
 
 @contextlib.contextmanager

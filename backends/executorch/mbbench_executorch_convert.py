@@ -6,8 +6,8 @@ import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mbbench import retrace
 from mbbench.backend import Artifact
+from mbbench.graphs.fx import to_module
 
 if TYPE_CHECKING:
     from torch import fx
@@ -21,7 +21,7 @@ def lower(artifact: Artifact, batches: Mapping[str, int]) -> Any:
     from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
     from executorch.exir.passes import MemoryPlanningPass
 
-    module = retrace.module(onnx.load(artifact.path))
+    module = to_module(onnx.load(artifact.path))
     _adapt(module)
     methods = {
         name: torch.export.export(module, (torch.zeros(batch, *artifact.input_shape[1:]),))

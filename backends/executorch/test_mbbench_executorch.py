@@ -12,15 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mbbench import retrace
-from mbbench.audit import audit
-from mbbench.backend import Artifact, LayerAudit, Session
+from mbbench.analysis.executed import audit
+from mbbench.backend import Artifact, Executed, LayerAudit, Session
 from mbbench.compress import calibrate, quantize
-from mbbench.cost import cost_of
 from mbbench.errors import BackendError
-from mbbench.export import to_onnx
+from mbbench.graphs.fx import to_module
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
-from mbbench.result import Executed
+from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 
@@ -193,7 +192,7 @@ def test_an_operator_that_is_unknown_is_named(tmp_path: Path) -> None:
 
 def test_what_is_concatenated_has_the_scale_of_the_whole_and_no_value_changes() -> None:
     spec = ModelSpec("googlenet", resolution=64, classes=10)
-    module = retrace.module(quantized(spec))
+    module = to_module(quantized(spec))
     given = images(2, 64)
     expected = logits(module, given)
     _adapt(module)
@@ -208,7 +207,7 @@ def test_what_is_concatenated_has_the_scale_of_the_whole_and_no_value_changes() 
 
 def test_an_fp32_graph_is_left_as_it_is() -> None:
     spec = ModelSpec(alpha=0.25, resolution=32, classes=10, padding="keras")
-    module = retrace.module(to_onnx(fold_batch_norm(build(spec)), 32))
+    module = to_module(to_onnx(fold_batch_norm(build(spec)), 32))
     before = str(module.graph)
     _adapt(module)
     assert str(module.graph) == before

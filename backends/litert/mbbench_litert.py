@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Converter, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Converter,
+    Dialect,
+    Executed,
+    Format,
+    LayerAudit,
+    Session,
+    Stage,
+    installed_version,
+    pick_device,
+    silent_stderr,
+)
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -30,11 +39,15 @@ class LiteRtBackend(Backend, Converter):
     makes: ClassVar[Format] = "tflite"
 
     def versions(self) -> Mapping[str, str]:
-        return {_RUNTIME: _version(_RUNTIME, _RUNTIME)}
+        return {_RUNTIME: installed_version(_RUNTIME)}
 
     def tools(self) -> Mapping[str, str]:
-        convert = {name: _version(name, "litert-torch") for name in ("litert-torch", "litert-converter")}
-        return {**convert, **self.versions(), "mbbench-litert": _version("mbbench-litert", "-e backends/litert")}
+        converter = {
+            name: installed_version(name, "run `pip install litert-torch`")
+            for name in ("litert-torch", "litert-converter")
+        }
+        own = installed_version("mbbench-litert", "run `pip install -e backends/litert`")
+        return {**converter, **self.versions(), "mbbench-litert": own}
 
     def devices(self) -> Mapping[str, str]:
         return {"cpu": fingerprint().cpu}
@@ -64,7 +77,7 @@ class LiteRtBackend(Backend, Converter):
             raise BackendError(f"LiteRT cannot be imported ({error})", f"run `pip install {_RUNTIME}`") from error
         pick_device(device, self.devices())
         try:
-            with _silent():
+            with silent_stderr():  # LiteRT greets from C++ there, and has no setting against it
                 stage("load")
                 interpreter = Interpreter(str(artifact.path), num_threads=threads)
                 stage("compile")
@@ -145,27 +158,6 @@ def _is_delegated(operators: Sequence[Mapping[str, Any]], given: int, wanted: in
     """Whether one node of a delegate leads from the images to the logits."""
     nodes = [operator for operator in operators if operator["op_name"] == _DELEGATE]
     return len(nodes) == 1 and given in nodes[0]["inputs"] and wanted in nodes[0]["outputs"]
-
-
-def _version(name: str, wanted: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        raise BackendError(f"{name} is not installed", f"run `pip install {wanted}`") from None
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Standard error goes nowhere: LiteRT greets from C++ there, and has no setting against it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _last_line(text: str) -> str:

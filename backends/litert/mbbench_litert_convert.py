@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbbench import retrace
+from mbbench.graphs.fx import to_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ def convert(model: onnx.ModelProto) -> bytes:
     import torch
 
     _, *shape = (dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim)
-    network = retrace.module(model)
+    network = to_module(model)
     _quantize_weights(network)
     _quantize_concatenations(network)
     import litert_torch  # takes seconds, and a graph that cannot be converted is refused by now

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mbbench import retrace
-from mbbench.audit import audit
+from mbbench.analysis.executed import audit
 from mbbench.backend import Artifact, LayerAudit, Session, Stage
 from mbbench.compress import calibrate, quantize
-from mbbench.cost import cost_of
 from mbbench.errors import BackendError
-from mbbench.export import to_onnx
+from mbbench.graphs.fx import to_module
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 
@@ -212,7 +212,7 @@ class Branches(nn.Module):
 
 def test_a_concatenation_takes_the_widest_of_its_inputs_scales() -> None:
     graph = quantized(Branches().eval())
-    network = retrace.module(graph)
+    network = to_module(graph)
     (both,) = (node for node in network.graph.nodes if node.target is torch.cat)
     small, large = (given.args[1] for given in both.args[0])
     assert small < large / 5
@@ -227,7 +227,7 @@ def test_a_concatenation_takes_the_widest_of_its_inputs_scales() -> None:
 
 
 def test_weights_quantized_in_the_graph_are_the_same_integers() -> None:
-    network = retrace.module(quantized(Branches().eval()))
+    network = to_module(quantized(Branches().eval()))
     before = [buffer for buffer in network.buffers() if buffer.dtype == torch.int8]
     _quantize_weights(network)
     again = torch.ops.quantized_decomposed.quantize_per_channel.default
@@ -251,7 +251,7 @@ class Stretched(nn.Module):
 
 
 def test_a_product_of_matrices_keeps_its_weights_in_floats() -> None:
-    network = retrace.module(quantized(Stretched().eval()))
+    network = to_module(quantized(Stretched().eval()))
     (product,) = (node for node in network.graph.nodes if node.target is torch.matmul)
     dequantize = torch.ops.quantized_decomposed.dequantize_per_channel.default
     assert product.args[1].target is dequantize

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Converter, Dialect, Format, LayerAudit, Session, Stage, pick_device
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Converter,
+    Dialect,
+    Executed,
+    Format,
+    LayerAudit,
+    Session,
+    Stage,
+    installed_version,
+    pick_device,
+    silent_stderr,
+)
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -40,10 +48,10 @@ class NcnnBackend(Backend, Converter):
     makes: ClassVar[Format] = "ncnn"
 
     def versions(self) -> Mapping[str, str]:
-        return _versions("ncnn", "run `pip install ncnn`")
+        return {"ncnn": installed_version("ncnn")}
 
     def tools(self) -> Mapping[str, str]:
-        return _versions("mbbench-ncnn", "run `pip install -e backends/ncnn`")
+        return {"mbbench-ncnn": installed_version("mbbench-ncnn", "run `pip install -e backends/ncnn`")}
 
     def devices(self) -> Mapping[str, str]:
         self.versions()
@@ -85,7 +93,7 @@ class NcnnBackend(Backend, Converter):
         net.opt.use_vulkan_compute = False
         for name in _NARROWER:
             setattr(net.opt, name, False)
-        with _no_complaints():
+        with silent_stderr():  # ncnn writes there why it refuses a file
             refused = net.load_param_mem(param) or net.load_model(str(artifact.path))
         if refused:
             raise BackendError(f"ncnn refuses {artifact.path}", "export the model again")
@@ -152,24 +160,3 @@ def _ncnn() -> ModuleType:
         raise BackendError(f"ncnn cannot be imported ({error})", "run `pip install ncnn`") from error
     module: ModuleType = ncnn
     return module
-
-
-def _versions(distribution: str, remedy: str) -> Mapping[str, str]:
-    try:
-        return {distribution: metadata.version(distribution)}
-    except metadata.PackageNotFoundError:
-        raise BackendError(f"{distribution} is not installed", remedy) from None
-
-
-@contextlib.contextmanager
-def _no_complaints() -> Iterator[None]:
-    """ncnn writes why it refuses a file to the process's standard error, which is not ours to write on."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

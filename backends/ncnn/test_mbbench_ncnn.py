@@ -16,13 +16,13 @@ from mbbench_ncnn_writer import write
 from numpy.typing import NDArray
 from torch import nn
 
-from mbbench.audit import audit
+from mbbench.analysis.executed import audit
 from mbbench.backend import Artifact, LayerAudit, Session, Stage
 from mbbench.compress import calibrate, quantize
-from mbbench.cost import cost_of
 from mbbench.errors import BackendError
-from mbbench.export import to_onnx
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.models.cost import cost_of
 from mbbench.models.vgg16 import AdaptiveAveragePool
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract

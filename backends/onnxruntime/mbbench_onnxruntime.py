@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage, pick_device
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Dialect,
+    Executed,
+    Format,
+    LayerAudit,
+    LayerProfile,
+    NodeTime,
+    Session,
+    Stage,
+    installed_version,
+    pick_device,
+)
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed, NodeTime
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -29,10 +40,7 @@ class OnnxRuntimeBackend(Backend):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def versions(self) -> Mapping[str, str]:
-        try:
-            return {"onnxruntime": metadata.version("onnxruntime")}
-        except metadata.PackageNotFoundError:
-            raise BackendError("ONNX Runtime is not installed", "run `pip install onnxruntime`") from None
+        return {"onnxruntime": installed_version("onnxruntime")}
 
     def devices(self) -> Mapping[str, str]:
         available = _onnxruntime().get_available_providers()

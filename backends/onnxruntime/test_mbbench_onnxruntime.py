@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 from mbbench_onnxruntime import OnnxRuntimeBackend, _node_times
 
-from mbbench.backend import LayerProfile, Session, Stage
-from mbbench.result import Executed, NodeTime
+from mbbench.backend import Executed, LayerProfile, NodeTime, Session, Stage
 from mbbench.testing import BackendContract
 
 NODES = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from importlib import metadata
 from itertools import pairwise
 from statistics import median
 from types import ModuleType
@@ -15,18 +14,20 @@ from mbbench.backend import (
     Artifact,
     Backend,
     Dialect,
+    Executed,
     Format,
     LayerAudit,
     LayerProfile,
+    NodeTime,
     Requests,
     Session,
     Stage,
     Streams,
+    installed_version,
     pick_device,
 )
 from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed, NodeTime
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ class OpenVinoBackend(Backend, Streams):
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def versions(self) -> Mapping[str, str]:
-        try:
-            return {"openvino": metadata.version("openvino")}
-        except metadata.PackageNotFoundError:
-            raise BackendError("OpenVINO is not installed", "run `pip install openvino`") from None
+        return {"openvino": installed_version("openvino")}
 
     def devices(self) -> Mapping[str, str]:
         core = _openvino().Core()
@@ -84,7 +82,7 @@ def _read(core: Any, artifact: Artifact) -> Any:
         return core.read_model(artifact.path)
     except RuntimeError as error:
         raise BackendError(
-            f"OpenVINO cannot read {artifact.path}: {_first_line(error)}", "export the model again"
+            f"OpenVINO cannot read {artifact.path}: {_last_line(error)}", "export the model again"
         ) from error
 
 
@@ -107,7 +105,7 @@ def _compile(core: Any, model: Any, shape: Sequence[int], device: str, settings:
         return core.compile_model(own, device, settings)
     except RuntimeError as error:
         raise BackendError(
-            f"OpenVINO cannot compile the model for {device}: {_first_line(error)}",
+            f"OpenVINO cannot compile the model for {device}: {_last_line(error)}",
             "try another device, or another version of OpenVINO",
         ) from error
 
@@ -208,7 +206,7 @@ class _OpenVinoRequests(Requests):
         try:
             self._queue.wait_all()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_first_line(error)}", "try fewer streams") from error
+            raise BackendError(f"OpenVINO failed: {_last_line(error)}", "try fewer streams") from error
 
     def close(self) -> None:
         self.wait()
@@ -259,7 +257,7 @@ def _openvino() -> ModuleType:
     return module
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     """OpenVINO's messages are stack dumps; the last line that says something is the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

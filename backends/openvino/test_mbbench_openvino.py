@@ -7,8 +7,8 @@ from mbbench_openvino import OpenVinoBackend, _single_calls
 from numpy.typing import NDArray
 
 from mbbench import weights
+from mbbench.artifacts.export import export
 from mbbench.backend import Session, Stage
-from mbbench.export import export
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 

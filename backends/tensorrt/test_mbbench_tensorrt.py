@@ -11,21 +11,22 @@ from time import perf_counter
 import numpy as np
 import onnx
 import pytest
-from mbbench_tensorrt import TensorRtBackend
-from mbbench_tensorrt_building import build_engine
-from mbbench_tensorrt_session import TensorRtSession
+from mbbench_tensorrt.backend import TensorRtBackend
+from mbbench_tensorrt.build import build_engine
+from mbbench_tensorrt.session import TensorRtSession
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from mbbench import exporting
-from mbbench.audit import audit
+from mbbench.analysis.executed import audit
+from mbbench.analysis.layer_times import attribute
+from mbbench.artifacts import bundle
+from mbbench.artifacts.export import Exported, export, export_quantized
 from mbbench.backend import Artifact, Dialect, LayerAudit, LayerProfile, OnDevice
 from mbbench.compress import calibrate, quantize
-from mbbench.cost import cost_of
 from mbbench.errors import BackendError
-from mbbench.export import Exported, export, export_quantized, to_onnx
-from mbbench.layers import attribute
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.models.cost import cost_of
 from mbbench.plan import plan
 from mbbench.profile import Profile
 from mbbench.spec import ModelSpec, Padding
@@ -133,9 +134,9 @@ def test_a_corrupt_model_is_refused_in_one_line() -> None:
 def test_an_engine_is_exported_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     profile = Profile(alpha=(0.25,), res=(64,), backend=("tensorrt",), precision=("fp16",), weights="random", images=40)
     target = tmp_path / "model.engine"
-    made = exporting.export(plan(profile), target, "8.9", lambda _: None)
+    made = bundle.write(plan(profile), target, "8.9", lambda _: None)
     assert (made.artifact.format, made.artifact.dialect, made.device) == ("engine", "fp16", "8.9")
-    assert exporting.read(target, trust=False).exported.path == target
+    assert bundle.read(target, trust=False).exported.path == target
     assert made.artifact.size_bytes > 100_000
 
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from mbbench_tensorrt_layers import executed, timed
+from mbbench_tensorrt.layers import executed, timed
 
-from mbbench.audit import audit, fell_back, sort_out
-from mbbench.cost import cost_of
-from mbbench.result import Executed, NodeTime
+from mbbench.analysis.executed import audit, fell_back, sort_out
+from mbbench.backend import Executed, NodeTime
+from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 
 # TensorRT 10's spelling; the third layer has 11's, the fourth is what engines of TensorRT's own compiler say.

@@ -11,16 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mbbench_tensorrt_cuda
 import numpy as np
 import pytest
 from cuda.bindings import runtime as real
-from mbbench_tensorrt_cuda import count, cuda, driver_version, held_by
-from mbbench_tensorrt_session import TensorRtSession
+from mbbench_tensorrt import cuda as cuda_module
+from mbbench_tensorrt.cuda import count, cuda, driver_version, held_by
+from mbbench_tensorrt.session import TensorRtSession
 
-from mbbench.backend import OnDevice
+from mbbench.backend import DeviceCall, Executed, OnDevice
 from mbbench.errors import BackendError
-from mbbench.result import DeviceCall, Executed
 
 SHAPE = (1, 3, 4, 4)
 CLASSES = 5
@@ -219,8 +218,8 @@ RTX = SimpleNamespace(**vars(TENSORRT), IRuntimeCache=Kernels, DynamicShapesKern
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     played = Gpu()
-    monkeypatch.setattr(mbbench_tensorrt_cuda, "bindings", lambda: played)
-    monkeypatch.setattr("mbbench_tensorrt_session.bindings", lambda: played)
+    monkeypatch.setattr(cuda_module, "bindings", lambda: played)
+    monkeypatch.setattr("mbbench_tensorrt.session.bindings", lambda: played)
     return played
 
 

@@ -11,15 +11,27 @@ import re
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mbbench.backend import Artifact, Backend, Dialect, Format, LayerAudit, LayerProfile, Session, Stage, pick_device
-from mbbench.compress import quantized
+import mbbench_torch_quantized as quantized
+
+from mbbench.backend import (
+    Artifact,
+    Backend,
+    Dialect,
+    Executed,
+    Format,
+    LayerAudit,
+    LayerProfile,
+    NodeTime,
+    Session,
+    Stage,
+    installed_version,
+    pick_device,
+)
 from mbbench.errors import BackendError, UsageError
 from mbbench.machine import fingerprint
-from mbbench.result import Executed, NodeTime
 from mbbench.spec import Precision
 
 if TYPE_CHECKING:
@@ -50,10 +62,7 @@ class _TorchBackend(Backend):
         """What `Session.run` calls, and what it executes."""
 
     def versions(self) -> Mapping[str, str]:
-        try:
-            return {"torch": metadata.version("torch")}
-        except metadata.PackageNotFoundError:
-            raise BackendError("PyTorch is not installed", "run `pip install torch`") from None
+        return {"torch": installed_version("torch")}
 
     def devices(self) -> Mapping[str, str]:
         self.versions()

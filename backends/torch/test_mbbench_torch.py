@@ -3,9 +3,8 @@ from types import SimpleNamespace
 import pytest
 from mbbench_torch import CompiledBackend, _node_times
 
-from mbbench.backend import Session, Stage
+from mbbench.backend import Executed, NodeTime, Session, Stage
 from mbbench.errors import BackendError
-from mbbench.result import Executed, NodeTime
 from mbbench.testing import BackendContract
 
 

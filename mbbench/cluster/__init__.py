@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbbench import run, store
-from mbbench.cluster import connecting, worker
+from mbbench.cluster import connect, worker
 from mbbench.cluster.worker import Offer, Outcome, resource
 from mbbench.errors import BackendError, CellsFailedError, UsageError
 from mbbench.events import Finished, Notify, Working
@@ -56,13 +56,13 @@ def sweep(
 
     Raises `UsageError` if no scheduler answers or it has no workers, `BackendError` if none can measure any cell.
     """
-    connecting.require_distributed(scheduler, "client")
+    connect.require_distributed(scheduler, "client")
     from distributed import Client, as_completed
 
     try:
-        client = Client(scheduler, timeout=connecting.TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = Client(scheduler, timeout=connect.TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
-        raise connecting.unreachable(scheduler) from error
+        raise connect.unreachable(scheduler) from error
     with client:
         kinds = by_kind(client.run(worker.offered).values())
         if not kinds:

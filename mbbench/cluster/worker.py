@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbbench import cache, preparing, registry, run, sharding
-from mbbench.cluster import connecting
+from mbbench import cache, registry, run
+from mbbench.artifacts import prepare
+from mbbench.cluster import connect, shards
 from mbbench.cluster.parcel import Parcel
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError
 from mbbench.machine import Machine, fingerprint
@@ -32,7 +33,7 @@ class Offer:
 class Remainder:
     """What others need to evaluate a cell that was measured without its accuracy."""
 
-    subject: sharding.Subject
+    subject: shards.Subject
     artifact: Parcel
     shards: tuple[Shard, ...]
 
@@ -56,7 +57,7 @@ def offer(backends: Collection[str] = ()) -> Offer:
 
 def serve(scheduler: str, backends: Collection[str] = ()) -> None:
     """Work for a scheduler until it closes. Raises `UsageError` if none answers, or `BackendError`."""
-    connecting.require_distributed(scheduler, "worker")
+    connect.require_distributed(scheduler, "worker")
     import asyncio
 
     from distributed import Worker
@@ -71,7 +72,7 @@ def serve(scheduler: str, backends: Collection[str] = ()) -> None:
             memory_limit=0,  # none: Dask's own is a thread's share of the machine's, and would pause whoever exceeds it
             resources=resources,
             dashboard=False,
-            death_timeout=connecting.TIMEOUT_S,
+            death_timeout=connect.TIMEOUT_S,
         ) as own:
             own.offer = found
             await own.finished()
@@ -79,7 +80,7 @@ def serve(scheduler: str, backends: Collection[str] = ()) -> None:
     try:
         asyncio.run(work())
     except (OSError, TimeoutError) as error:
-        raise connecting.unreachable(scheduler) from error
+        raise connect.unreachable(scheduler) from error
 
 
 def resource(place: str, machine: Machine) -> str:
@@ -95,7 +96,7 @@ def offered(dask_worker: object) -> Offer:
 
 def train(spec: RunSpec, cell: Cell) -> Parcel:
     with _alone():
-        _, found = preparing.weigh(spec, cell, lambda _: None)
+        _, found = prepare.resolve_weights(spec, cell, lambda _: None)
     return Parcel.of(found.path, cache.root())
 
 
@@ -106,14 +107,14 @@ def measure(spec: RunSpec, trained: Parcel | None, known: Mapping[str, Result], 
         if trained is not None:
             trained.unpack(cache.root())
         with _alone(), tempfile.TemporaryDirectory() as folder:
-            shards = sharding.shards(spec, workers) if workers > 1 else ()
-            apart = len(shards) > 1
+            parts = shards.plan_shards(spec, workers) if workers > 1 else ()
+            apart = len(parts) > 1
             (result,) = run.run(spec, Path(folder, "results.jsonl"), lambda _: None, known, evaluate=not apart)
             if not apart or result.failure is not None or result.id in known:
                 return Outcome(result)
-            subject = sharding.subject(spec)
+            subject = shards.subject(spec)
             artifact = Parcel.of(subject.artifact.path, subject.artifact.path.parent)
-            return Outcome(result, Remainder(subject, artifact, shards))
+            return Outcome(result, Remainder(subject, artifact, parts))
     except MbbenchError as error:  # it may hold for this machine alone
         return Outcome(run.failed(spec, fingerprint(), cell, Failure.of(error)))
 
@@ -126,11 +127,11 @@ def evaluate(spec: RunSpec, trained: Parcel | None, id: str, outcome: Outcome, s
         trained.unpack(cache.root())
     with _alone(), tempfile.TemporaryDirectory() as folder:
         path = outcome.remainder.artifact.unpack(Path(folder))
-        return sharding.answers(spec, id, outcome.remainder.subject, path, shard)
+        return shards.answers(spec, id, outcome.remainder.subject, path, shard)
 
 
 def join(spec: RunSpec, result: Result, *parts: Answers) -> Outcome:
-    return Outcome(sharding.join(spec, result, parts))
+    return Outcome(shards.join(spec, result, parts))
 
 
 @contextmanager

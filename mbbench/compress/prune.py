@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mbbench.cost import Layer
 from mbbench.errors import UsageError
+from mbbench.models.cost import Layer
 from mbbench.spec import ModelSpec
 
 if TYPE_CHECKING:

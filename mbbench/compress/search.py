@@ -16,7 +16,7 @@ from mbbench.compress import calibrate, quantize
 from mbbench.compress.calibrate import Range, Ranging
 from mbbench.data.feed import to_float
 from mbbench.errors import UsageError
-from mbbench.export import with_parameters
+from mbbench.graphs.onnx import with_parameters
 from mbbench.models import Normalization
 from mbbench.result import Candidate, QuantizationInfo
 from mbbench.spec import ModelSpec, content_key
@@ -162,7 +162,7 @@ def _search(
     import torch
 
     from mbbench.compress.equalize import conv_blocks, equalize
-    from mbbench.export import to_onnx
+    from mbbench.graphs.onnx import to_onnx
     from mbbench.models import fold_batch_norm
 
     judge = _Judge(data, dialect)

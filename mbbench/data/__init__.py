@@ -24,6 +24,7 @@ from mbbench.data.folders import folder_source
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
+from mbbench.result import DataInfo
 from mbbench.spec import content_key
 
 if TYPE_CHECKING:
@@ -45,6 +46,16 @@ class Dataset:
     classes: int
     fingerprint: str  # of the pixels and labels: source, split, subset and preprocessing
     preprocess: str
+
+    @property
+    def info(self) -> DataInfo:
+        return DataInfo(
+            name=self.name,
+            images=self.count,
+            classes=self.classes,
+            fingerprint=self.fingerprint,
+            preprocess=self.preprocess,
+        )
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images (mapped, not read) and labels."""

@@ -9,7 +9,7 @@ from math import fsum
 from typing import TYPE_CHECKING
 
 from mbbench.backend import Session
-from mbbench.errors import ParityError
+from mbbench.errors import RequirementError
 from mbbench.models import Normalization
 from mbbench.result import Accuracy, Drop, Parity
 from mbbench.spec import Precision
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PARITY_IMAGES = 16
 # Of the largest reference logit. fp32 kernels differ by some 1e-5, a wrong layer by far more. bf16 keeps 8 bits of the
 # mantissa and fp16 11, lost anew in every layer. INT8 is held against the same graph in floats: integer kernels
 # differ from it where a value rounds the other way, or where they round once and it twice: by 1 to 12 %.
@@ -72,7 +71,7 @@ def is_constant(logits: NDArray[np.float32]) -> bool:
 
 
 def require_parity(parity: Parity) -> None:
-    """Raises `ParityError`: no latency is published for a session that computes something else."""
+    """Raises `RequirementError`: no latency is published for a session that computes something else."""
     if parity.passed:
         return
     if parity.max_abs_error is None:
@@ -84,7 +83,9 @@ def require_parity(parity: Parity) -> None:
         )
     else:
         cause = "the session's outputs are the same for every image"
-    raise ParityError(cause, "nothing was timed; try another version of the runtime, or report this to its backend")
+    raise RequirementError(
+        cause, "nothing was timed; try another version of the runtime, or report this to its backend"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Answers:
     session: tuple[int, ...]  # the class that each put first
     reference: tuple[int, ...]
     labels: tuple[int, ...] | None
-    no_labels: str | None  # why there are none
+    reason_without_top1: str | None  # the reason for None
     among_five: tuple[bool, ...]  # whether the label is among the session's first five; empty where that says nothing
     sum_errors: tuple[float, ...]  # of |logit - the reference's|, over an image's classes
     max_error: float
@@ -108,7 +109,7 @@ def answers_of(
     reference: NDArray[np.float32],
     normalization: Normalization,
     batch: int,
-    no_labels: str | None = None,
+    reason_without_top1: str | None = None,
     spare_cpus: Collection[int] = (),
 ) -> Answers:
     """The answers to `images` (N, H, W, 3), beside the logits `reference` (N, classes)."""
@@ -136,7 +137,7 @@ def answers_of(
         session=tuple(own),
         reference=tuple(others),
         labels=None if labels is None else tuple(labels.tolist()),
-        no_labels=no_labels,
+        reason_without_top1=reason_without_top1,
         among_five=tuple(among_five),
         sum_errors=tuple(sum_errors),
         max_error=max_error,
@@ -151,7 +152,7 @@ def join(parts: Sequence[Answers]) -> Answers:
         session=tuple(chain.from_iterable(part.session for part in parts)),
         reference=tuple(chain.from_iterable(part.reference for part in parts)),
         labels=None if first.labels is None else tuple(chain.from_iterable(part.labels or () for part in parts)),
-        no_labels=first.no_labels,
+        reason_without_top1=first.reason_without_top1,
         among_five=tuple(chain.from_iterable(part.among_five for part in parts)),
         sum_errors=tuple(chain.from_iterable(part.sum_errors for part in parts)),
         max_error=max(part.max_error for part in parts),
@@ -176,8 +177,8 @@ def summarize(answers: Answers) -> tuple[Accuracy, dict[str, str]]:
 
     right = 0 if labels is None else int((own == labels).sum())
     few = "every answer is among the first five" if answers.classes <= 5 else None
-    share1, interval1 = share("top1", right, answers.no_labels)
-    share5, interval5 = share("top5", sum(answers.among_five), answers.no_labels or few)
+    share1, interval1 = share("top1", right, answers.reason_without_top1)
+    share5, interval5 = share("top5", sum(answers.among_five), answers.reason_without_top1 or few)
     return (
         Accuracy(
             images=n,

@@ -11,30 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, ParityError
-from mbbench.measure import child, worker
-from mbbench.result import Failure, Measured
+from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, RequirementError
+from mbbench.measure import child
+from mbbench.result import Failure
 
 _R = TypeVar("_R", bound=child.Report)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def measure_in_child(job: worker.Job) -> worker.Report:
-    """Measure one cell in a fresh process."""
-    return in_child(worker.__name__, job, worker.Report(phase="start", measured=Measured(), reasons={}))
+def run_in_child(job: child.Job, start: _R) -> _R:
+    """Run the job in a fresh process and return its report, with whatever it measured before it ended or was ended.
 
-
-def in_child(module: str, job: child.Job, start: _R) -> _R:
-    """What `python -m module JOB OUT` reports. However that process ends, what it had measured comes back.
-
-    `start` is the report of a process that did not come to write one. Blocks in the kernel on the child's pipes: no
-    polling and no drawing while the child holds the clock.
+    `job` belongs to a module of `mbbench.measure.jobs`, and `start` is that module's `START`: the report of a process
+    that wrote none. Blocks in the kernel on the child's pipes: the parent neither polls nor draws while the child
+    measures.
     """
     with tempfile.TemporaryDirectory(prefix="mbbench-") as folder:
         job_path, out_path = Path(folder, "job.json"), Path(folder, "out.json")
         job_path.write_bytes(child.encode(job))
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(job_path), str(out_path)],
+            [sys.executable, "-P", "-m", child.__name__, type(job).__module__, str(job_path), str(out_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -94,5 +90,5 @@ def require(failure: Failure | None) -> None:
         return
     if failure.exit_code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (ParityError, BackendError)}
+    kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (RequirementError, BackendError)}
     raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)

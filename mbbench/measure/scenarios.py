@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from mbbench.backend import Requests, Session
-from mbbench.errors import ParityError
+from mbbench.errors import RequirementError
 from mbbench.measure.latency import Clock, rounded, time_calls
 from mbbench.result import Served
 from mbbench.spec import Scenario
@@ -130,7 +130,7 @@ def server(
 
 
 def require_same(requests: Requests, session: Session, images: NDArray[np.float32], tolerance: float) -> None:
-    """Raises `ParityError` if the requests' logits of `images` are not the session's, but for `tolerance`."""
+    """Raises `RequirementError` if the requests' logits of `images` are not the session's, but for `tolerance`."""
     import numpy as np
 
     answers: list[NDArray[np.float32]] = []
@@ -138,7 +138,7 @@ def require_same(requests: Requests, session: Session, images: NDArray[np.float3
     requests.wait()
     error = float(np.abs(answers[0] - session.run(images)).max())
     if not error <= tolerance:
-        raise ParityError(
+        raise RequirementError(
             f"requests under way at once give logits that differ by up to {error:.3g} (allowed {tolerance:.3g})",
             "try --streams 1, or another version of the runtime",
         )

@@ -37,7 +37,7 @@ def serve(
 ) -> tuple[Served | None, str | None]:
     """What the scenario comes to with queries of `images`, or why that is not known.
 
-    Raises `ParityError` if several requests at once answer otherwise than `session`, but for `tolerance`.
+    Raises `RequirementError` if several requests at once answer otherwise than `session`, but for `tolerance`.
     """
     seconds = settings.scenario_s
     if scenario in ("single-stream", "multi-stream"):

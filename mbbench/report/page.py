@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from mbbench.report import claims, curves, figures, grid, roofline, selection, tables, units, versus
-from mbbench.report.claims import Claim
-from mbbench.report.content import Figure, Page, Section, Table
-from mbbench.report.notes import notes
+from mbbench.report import selection, units
+from mbbench.report.document import Figure, Page, Section, Table
+from mbbench.report.sections import claims, curves, figures, grid, roofline, tables, versus
+from mbbench.report.sections.claims import Claim
+from mbbench.report.sections.notes import notes
+from mbbench.report.sections.tables import Name
 from mbbench.report.summary import headline
-from mbbench.report.tables import Name
 from mbbench.result import Result
 
 _NEAR = 0.01  # of the best top-1: near enough to save time by

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mbbench.report import selection, units, versus
-from mbbench.report import tables as report_tables
-from mbbench.report.cell import card, drop_text
-from mbbench.report.content import Document, Table
-from mbbench.report.curves import curves
+from mbbench.report import selection, units
+from mbbench.report.document import Document, Table
 from mbbench.report.names import device_of
-from mbbench.report.notes import notes
+from mbbench.report.sections import tables as report_tables
+from mbbench.report.sections import versus
+from mbbench.report.sections.cell import card, drop_text
+from mbbench.report.sections.curves import curves
+from mbbench.report.sections.notes import notes
 from mbbench.result import Result
 
 

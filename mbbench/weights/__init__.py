@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -146,21 +145,9 @@ def derived(weights: Weights, key: str, make: Callable[[], tuple[dict[str, Tenso
     return Weights(path, _as_saved(path, weights.spec), replace(weights.info, key=path.stem))
 
 
-def top1(weights: Weights, data: Dataset) -> float:
-    """The share of `data` that PyTorch classifies right with these weights, 0 to 1."""
-    import numpy as np
-
-    from mbbench import reference
-
-    logits = np.load(reference.logits(weights, data))
-    _, labels = data.arrays()
-    return float((logits.argmax(axis=1) == labels).mean())
-
-
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return cache.sha256_of(path)
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", "name another file") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import urllib.request
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ def fetch(spec: ModelSpec) -> Path:
         raise UsageError("Keras publishes its MobileNetV1 checkpoints without checksums", _keras_by_hand(spec))
     published = PUBLISHED[spec.family]
     path = cache.root() / "downloads" / published.url.rpartition("/")[2]
-    if path.is_file() and _sha256(path) == published.sha256:
+    if path.is_file() and cache.sha256_of(path) == published.sha256:
         return path
     by_hand = f"fetch it by hand and give --weights torchvision:FILE ({published.url})"
     with cache.atomic(path) as temporary:
@@ -56,7 +55,7 @@ def fetch(spec: ModelSpec) -> Path:
             _download(published.url, temporary)
         except (OSError, http.client.HTTPException) as error:
             raise UsageError(f"cannot download {path.name} ({getattr(error, 'reason', error)})", by_hand) from error
-        if (found := _sha256(temporary)) != published.sha256:
+        if (found := cache.sha256_of(temporary)) != published.sha256:
             raise UsageError(f"{published.url} has the SHA-256 {found}, not {published.sha256}", by_hand)
     return path
 
@@ -65,11 +64,6 @@ def _download(url: str, to: Path) -> None:
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, to.open("wb") as file:
         while chunk := response.read(_CHUNK):
             file.write(chunk)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _keras_by_hand(spec: ModelSpec) -> str:

@@ -9,11 +9,12 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from mbbench.compress import calibrate, fake, quantize, quantized, search, transcribe
+from mbbench.compress import calibrate, fake, quantize, search
 from mbbench.compress.correct import correct
 from mbbench.compress.equalize import conv_blocks, equalize
 from mbbench.errors import UsageError
-from mbbench.export import to_onnx
+from mbbench.graphs.onnx import to_onnx
+from mbbench.graphs.tensors import parameters
 from mbbench.models import build, fold_batch_norm, normalization, randomize
 from mbbench.spec import ModelSpec
 
@@ -92,7 +93,7 @@ def test_corrected_weights_are_written_as_the_integers_they_were_rounded_to(
 ) -> None:
     inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
     corrected = correct(module, inputs, images, largest=64, keep=("classifier",))
-    written = transcribe.tensors(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
+    written = parameters(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
     for name, layer in corrected.named_modules():
         if isinstance(layer, nn.Conv2d):
             scale = written[f"{name}.weight_scale"].reshape(-1, 1, 1, 1)
@@ -148,26 +149,10 @@ def test_activations_saturate_and_keep_zero() -> None:
     torch.testing.assert_close(got, torch.tensor([0.0, 0.0, round(3.01 * 255 / 6) * 6 / 255, 6.0]))
 
 
-def test_pytorch_and_onnx_runtime_agree_on_the_same_integers(
-    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
-) -> None:
-    written = quantize.write(graph, ranges, "u8s8")
-    network = fold_batch_norm(build(SPEC))
-    state = {name: torch.from_numpy(value.copy()) for name, value in transcribe.tensors(written).items()}
-    assert sum(name.endswith("weight_scale") for name in state) == LAYERS
-    quantized.load(network, state)
-    expected = calibrate.logits(written, images.numpy())
-    with torch.inference_mode():
-        got = network(images).numpy()
-    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
-    fp32 = calibrate.logits(graph, images.numpy())
-    assert np.abs(got - expected).mean() < 0.2 * np.abs(fp32 - expected).mean()
-
-
 def test_a_kept_layer_is_transcribed_in_fp32(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     kept = quantize.pairs(graph)[7]
     assert kept == ("blocks.2.1.conv", "blocks.2.1.act", "blocks.3.0.conv", "blocks.3.0.act")
-    found = transcribe.tensors(quantize.write(graph, ranges, "u8s8", keep=kept))
+    found = parameters(quantize.write(graph, ranges, "u8s8", keep=kept))
     assert found["blocks.3.0.conv.weight"].dtype == np.float32
     assert "blocks.3.0.conv.weight_scale" not in found
     assert found["blocks.3.1.conv.weight"].dtype == np.int8

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mbbench.compress.prune import choose, importance, prune, pruned_spec
-from mbbench.cost import cost_of
 from mbbench.errors import UsageError
 from mbbench.models import build, randomize
+from mbbench.models.cost import cost_of
 from mbbench.models.mobilenet_v1 import table_widths
 from mbbench.spec import ModelSpec
 

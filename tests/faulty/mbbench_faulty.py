@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from mbbench_onnxruntime import OnnxRuntimeBackend
 
-from mbbench.backend import Artifact, LayerProfile, Session, Stage
-from mbbench.result import NodeTime
+from mbbench.backend import Artifact, LayerProfile, NodeTime, Session, Stage
 
 _CALLS_BEFORE_THE_FAULT = 60  # past parity and the shortest warm-up, within timing
 

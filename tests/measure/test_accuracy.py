@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench.backend import Session
-from mbbench.errors import ParityError
+from mbbench.errors import RequirementError
 from mbbench.measure.accuracy import (
     Answers,
     answers_of,
@@ -85,12 +85,14 @@ def test_answers_to_shards_join_to_those_to_all_images(labelled: bool) -> None:
     reference = chance.normal(size=(45, 10)).astype(np.float32)
     weights = chance.normal(size=(10, 10)).astype(np.float32)
 
-    no_labels = None if labelled else "random weights"
+    reason_without_top1 = None if labelled else "random weights"
 
     def answers(rows: slice) -> Answers:
         own = None if labels is None else labels[rows]
         session = Scripted(lambda found: one_hot(found) @ weights)
-        return answers_of(session, images_of(values.tolist())[rows], own, reference[rows], PLAIN, 4, no_labels)
+        return answers_of(
+            session, images_of(values.tolist())[rows], own, reference[rows], PLAIN, 4, reason_without_top1
+        )
 
     joined = join([answers(slice(0, 16)), answers(slice(16, 40)), answers(slice(40, 45))])
     assert joined == answers(slice(0, 45))
@@ -127,7 +129,7 @@ def test_parity_holds_within_a_thousandth_of_the_largest_logit() -> None:
 def test_wrong_outputs_are_refused_with_the_reason(answer: Callable[[Floats], Floats], cause: str) -> None:
     reference = one_hot(np.array([1, 2], np.float32))
     parity = check_parity(Scripted(answer), images_of([1, 2]), reference, PLAIN, batch=2)
-    with pytest.raises(ParityError) as caught:
+    with pytest.raises(RequirementError) as caught:
         require_parity(parity)
     assert caught.value.cause == cause
     assert caught.value.exit_code == 5
@@ -137,7 +139,7 @@ def test_constant_outputs_fail_even_where_the_reference_is_constant_too() -> Non
     constant = np.ones((2, 10), np.float32)
     parity = check_parity(Scripted(lambda v: constant[: len(v)]), images_of([1, 2]), constant, PLAIN, batch=1)
     assert parity.max_abs_error == 0.0
-    with pytest.raises(ParityError, match="the same for every image"):
+    with pytest.raises(RequirementError, match="the same for every image"):
         require_parity(parity)
 
 

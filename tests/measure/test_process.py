@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mbbench import data, reference, weights
-from mbbench.audit import sort_out
+from mbbench import data, weights
+from mbbench.analysis.executed import sort_out
+from mbbench.artifacts import reference
+from mbbench.artifacts.export import export
 from mbbench.backend import Artifact
-from mbbench.export import export
 from mbbench.machine import pick_cpus
 from mbbench.measure import child
-from mbbench.measure.process import explain_exit, measure_in_child
-from mbbench.measure.worker import Job
+from mbbench.measure.jobs import cell
+from mbbench.measure.jobs.cell import Job
+from mbbench.measure.process import explain_exit, run_in_child
 from mbbench.models import normalization
 from mbbench.spec import ModelSpec, Settings
 
@@ -37,11 +39,15 @@ def job() -> Job:
         cpus=pick_cpus(1),
         images=test.images,
         labels=test.labels,
-        no_labels=None,
+        reason_without_top1=None,
         reference=reference.logits(found, test),
         expected=reference.logits(found, test),
         normalization=normalization("mobilenet_v1"),
     )
+
+
+def run_cell(job: Job) -> cell.Report:
+    return run_in_child(job, cell.START)
 
 
 def test_a_job_survives_its_encoding(job: Job) -> None:
@@ -51,7 +57,7 @@ def test_a_job_survives_its_encoding(job: Job) -> None:
 
 
 def test_a_child_measures_everything(job: Job) -> None:
-    report = measure_in_child(job)
+    report = run_cell(job)
     measured = report.measured
     assert report.failure is None
     assert report.phase == "done"
@@ -88,7 +94,7 @@ def test_a_child_measures_everything(job: Job) -> None:
 
 @pytest.mark.usefixtures("faulty_backends")
 def test_a_profile_that_fails_costs_nothing_but_itself(job: Job) -> None:
-    report = measure_in_child(replace(job, backend="faulty-unprofiled"))
+    report = run_cell(replace(job, backend="faulty-unprofiled"))
     assert (report.failure, report.phase) == (None, "done")
     assert report.measured.accuracy is not None
     assert (report.measured.node_times, report.measured.node_runs) == ((), None)
@@ -104,7 +110,7 @@ def test_a_profile_that_fails_costs_nothing_but_itself(job: Job) -> None:
     ],
 )
 def test_wrong_outputs_are_never_timed(job: Job, backend: str, cause: str) -> None:
-    report = measure_in_child(replace(job, backend=backend))
+    report = run_cell(replace(job, backend=backend))
     assert report.failure is not None
     assert report.failure.exit_code == 5
     assert report.failure.cause.startswith(cause)
@@ -114,7 +120,7 @@ def test_wrong_outputs_are_never_timed(job: Job, backend: str, cause: str) -> No
 
 @pytest.mark.usefixtures("faulty_backends")
 def test_a_child_killed_by_the_kernel_leaves_what_it_had_measured(job: Job) -> None:
-    report = measure_in_child(replace(job, backend="faulty-killed"))
+    report = run_cell(replace(job, backend="faulty-killed"))
     assert report.failure is not None
     assert report.failure.exit_code == 7
     assert report.failure.cause == (
@@ -126,7 +132,7 @@ def test_a_child_killed_by_the_kernel_leaves_what_it_had_measured(job: Job) -> N
 
 @pytest.mark.usefixtures("faulty_backends")
 def test_a_crash_names_its_signal_and_phase(job: Job) -> None:
-    report = measure_in_child(replace(job, backend="faulty-crash"))
+    report = run_cell(replace(job, backend="faulty-crash"))
     assert report.failure is not None
     assert report.failure.cause == "the measuring process died of SIGSEGV in phase latency"
     assert report.failure.exit_code == 7
@@ -134,7 +140,7 @@ def test_a_crash_names_its_signal_and_phase(job: Job) -> None:
 
 @pytest.mark.usefixtures("faulty_backends")
 def test_an_unexpected_error_gives_its_last_line(job: Job) -> None:
-    report = measure_in_child(replace(job, backend="faulty-raise"))
+    report = run_cell(replace(job, backend="faulty-raise"))
     assert report.failure is not None
     assert report.failure.cause == (
         "the measuring process failed in phase latency: RuntimeError: the runtime lost its mind"
@@ -145,7 +151,7 @@ def test_an_unexpected_error_gives_its_last_line(job: Job) -> None:
 @pytest.mark.usefixtures("faulty_backends")
 def test_a_child_that_takes_too_long_is_ended_and_its_figures_kept(job: Job) -> None:
     slow = replace(job, backend="faulty-slow", settings=replace(SETTINGS, timeout_s=6.0))
-    report = measure_in_child(slow)
+    report = run_cell(slow)
     assert report.failure is not None
     assert report.failure.cause == "took longer than 6 s (phase throughput)"
     assert report.measured.latency is not None
@@ -156,7 +162,7 @@ def test_the_childs_environment_is_the_users_but_for_the_number_of_threads(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    effective = measure_in_child(replace(job, backend="faulty-telling")).measured.effective
+    effective = run_cell(replace(job, backend="faulty-telling")).measured.effective
     assert effective["OMP_NUM_THREADS"] == "1"
     assert effective["MBBENCH_CACHE"] == os.environ["MBBENCH_CACHE"]
     assert os.environ["OMP_NUM_THREADS"] == "7"

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mbbench.backend import Requests
-from mbbench.errors import ParityError
+from mbbench.errors import RequirementError
 from mbbench.measure import scenarios
 from mbbench.result import Served
 from mbbench.testing import FakeClock, FakeSession
@@ -147,7 +147,7 @@ def test_requests_that_answer_otherwise_than_the_session_are_refused() -> None:
     clock = FakeClock()
     session = FakeSession([1.0], clock)
     scenarios.require_same(FakeRequests(clock, logit=0.01), session, IMAGE, 0.02)
-    with pytest.raises(ParityError, match=r"requests under way at once give logits that differ by up to 0\.03"):
+    with pytest.raises(RequirementError, match=r"requests under way at once give logits that differ by up to 0\.03"):
         scenarios.require_same(FakeRequests(clock, logit=0.03), session, IMAGE, 0.02)
-    with pytest.raises(ParityError):
+    with pytest.raises(RequirementError):
         scenarios.require_same(FakeRequests(clock, logit=float("nan")), session, IMAGE, 0.02)

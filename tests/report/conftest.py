@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from mbbench.cost import cost_of
 from mbbench.measure import scenarios
 from mbbench.measure.latency import summarize
+from mbbench.models.cost import cost_of
 from mbbench.result import (
     Ceilings,
     Drop,

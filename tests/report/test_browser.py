@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mbbench.report import html
+from mbbench.report.formats import html
 from mbbench.result import Result
 
-from .test_html import hostile
+from .formats.test_html import hostile
 
 Make = Callable[..., Result]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

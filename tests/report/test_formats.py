@@ -8,7 +8,7 @@ from io import StringIO
 import msgspec
 import pytest
 
-from mbbench.report import csv, json, markdown, terminal
+from mbbench.report.formats import csv, json, markdown, terminal
 from mbbench.report.summary import document
 from mbbench.result import (
     Candidate,

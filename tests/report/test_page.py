@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from mbbench.report import junit, markdown, terminal
-from mbbench.report.cell import card
+from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.page import page
+from mbbench.report.sections.cell import card
 from mbbench.result import DeviceTimes, Result
 from mbbench.spec import ModelSpec
 

@@ -181,6 +181,6 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     child = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert child.stderr.splitlines()[-1] == (
-        f"mbbench.errors.UsageError: cannot write {path} (File too large); mend it, or set MBBENCH_CACHE"
+        f"mbbench.errors.UsageError: cannot write {path} (File too large); fix it, or set MBBENCH_CACHE"
     )
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from mbbench import data, weights
+from mbbench.artifacts import reference
 from mbbench.errors import UsageError
 from mbbench.models import build
 from mbbench.spec import ModelSpec
@@ -166,4 +167,4 @@ def test_top1_counts_right_answers() -> None:
     checkpoint.save(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors", state, {})
     found = weights.resolve(str(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors"), SPEC, none, RECIPE)
     test = data.load("digits", 32, "test")
-    assert weights.top1(found, test) == (test.arrays()[1] == 3).mean() == 37 / 359
+    assert reference.top1(found, test) == (test.arrays()[1] == 3).mean() == 37 / 359

@@ -1,0 +1,127 @@
+"""From an ONNX file to a serialized engine. Networks are strongly typed: the file alone decides precisions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mbbench import cache
+from mbbench.errors import BackendError
+from mbbench_tensorrt.cuda import DRIVER
+
+_PACKAGES = {"tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "tensorrt_rtx": ("tensorrt-rtx-cu13",)}
+_LARGEST_BATCH = 64
+
+
+def installed() -> tuple[str, str]:
+    """The module and the distribution it comes from; raises `BackendError`."""
+    for module, distributions in _PACKAGES.items():
+        for distribution in distributions:
+            try:
+                metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+            return module, distribution
+    raise BackendError("TensorRT is not installed", "run `pip install tensorrt-rtx-cu13`, or tensorrt")
+
+
+def build_engine(
+    onnx: bytes,
+    input_shape: tuple[int, int, int, int],
+    compute_capability: str | None = None,
+    timings: Path | None = None,
+) -> bytes:
+    """A serialized engine for batches of 1 to 64 (or to `input_shape`'s, if larger), tuned for `input_shape`'s.
+
+    `compute_capability`, say "8.9", builds ahead of time for that GPU and needs none here; None builds for the GPU that
+    is here. `timings` is where TensorRT keeps how long it found its kernels to take. Raises `BackendError`.
+    """
+    trt = import_module(installed()[0])
+    logger = make_logger(trt)
+    # Making a builder looks for a driver and logs that there is none; that is no error of the build.
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx):
+        reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)) or logger.last
+        raise BackendError(f"TensorRT cannot parse the ONNX model: {_one_line(reasons)}", "export the model again")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32: TF32 keeps 10 bits of the mantissa
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector tells types and origins from
+    if compute_capability is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(_capabilities(trt)[known_capability(compute_capability)], 0)
+    batch, *image = input_shape
+    profile = builder.create_optimization_profile()
+    name = network.get_input(0).name
+    profile.set_shape(name, (1, *image), (batch, *image), (max(batch, _LARGEST_BATCH), *image))
+    config.add_optimization_profile(profile)
+    with _remembering(config, timings):
+        engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        remedy = DRIVER if compute_capability is None else "choose another compute capability"
+        raise BackendError(f"TensorRT cannot build the engine: {logger.last}", remedy)
+    return bytes(engine)
+
+
+def known_capability(wanted: str) -> str:
+    """The compute capability as it was given, if TensorRT builds for it; raises `BackendError` with the list."""
+    names = _capabilities(import_module(installed()[0]))
+    if wanted not in names:
+        raise BackendError(f"TensorRT knows no compute capability {wanted}", f"choose one of {', '.join(names)}")
+    return wanted
+
+
+def _capabilities(trt: ModuleType) -> dict[str, Any]:
+    known = getattr(trt, "ComputeCapability", None)
+    if known is None:
+        raise BackendError("this TensorRT builds only for the GPU that is here", "install tensorrt-rtx-cu13 instead")
+    return {_dotted(name): value for name, value in known.__members__.items() if name.startswith("SM")}
+
+
+def _dotted(name: str) -> str:
+    """SM89 -> 8.9, SM120 -> 12.0."""
+    digits = name.removeprefix("SM")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
+@contextmanager
+def _remembering(config: Any, timings: Path | None) -> Iterator[None]:
+    """Build with what earlier builds timed, and add what this one times. TensorRT-RTX times nothing (a no-op there)."""
+    if timings is None:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # which is how TensorRT-RTX says so
+        known = config.create_timing_cache(timings.read_bytes() if timings.exists() else b"")
+        if known is None or not config.set_timing_cache(known, False):  # another version's, or torn
+            known = config.create_timing_cache(b"")
+            config.set_timing_cache(known, False)
+        yield
+        content = bytes(known.serialize())
+    with cache.atomic(timings) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_logger(trt: ModuleType) -> Any:
+    """A logger that prints nothing and keeps the last error."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = "no reason given"
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.last = _one_line(message)
+
+    return Logger()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,227 @@
+"""A session on an engine: pinned memory on the host, buffers on the GPU, and a call's work as one CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mbbench.backend import DeviceCall, Executed, LayerAudit, LayerProfile, NodeTime, OnDevice, Session
+from mbbench.errors import BackendError
+from mbbench_tensorrt import cache as stored
+from mbbench_tensorrt import layers
+from mbbench_tensorrt.cuda import Pinned, bindings, cuda, process_memory_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Mark = Callable[[int], object]
+_MOMENTS = 4  # of a call: before and after each of its three parts
+
+
+def _nothing(moment: int) -> None:
+    pass
+
+
+class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
+    """Memory for the largest batch so far; shapes, and with them the graph, are those of the last batch size.
+
+    `kernels` is where TensorRT-RTX keeps what it compiles for this GPU.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        runtime: Any,
+        engine: Any,
+        index: int,
+        input_shape: tuple[int, int, int, int],
+        facts: Mapping[str, str],
+        kernels: Path,
+    ) -> None:
+        self._trt, self._index = trt, index
+        self._runtime, self._engine = runtime, engine  # the context needs both alive
+        self._kernels_path = kernels
+        self._kernels: Any = None
+        self._origin: dict[str, str] = {}
+        self._context = self._make_context()
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self._input = next(n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
+        self._output = next(n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT)
+        self._largest = engine.get_tensor_profile_shape(self._input, 0)[2][0]
+        self._stream = cuda("cudaStreamCreate")
+        self._device: dict[str, int] = {}
+        self._pinned: dict[str, Pinned] = {}
+        self._batch = self._capacity = 0
+        self._graph: Any = None
+        self._mode = ""
+        self._profiler: Any = None
+        self._prepare(input_shape)
+        types = dict.fromkeys(node.precision for node in self.executed())
+        self.facts = {**facts, **self._origin, "precision": " ".join(types) or "unknown", "mode": self._mode}
+
+    def _make_context(self) -> Any:
+        """An execution context; TensorRT-RTX compiles its kernels just in time, if they are not known."""
+        if hasattr(self._trt, "IRuntimeCache"):
+            config = self._engine.create_runtime_config()
+            # By default kernels for a new shape are compiled beside the calls, and the calls get faster meanwhile.
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            self._kernels = config.create_runtime_cache()
+            known = stored.recall(self._kernels_path)
+            loaded = known is not None and self._kernels.deserialize(known)  # it refuses another GPU's or driver's
+            self._origin = {"kernels": "from the cache" if loaded else "compiled"}
+            config.set_runtime_cache(self._kernels)
+            context = self._engine.create_execution_context(runtime_config=config)
+        else:
+            context = self._engine.create_execution_context()
+        if context is None:
+            raise BackendError("TensorRT cannot create an execution context", "free memory on the GPU")
+        return context
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Get ready for a batch size: shapes, memory, kernels and the graph."""
+        batch = shape[0]
+        if batch > self._largest:
+            raise BackendError(f"batch {batch} is over the engine's {self._largest}", "lower bulk_batch or the batch")
+        if not self._context.set_input_shape(self._input, shape):
+            raise BackendError(f"TensorRT refuses the input shape {shape}", "this is a fault in the backend: report it")
+        classes = int(self._context.get_tensor_shape(self._output)[1])
+        if batch > self._capacity:
+            self._free()
+            for name, own in ((self._input, shape), (self._output, (batch, classes))):
+                self._pinned[name] = Pinned(own)
+                self._device[name] = int(cuda("cudaMalloc", self._pinned[name].array.nbytes))
+                self._context.set_tensor_address(name, self._device[name])
+            self._capacity = batch
+        self._images = self._pinned[self._input].array[:batch]
+        self._logits = self._pinned[self._output].array[:batch]
+        self._batch = batch
+        self._release(self._graph)
+        self._graph = None
+        self._enqueue()  # compiles what is left to compile; a graph is captured from a context that has run
+        cuda("cudaStreamSynchronize", self._stream)
+        try:
+            self._graph = self._capture()
+            self._mode = "CUDA graph"
+        except BackendError as error:
+            self._mode = f"stream, since no CUDA graph can be captured: {error.cause}"
+
+    def _enqueue(self, mark: _Mark = _nothing) -> None:
+        """The work of a call: copy in, compute, copy out."""
+        kind = bindings().cudaMemcpyKind
+        images, logits, stream = self._images, self._logits, self._stream
+        mark(0)
+        cuda(
+            "cudaMemcpyAsync", self._device[self._input], images.ctypes.data, images.nbytes,
+            kind.cudaMemcpyHostToDevice, stream,
+        )  # fmt: skip
+        mark(1)
+        if not self._context.execute_async_v3(int(stream)):
+            raise BackendError("TensorRT failed to run the engine", "see the driver's log")
+        mark(2)
+        cuda(
+            "cudaMemcpyAsync", logits.ctypes.data, self._device[self._output], logits.nbytes,
+            kind.cudaMemcpyDeviceToHost, stream,
+        )  # fmt: skip
+        mark(3)
+
+    def _capture(self, mark: _Mark = _nothing) -> Any:
+        """The work of a call as a graph to launch; raises `BackendError`."""
+        cuda("cudaStreamBeginCapture", self._stream, bindings().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        try:
+            self._enqueue(mark)
+        finally:
+            captured = cuda("cudaStreamEndCapture", self._stream)
+        graph = cuda("cudaGraphInstantiate", captured, 0)
+        cuda("cudaGraphDestroy", captured)
+        return graph
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._take(images)
+        self._call(self._graph, _nothing)
+        return self._logits.copy()
+
+    def _take(self, images: NDArray[np.float32]) -> None:
+        if len(images) != self._batch:
+            self._prepare(images.shape)
+        self._images[:] = images
+
+    def _call(self, graph: Any, mark: _Mark) -> None:
+        """Do the work of a call, by the graph if there is one, and wait for it."""
+        if graph is None:
+            self._enqueue(mark)
+        else:
+            cuda("cudaGraphLaunch", graph, self._stream)
+        cuda("cudaStreamSynchronize", self._stream)
+
+    def device_times(self, images: NDArray[np.float32], runs: int) -> tuple[DeviceCall, ...]:
+        """By CUDA's events, which become nodes of a graph of their own where calls are graphs."""
+        self._take(images)
+        events = [cuda("cudaEventCreate") for _ in range(_MOMENTS)]
+        within = bindings().cudaEventRecordDefault if self._graph is None else bindings().cudaEventRecordExternal
+
+        def mark(moment: int) -> None:
+            cuda("cudaEventRecordWithFlags", events[moment], self._stream, within)
+
+        graph = None if self._graph is None else self._capture(mark)
+        calls = []
+        for _ in range(runs + 1):
+            self._call(graph, mark)
+            calls.append(DeviceCall(*(cuda("cudaEventElapsedTime", *both) for both in pairwise(events))))
+        self._release(graph)
+        for event in events:
+            cuda("cudaEventDestroy", event)
+        return tuple(calls[1:])
+
+    def device_memory_bytes(self) -> int:
+        return process_memory_bytes(self._index)
+
+    def executed(self) -> tuple[Executed, ...]:
+        return tuple(self._layers().values())
+
+    def _layers(self) -> dict[str, Executed]:
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context  # whose shapes decide formats
+        return layers.executed(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
+        """Without the graph, which the profiler cannot see into; it stays with the context."""
+        self._take(images)
+        readings: dict[str, list[float]] = {}
+
+        class Profiler(self._trt.IProfiler):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                readings.setdefault(layer_name, []).append(ms)
+
+        self._profiler = Profiler()
+        self._context.profiler = self._profiler
+        for _ in range(runs + 1):
+            self._call(None, _nothing)
+        return layers.timed(readings, self._layers())
+
+    @staticmethod
+    def _release(graph: Any) -> None:
+        if graph is not None:
+            cuda("cudaGraphExecDestroy", graph)
+
+    def _free(self) -> None:
+        while self._device:
+            cuda("cudaFree", self._device.popitem()[1])
+        while self._pinned:
+            self._pinned.popitem()[1].free()
+
+    def close(self) -> None:
+        self._release(self._graph)
+        self._free()
+        cuda("cudaStreamDestroy", self._stream)
+        if self._kernels is not None:
+            stored.store(self._kernels_path, bytes(self._kernels.serialize()))
+        del self._context, self._engine, self._runtime

@@ -1,0 +1,1 @@
+"""From a cell to the file that a backend opens."""

@@ -1,0 +1,183 @@
+"""From the cells of a run to their artifacts: backend, data, weights, compression, export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from mbbench import data, registry, weights
+from mbbench.artifacts import export as exporter
+from mbbench.artifacts.export import Exported
+from mbbench.backend import Backend, Converter, Dialect, pick_device
+from mbbench.compress import search
+from mbbench.compress.search import Prepared
+from mbbench.errors import BackendError
+from mbbench.events import Announce, Working
+from mbbench.models import normalization
+from mbbench.spec import Cell, RunSpec
+from mbbench.weights.recipe import Progress, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A cell with its backend, data and weights. `device` is spelled as the runtime spells it."""
+
+    cell: Cell
+    backend: Backend
+    device: str
+    dialect: Dialect
+    data: data.Dataset
+    weights: weights.Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A cell whose backend, device or precision is not available here."""
+
+    cell: Cell
+    error: BackendError
+
+
+def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
+    """Return every cell with its backend, data and weights; train weights if needed.
+
+    All backends are checked first, so that no training is spent on a run that cannot succeed. Raises `BackendError` if
+    no cell is available, `UsageError` for bad data or weights.
+    """
+    places: list[tuple[Backend, str, Dialect] | BackendError] = []
+    for cell in spec.cells:
+        try:
+            backend = registry.load(cell.backend)
+            backend.versions()
+            device = pick_device(cell.device, backend.devices())
+            places.append((backend, device, _dialect(cell, backend, device)))
+        except BackendError as error:
+            places.append(error)
+            last_error = error
+    if all(isinstance(place, BackendError) for place in places):
+        raise last_error
+    return [
+        Unavailable(cell, place) if isinstance(place, BackendError) else _prepare(spec, cell, *place, announce)
+        for cell, place in zip(spec.cells, places, strict=True)
+    ]
+
+
+def prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, announce: Announce) -> Ready:
+    """Return one cell, prepared for a device that the backend has. Raises `MbbenchError`."""
+    return _prepare(spec, cell, backend, device, _dialect(cell, backend, device), announce)
+
+
+def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
+    """Return the dialect of the cell's precision. Raises `BackendError` if the device would only emulate it."""
+    native = backend.native(device)
+    if cell.precision not in native:
+        raise BackendError(
+            f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
+            f"choose --precision {', '.join(native)}",
+        )
+    return native[cell.precision]
+
+
+def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: Dialect, announce: Announce) -> Ready:
+    test, resolved = resolve_weights(spec, cell, announce)
+    return Ready(replace(cell, model=resolved.spec), backend, device, dialect, test, resolved)
+
+
+def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
+    """Return the cell's test images, and its weights, trained if needed. Raises `UsageError`."""
+
+    def decoding(done: int, total: int) -> None:
+        announce(Working("decoding images", done, total))
+
+    def training(progress: Progress) -> None:
+        announce(Working(f"training {cell.model.label}", progress.step, progress.steps))
+
+    test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
+    resolved = weights.resolve(
+        cell.weights,
+        replace(cell.model, classes=test.classes) if test.classes > 1 else cell.model,
+        lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
+        Recipe(),
+        training,
+    )
+    return test, resolved
+
+
+def make(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
+    """Return the cell's artifact, quantized and converted if needed. Raises `MbbenchError`."""
+    return export(spec, ready, quantize(spec, ready, announce), announce)
+
+
+def export(spec: RunSpec, ready: Ready, prepared: Prepared | None, announce: Announce) -> Exported:
+    """Return the artifact of a cell that `quantize` has `prepared`. Raises `MbbenchError`."""
+    cell, format, dialect = ready.cell, ready.backend.formats[0], ready.dialect
+
+    def build() -> nn.Module:
+        announce(Working(f"exporting {cell.model.label}", 0, 1))
+        return ready.weights.build()
+
+    if prepared is None:
+        exported = exporter.export(cell.model, ready.weights.info.key, format, build, dialect)
+    else:
+        exported = exporter.export_quantized(partial(prepared.write, dialect), prepared.graph.stem, format, dialect)
+    if isinstance(ready.backend, Converter):
+        announce(Working(f"converting {cell.model.label} for {cell.backend}", 0, 1))
+        exported = exporter.convert(exported.artifact(cell.model, spec.settings.batch, cell.precision), ready.backend)
+    return exported
+
+
+def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Prepared | None:
+    """Return how to quantize an INT8 cell, or None for another precision. Raises `MbbenchError`.
+
+    Calibration takes images of the training split, never of the test split.
+    """
+    if ready.cell.precision != "int8":
+        return None
+    model, normal = ready.cell.model, normalization(ready.cell.model.family)
+    source = spec.calibration or spec.data
+    if source == "random":
+        key, load = "random", partial(search.random_calibration, model.resolution)
+    else:
+        count = search.IMAGES + search.HELD_OUT
+        train = data.load(
+            source, model.resolution, "train", limit=count,
+            on_progress=lambda *done: announce(Working("decoding images to calibrate with", *done)),
+        )  # fmt: skip
+        labelled = reason_without_top1(ready) is None and train.classes == model.classes
+        key = train.fingerprint
+        load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
+    return search.prepare(
+        model,
+        ready.weights.info.key,
+        ready.weights.build,
+        load,
+        key,
+        dialect=ready.dialect,
+        max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
+        on_progress=lambda what, *done: announce(Working(what, *done)),
+    )
+
+
+def reason_without_top1(ready: Ready) -> str | None:
+    """Return the reason that top-1 is meaningless for this cell, or None."""
+    if ready.weights.info.origin == "random":
+        return "random weights have no accuracy"
+    if ready.data.classes == 1:
+        return f"{ready.data.name} has no labels"
+    if ready.weights.spec.classes != ready.data.classes:
+        return f"the weights have {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
+    return None
+
+
+def versions(cells: Sequence[Ready]) -> dict[str, str]:
+    """Return the versions of mbbench, of what it computes with, and of the runtimes of these cells."""
+    packages = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
+    for cell in cells:
+        packages |= cell.backend.versions()
+    return packages

@@ -1,0 +1,63 @@
+"""The Typer application: every command, and what an error prints and returns."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mbbench.cli import gate, network, results, run, system, train
+from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compress image classifiers and measure what the compression buys on real hardware.",
+)
+for command in (
+    run.run,
+    run.sweep,
+    run.worker,
+    run.export,
+    gate.keep,
+    gate.check,
+    gate.compare,
+    gate.calibrate,
+    train.train,
+    network.cost,
+    train.compress,
+    results.report,
+    results.show,
+    results.choose,
+    results.verify,
+    results.explain,
+    system.backends,
+    system.doctor,
+):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed_version
+
+        print(f"mbbench {installed_version('mbbench')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; print an error of the user's as one line, and exit with the documented code."""
+    try:
+        app(prog_name="mbbench")
+    except MbbenchError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted", highlight=False)
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,35 @@
+"""`mbbench cost`: what a network costs, counted without running it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mbbench.cli import options, output
+from mbbench.spec import ModelSpec
+
+
+def cost(
+    model: options.Model = None,
+    alpha: options.Alpha = None,
+    res: options.Res = None,
+    variant: options.PaperVariant = None,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 1000,
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer, not only layer types.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Count the networks of all of the paper's tables.")] = False,
+    format: options.Format = "table",
+) -> None:
+    """Count Mult-Adds, parameters, weights and activations, and compare them with the paper's figures."""
+    from mbbench.models.cost import cost_of
+    from mbbench.models.paper import reproduce
+    from mbbench.report.sections import cost as section
+
+    if paper:
+        reproduction = reproduce()
+        output.write_tables(section.paper_tables(reproduction), reproduction, format)
+        return
+    fields = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
+    spec = ModelSpec(classes=classes, **{name: value for name, value in fields.items() if value is not None})  # type: ignore[arg-type]
+    cost = cost_of(spec)
+    output.write_tables(section.tables(spec, cost, layers=layers), {"spec": spec, "cost": cost}, format)

@@ -1,0 +1,95 @@
+"""What commands write to standard output: tables, documents and records, in the format that --format names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbbench.report.document import Document, Table
+    from mbbench.result import Result
+
+
+def write(text: str) -> None:
+    """Write `text` to standard output at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def write_record(record: object) -> None:
+    """Write plain data as indented JSON."""
+    write(record_text(record))
+
+
+def record_text(record: object) -> str:
+    """Return plain data as indented JSON."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+
+
+def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
+    """Write `tables`, or for JSON the plain data `record` that they show."""
+    from rich.console import Console
+
+    from mbbench.report.formats import markdown, terminal
+
+    match format:
+        case "json":
+            write_record(record)
+        case "markdown":
+            write("\n\n".join(map(markdown.render_table, tables)) + "\n")
+        case "csv":
+            import csv
+
+            for table in tables:
+                csv.writer(sys.stdout, lineterminator="\n").writerows([table.columns, *table.rows])
+        case _:
+            console = Console()
+            for table in tables:
+                terminal.render_table(console, table)
+
+
+def document_text(document: Document, format: str) -> str:
+    """Return the document as Markdown, or as the terminal shows it."""
+    from rich.console import Console
+
+    from mbbench.report.formats import markdown, terminal
+
+    if format == "markdown":
+        return markdown.render(document)
+    console = Console()
+    return terminal.render(document, width=console.width, color=console.is_terminal and not console.no_color)
+
+
+def results_text(results: Sequence[Result], format: str) -> str:
+    """Return the report of `results`."""
+    from mbbench.report import summary
+    from mbbench.report.formats import csv, json
+
+    match format:
+        case "json":
+            return json.render(results)
+        case "csv":
+            return csv.render(results)
+        case _:
+            return document_text(summary.document(results), format)
+
+
+def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Raise `UsageError` if the suffix of `path` names no format."""
+    if path.suffix not in suffixes:
+        raise UsageError(f"{path} has no known format", f"end its name with one of {', '.join(suffixes)}")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write `text` to `path`, whose folder is created. Raises `UsageError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})", "choose another file with -o") from error

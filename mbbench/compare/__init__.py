@@ -1,0 +1,1 @@
+"""Whether something changed: differences, noise, the gate's decision, stored results."""

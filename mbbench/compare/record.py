@@ -1,0 +1,56 @@
+"""The record of a gate: the verdicts of every cell, and everything they are based on.
+
+Schema history:
+    1  first release
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mbbench.compare import gate
+from mbbench.compare.gate import Readings, Verdict
+from mbbench.compare.noise import Noise
+from mbbench.doctor import Check
+from mbbench.machine import Machine
+from mbbench.result import Failure
+from mbbench.spec import Cell
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellVerdict:
+    """The verdicts of one cell.
+
+    `rounds`: empty if both artifacts are the same file; two if the first was beyond a limit. `noise`: what `mbbench
+    calibrate` measured on this machine, if it was run. `failure`: why the cell has no verdicts.
+    """
+
+    cell: Cell
+    baseline_sha256: str
+    candidate_sha256: str
+    rounds: tuple[Readings, ...]
+    verdicts: tuple[Verdict, ...]
+    noise: Noise | None
+    failure: Failure | None = None
+
+    @property
+    def outcome(self) -> gate.Outcome:
+        return gate.worst(verdict.outcome for verdict in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A gate: all its cells, and the machine, versions and conditions they were measured under."""
+
+    schema: int
+    time_utc: str
+    machine: Machine
+    versions: dict[str, str]
+    conditions: tuple[Check, ...]
+    cells: tuple[CellVerdict, ...]
+
+    @property
+    def outcome(self) -> gate.Outcome:
+        return gate.worst(cell.outcome for cell in self.cells)

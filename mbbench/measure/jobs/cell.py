@@ -1,0 +1,227 @@
+"""All phases of measuring one cell, each saved as it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from mbbench import registry, stats
+from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_device
+from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
+from mbbench.measure.child import Save
+from mbbench.measure.serving import batch_of, serve
+from mbbench.models import Normalization
+from mbbench.result import Cold, Failure, Measured, Memory, Phase
+from mbbench.spec import PARITY_IMAGES, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything the child needs, as files and plain data."""
+
+    artifact: Artifact
+    backend: str
+    device: str
+    settings: Settings
+    cpus: tuple[int, ...]
+    images: Path  # .npy, uint8 (N, H, W, 3)
+    labels: Path | None  # .npy, int64 (N,)
+    reason_without_top1: str | None  # the reason for None
+    reference: Path | None  # .npy, float32 (N, classes): PyTorch's logits; None: accuracy is evaluated elsewhere
+    expected: Path  # .npy, float32 (at least the first images, classes): logits to be equal to, but for rounding
+    normalization: Normalization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What OUT holds."""
+
+    phase: str  # the phase under way
+    measured: Measured
+    reasons: dict[str, str]
+    failure: Failure | None = None
+
+
+START = Report(phase="start", measured=Measured(), reasons={})
+
+
+class Stages:
+    """Reads the clock and the kernel's memory counters at the boundaries of a session's making."""
+
+    def __init__(self) -> None:
+        self.starts: dict[str, float] = {}
+        self.memory: list[Memory] = []
+        self._phase: Phase = "start"
+
+    def __call__(self, stage: Stage) -> None:
+        self.end_phase()
+        self.starts[stage] = perf_counter()
+        self._phase = stage
+
+    def end_phase(self, begin: Phase = "first_inference") -> None:
+        """Note the memory at the end of the phase under way; `begin` comes next."""
+        self.starts["end"] = perf_counter()
+        if (reading := memory.read(self._phase)) is not None:
+            self.memory.append(reading)
+        self._phase = begin
+
+    def cold(self, first_inference_s: float) -> tuple[Cold, dict[str, str]]:
+        """The stages' durations, and why one is missing."""
+        starts = self.starts
+        load = starts.get("load")
+        cold = Cold(
+            import_s=starts.get("load", starts["compile"]) - starts["import"],
+            load_s=None if load is None else starts["compile"] - load,
+            compile_s=starts["end"] - starts["compile"],
+            first_inference_ms=first_inference_s * 1e3,
+        )
+        return cold, {"cold.load_s": "the runtime reads and compiles in one call"} if load is None else {}
+
+
+class _Progress:
+    """The report so far, saved after every phase."""
+
+    def __init__(self, save: Save[Report]) -> None:
+        self._save = save
+        self.report = START
+
+    def save(self, **changes: object) -> None:
+        self.report = replace(self.report, **changes)  # type: ignore[arg-type]
+        self._save(self.report)
+
+    def add(self, next_phase: str, reasons: dict[str, str] | None = None, **measured: object) -> None:
+        self.save(
+            phase=next_phase,
+            measured=replace(self.report.measured, **measured),  # type: ignore[arg-type]
+            reasons={**self.report.reasons, **(reasons or {})},
+        )
+
+
+def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
+    """Run all phases in order. `spare_cpus` prepare images where nothing is timed. Raises `MbbenchError`."""
+    import numpy as np
+
+    from mbbench.data.feed import chunk
+
+    progress = _Progress(save)
+    progress.save(phase="open")
+    settings, batch = job.settings, job.settings.batch
+    images = np.load(job.images, mmap_mode="r")
+    labels = None if job.labels is None else np.load(job.labels)
+    timed = chunk(images, job.normalization, batch)
+
+    stages = Stages()
+    backend = registry.load(job.backend)
+    with backend.open(job.artifact, job.device, threads=settings.threads, stage=stages) as session:
+        stages.end_phase()
+        before = perf_counter()
+        session.run(timed)
+        first_inference_s = perf_counter() - before
+        cold, reasons = stages.cold(first_inference_s)
+        stages.end_phase("steady")
+        effective = {**session.facts, **_affinity()}
+        progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
+        few = min(PARITY_IMAGES, len(images))
+        parity = accuracy.check_parity(
+            session, images[:few], np.load(job.expected, mmap_mode="r")[:few], job.normalization, batch,
+            job.artifact.precision,
+        )  # fmt: skip
+        progress.add("latency", parity=parity)
+        accuracy.require_parity(parity)
+        _time(session, timed, settings, progress)
+        stages.end_phase()
+        held, reasons = introspection.device_memory_bytes(session)
+        progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=held)
+        bulk = chunk(images, job.normalization, settings.bulk_batch)
+        with latency.no_garbage_collection():
+            throughput = latency.count_images(
+                lambda: session.run(bulk), batch=settings.bulk_batch, seconds=settings.throughput_s
+            )
+        progress.add("accuracy", throughput=throughput)
+        if job.reference is not None:
+            answers = accuracy.answers_of(
+                session, images, labels, np.load(job.reference, mmap_mode="r"), job.normalization,
+                settings.bulk_batch, job.reason_without_top1, spare_cpus,
+            )  # fmt: skip
+            figures, reasons = accuracy.summarize(answers)
+            progress.add("accuracy", reasons, accuracy=figures)
+        progress.save(phase="audit")
+        if isinstance(session, LayerAudit):
+            progress.add("curves", layers=session.executed())
+        with latency.no_garbage_collection():
+            if settings.idle_ms is not None:
+                progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
+            if settings.sustain_s is not None:
+                progress.add("curves", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+        progress.save(phase="scenarios")
+        _serve(backend, session, job, images, spare_cpus, progress)
+        progress.save(phase="energy")
+        device = pick_device(job.device, backend.devices())
+        joules, reasons = energy.measure(
+            lambda: session.run(timed), batch=batch, device=device, seconds=settings.energy_s
+        )
+        progress.add("device times", reasons, energy=joules)
+        assert progress.report.measured.latency is not None
+        runs = introspection.few(progress.report.measured.latency.median_ms)
+        times, reasons = introspection.device_times(session, timed, runs)
+        progress.add("profile", reasons, device_times=times)
+        nodes, reasons = introspection.node_times(session, timed, runs)
+        progress.add("close", reasons, node_times=nodes, node_runs=runs if nodes else None)
+    return replace(progress.report, phase="done")
+
+
+def _serve(
+    backend: Backend,
+    session: Session,
+    job: Job,
+    images: NDArray[np.uint8],
+    spare_cpus: Collection[int],
+    progress: _Progress,
+) -> None:
+    """The scenarios that were asked for; raises `RequirementError`."""
+    from mbbench.data.feed import chunk
+
+    parity = progress.report.measured.parity
+    assert parity is not None
+    for scenario in job.settings.scenarios:
+        asked = chunk(images, job.normalization, batch_of(scenario, job.settings))
+        found, reason = serve(
+            scenario, backend, job.artifact, job.device, session, asked, job.settings, parity.tolerance, spare_cpus
+        )
+        served = progress.report.measured.served
+        progress.add(
+            "scenarios",
+            {} if reason is None else {f"served.{scenario}": reason},
+            served=served if found is None else (*served, found),
+        )
+
+
+def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
+    run = session.run
+
+    def call() -> object:
+        return run(images)  # type: ignore[arg-type]
+
+    with latency.no_garbage_collection():
+        warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
+        samples = latency.time_calls(
+            call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
+        )
+    kept = [latency.rounded(ns) for ns in samples]
+    figures, reasons = latency.summarize(kept, batch=settings.batch, warmed=warmed)
+    progress.add("memory", reasons, latency=figures)
+
+
+def _affinity() -> dict[str, str]:
+    """The CPUs this process is pinned to, as the kernel says; empty where it does not pin."""
+    if not hasattr(os, "sched_getaffinity"):
+        return {}
+    return {"cpus": ",".join(map(str, sorted(os.sched_getaffinity(0))))}

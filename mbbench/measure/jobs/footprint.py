@@ -1,0 +1,51 @@
+"""The memory of a process that holds one session and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mbbench import registry
+from mbbench.backend import Artifact
+from mbbench.measure import memory
+from mbbench.measure.child import Save
+from mbbench.result import Failure
+from mbbench.spec import Settings
+
+_CALLS = 20  # allocators have settled by then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    artifact: Artifact
+    backend: str
+    device: str
+    settings: Settings
+    cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`peak_rss_bytes`: the kernel's high-water mark after a few inferences; None where it keeps none."""
+
+    phase: str
+    peak_rss_bytes: int | None = None
+    failure: Failure | None = None
+
+
+START = Report(phase="start")
+
+
+def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
+    """Return the peak memory of a few inferences. Raises `MbbenchError`."""
+    import numpy as np
+
+    save(Report(phase="memory"))
+
+    backend = registry.load(job.backend)
+    images = np.random.default_rng(0).uniform(-1, 1, job.artifact.input_shape).astype(np.float32)
+    with backend.open(job.artifact, job.device, threads=job.settings.threads, stage=lambda _: None) as session:
+        for _ in range(_CALLS):
+            session.run(images)
+        reading = memory.read("steady")
+    return Report(phase="done", peak_rss_bytes=None if reading is None else reading.peak_rss_bytes)

@@ -1,0 +1,67 @@
+"""The child process that answers a shard of a test set: `python -m mbbench.measure.evaluation JOB OUT`.
+
+Its session is opened as the measuring one is, on the same artifact, so that several machines of a kind may share the
+images of one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbbench import registry
+from mbbench.backend import Artifact
+from mbbench.measure.accuracy import Answers, answers_of
+from mbbench.measure.child import Save
+from mbbench.models import Normalization
+from mbbench.result import Failure
+from mbbench.spec import Settings, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    artifact: Artifact
+    backend: str
+    device: str
+    settings: Settings
+    cpus: tuple[int, ...]
+    images: Path  # .npy, uint8 (N, H, W, 3): the whole test set
+    labels: Path | None  # .npy, int64 (N,)
+    reason_without_top1: str | None  # the reason for None
+    shard: Shard
+    reference: Path  # .npy, float32 (M, classes): PyTorch's logits of the shard
+    normalization: Normalization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What OUT holds."""
+
+    phase: str
+    answers: Answers | None = None
+    failure: Failure | None = None
+
+
+START = Report(phase="start")
+
+
+def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
+    """Return the session's answers to the shard's images. Raises `MbbenchError`."""
+    import numpy as np
+
+    save(Report(phase="accuracy"))
+    rows = job.shard.rows
+    backend = registry.load(job.backend)
+    with backend.open(job.artifact, job.device, threads=job.settings.threads, stage=lambda _: None) as session:
+        answers = answers_of(
+            session,
+            np.load(job.images, mmap_mode="r")[rows],
+            None if job.labels is None else np.load(job.labels)[rows],
+            np.load(job.reference, mmap_mode="r"),
+            job.normalization,
+            job.settings.bulk_batch,
+            job.reason_without_top1,
+            spare_cpus,
+        )
+    return Report(phase="done", answers=answers)

@@ -1,0 +1,1 @@
+"""Renderers: a document or results in, text out."""

@@ -1,0 +1,81 @@
+"""JUnit XML: of a gate, a suite a cell and a test case a metric (inconclusive: skipped); of results, a case a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from xml.etree import ElementTree
+
+from mbbench.compare.record import Checked
+from mbbench.report.sections import verdicts
+from mbbench.result import Result
+
+
+def render(checked: Checked) -> str:
+    root = ElementTree.Element("testsuites", name="mbbench check")
+    for cell in checked.cells:
+        name = verdicts.name(cell.cell)
+        outcomes = [verdict.outcome for verdict in cell.verdicts]
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=name,
+            tests=str(len(outcomes) or 1),
+            failures=str(outcomes.count("fail")),
+            skipped=str(outcomes.count("inconclusive")),
+            errors=str(int(cell.failure is not None)),
+            timestamp=checked.time_utc,
+        )
+        if cell.failure is not None:
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name="measuring")
+            ElementTree.SubElement(case, "error", message=f"{cell.failure.cause}; {cell.failure.remedy}")
+        for verdict in cell.verdicts:
+            change = verdict.change
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name=change.metric)
+            text = f"{verdicts.amount(change)} (limit {verdict.limit.text})"
+            if verdict.outcome == "fail":
+                ElementTree.SubElement(case, "failure", message=text, type="regression")
+            elif verdict.outcome == "inconclusive":
+                reason = "" if change.reason is None else f": {change.reason}"
+                ElementTree.SubElement(case, "skipped", message=f"inconclusive: {text}{reason}")
+    return _text(root)
+
+
+def render_results(results: Sequence[Result]) -> str:
+    """A suite a machine, a test case a cell with its figures as properties; a cell that failed is an error."""
+    root = ElementTree.Element("testsuites", name="mbbench")
+    for machine in dict.fromkeys(result.machine for result in results):
+        own = [result for result in results if result.machine == machine]
+        errors = sum(result.failure is not None for result in own)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=machine.summary, tests=str(len(own)), failures="0", skipped="0", errors=str(errors)
+        )
+        for result in own:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=result.cell.backend, name=result.cell.label, timestamp=result.time_utc
+            )
+            properties = ElementTree.SubElement(case, "properties")
+            for name, value in _figures(result):
+                ElementTree.SubElement(properties, "property", name=name, value=str(value))
+            if (failure := result.failure) is not None:
+                ElementTree.SubElement(case, "error", message=f"{failure.cause}; {failure.remedy}")
+    return _text(root)
+
+
+def _figures(result: Result) -> Iterator[tuple[str, float]]:
+    measured = result.measured
+    figures: dict[str, float | None] = {
+        "peak_rss_bytes": result.peak_rss_bytes(),
+        "size_bytes": None if result.artifact is None else result.artifact.size_bytes,
+    }
+    if measured.latency is not None:
+        figures |= {"latency.median_ms": measured.latency.median_ms, "latency.p99_ms": measured.latency.p99_ms}
+    if measured.throughput is not None:
+        figures["throughput.images_per_s"] = measured.throughput.images_per_s
+    if measured.accuracy is not None:
+        figures["accuracy.top1"] = measured.accuracy.top1
+    yield from ((name, value) for name, value in figures.items() if value is not None)
+
+
+def _text(root: ElementTree.Element) -> str:
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

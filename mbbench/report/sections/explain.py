@@ -1,0 +1,30 @@
+"""What `mbbench explain` says, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mbbench.analysis.explain import Explanation
+from mbbench.report import units
+from mbbench.report.document import Table
+
+
+def tables(explanations: Sequence[Explanation]) -> list[Table]:
+    """Return one table for each explanation: the ratio of the medians, then the reasons."""
+    return [_table(explanation) for explanation in explanations]
+
+
+def record(explanations: Sequence[Explanation]) -> list[dict[str, object]]:
+    """Return one row of plain data for each explanation."""
+    return [
+        {"id": explanation.result.id, "ratio": explanation.ratio, "reasons": explanation.reasons}
+        for explanation in explanations
+    ]
+
+
+def _table(explanation: Explanation) -> Table:
+    cell = explanation.result.cell
+    ratio = units.NONE if explanation.ratio is None else f"{explanation.ratio:.2f}"
+    rows = (("Median over fp32's", ratio), *(("", reason) for reason in explanation.reasons))
+    title = f"{cell.model.label} in {cell.precision} on {cell.backend}"
+    return Table(title, ("Quantity", "Value"), rows, numeric=False, header=False)

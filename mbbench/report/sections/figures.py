@@ -1,0 +1,164 @@
+"""The plots of a report, as plain data for Plotly; each with what it shows in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
+from typing import Any
+
+from mbbench.report import units
+from mbbench.report.document import Figure
+from mbbench.report.selection import measured
+from mbbench.result import Phase, Result
+from mbbench.stats import percentile
+
+Name = Callable[[Result], str]
+
+# Told apart by colour-blind eyes too, and at a contrast of 3 or more on white and on black.
+COLORS = ("#2b7de9", "#d97400", "#12936f", "#b052d9", "#d6336c", "#7a7f00", "#0891b2", "#8b6b4a")
+_SYMBOLS = {"fp32": "circle", "bf16": "square", "fp16": "diamond", "int8": "triangle-up"}
+_ROW_PX, _FRAME_PX = 26, 140
+_PHASES: tuple[tuple[Phase, str], ...] = (
+    ("import", "import"), ("compile", "load and compile"), ("first_inference", "first inference"), ("steady", "steady"),
+)  # fmt: skip
+
+
+def trade_off(id: str, group: Sequence[Result], best: Sequence[Result], name: Name, where: str) -> Figure:
+    """Top-1 over median latency, a colour a runtime and a symbol a precision, with the Pareto front `best`."""
+    traces: list[dict[str, Any]] = []
+    backends = list(dict.fromkeys(result.cell.backend for result in group))
+    for color, backend in zip(cycle(COLORS), backends, strict=False):
+        for precision, symbol in _SYMBOLS.items():
+            own = [r for r in group if (r.cell.backend, r.cell.precision) == (backend, precision)]
+            points = [(m.latency.median_ms, top1, name(m.result))
+                      for m in measured(own) if (top1 := m.result.top1()) is not None]  # fmt: skip
+            if points:
+                traces.append(_scatter(points, f"{backend} {precision}", {"color": color, "symbol": symbol, "size": 9}))
+    line = [(m.latency.median_ms, top1) for m in measured(best) if (top1 := m.result.top1()) is not None]
+    traces.append(
+        {
+            "type": "scatter", "mode": "lines", "name": "Pareto front", "hoverinfo": "skip",
+            "x": [x for x, _ in line], "y": [y * 100 for _, y in line],
+            "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "#888888"},
+        }
+    )  # fmt: skip
+    ends = [f"{name(r)} ({units.milliseconds(x)}, {units.percent(y)})" for r, (x, y) in zip(best, line, strict=True)]
+    said = f"from {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"of {ends[0]} alone"
+    layout = {
+        "xaxis": {"title": {"text": "median latency, ms (logarithmic)"}, "type": "log"},
+        "yaxis": {"title": {"text": "top-1, %"}},
+    }
+    alt = f"Top-1 over median latency of {len(group)} cells. The Pareto front has {len(best)} of them, {said}."
+    return Figure(id, f"Accuracy against latency: {where}", alt, tuple(traces), layout)
+
+
+def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
+    """A box a cell, around its own median: quartiles, p1 and p99, and a notch that is the median's interval."""
+    whole = measured(results)
+    traces = []
+    tails = {}
+    for one in whole:
+        latency = one.latency
+        title = f"{name(one.result)}, {units.milliseconds(latency.median_ms)}"
+
+        def relative(value: float, median: float = latency.median_ms) -> float:
+            return (value / median - 1) * 100
+
+        p1, low, high, p99 = (relative(percentile(latency.samples_ms, q)) for q in (0.01, 0.25, 0.75, 0.99))
+        tails[title] = p99
+        box: dict[str, Any] = {
+            "type": "box", "orientation": "h", "name": title, "y": [title], "q1": [low], "median": [0.0], "q3": [high],
+            "lowerfence": [p1], "upperfence": [p99], "line": {"color": COLORS[0]}, "showlegend": False,
+        }  # fmt: skip
+        if (interval := latency.median_ci95_ms) is not None:
+            box["notchspan"] = [(relative(interval.high) - relative(interval.low)) / 2]
+        traces.append(box)
+    worst = max(tails, key=tails.__getitem__)
+    alt = (
+        f"How the latencies of {len(whole)} cells spread around their medians; the longest tail is that of {worst},"
+        f" whose p99 lies {tails[worst]:.1f} % above."
+    )
+    layout = {"xaxis": {"title": {"text": "from the cell's own median, %"}, "zeroline": True}, "yaxis": _rows()}
+    title = "Quartiles, whiskers at p1 and p99, and the median's 95 % interval as a notch"
+    return Figure(id, title, alt, tuple(traces), layout, _height(len(whole)))
+
+
+def memory(id: str, results: Sequence[Result], name: Name) -> Figure:
+    """How much each phase adds to the process's high-water mark."""
+    traces = []
+    before = [0] * len(results)
+    for color, (phase, title) in zip(COLORS, _PHASES, strict=False):
+        added = []
+        for index, result in enumerate(results):
+            reached = next((m.peak_rss_bytes for m in result.measured.memory if m.phase == phase), before[index])
+            added.append((reached - before[index]) / 1e6)
+            before[index] = reached
+        traces.append(_bar([name(result) for result in results], added, title, color, "MB"))
+    most = max(results, key=lambda result: result.peak_rss_bytes() or 0)
+    peak = units.megabytes(most.peak_rss_bytes())
+    alt = f"Peak memory by phase of {len(results)} cells; the most is {peak}, of {name(most)}."
+    return _stacked(id, "Peak memory, and what each phase adds", alt, traces, "peak resident memory, MB", len(results))
+
+
+def executed(id: str, results: Sequence[Result], name: Name) -> Figure:
+    known = [(result, info) for result in results if (info := result.executed) is not None]
+    kinds = list(dict.fromkeys(share.precision for _, info in known for share in info.shares))
+    traces = []
+    for color, kind in zip(COLORS, kinds, strict=False):
+        shares = [
+            100 * sum(share.mult_adds_share for share in info.shares if share.precision == kind) for _, info in known
+        ]
+        traces.append(_bar([name(result) for result, _ in known], shares, kind, color, "%"))
+    alt = f"Share of Mult-Adds executed in {', '.join(kinds)} by {len(known)} cells, by the runtimes' own account."
+    return _stacked(id, "Executed precision", alt, traces, "share of Mult-Adds, %", len(known))
+
+
+def cold(id: str, results: Sequence[Result], name: Name) -> Figure:
+    known = [(result, start) for result in results if (start := result.measured.cold) is not None]
+    parts: tuple[tuple[str, list[float]], ...] = (
+        ("import", [start.import_s for _, start in known]),
+        ("load", [start.load_s or 0.0 for _, start in known]),
+        ("compile", [start.compile_s for _, start in known]),
+        ("first inference", [start.first_inference_ms / 1e3 for _, start in known]),
+    )
+    names = [name(result) for result, _ in known]
+    traces = [_bar(names, seconds, title, color, "s") for color, (title, seconds) in zip(COLORS, parts, strict=False)]
+    totals = [sum(seconds[index] for _, seconds in parts) for index in range(len(known))]
+    worst = totals.index(max(totals))
+    alt = f"Cold start of {len(known)} cells; the slowest is {names[worst]} with {units.seconds(totals[worst])}."
+    return _stacked(id, "From a fresh process to the first answer", alt, traces, "seconds", len(known))
+
+
+def _scatter(points: Iterable[tuple[float, float, str]], name: str, marker: dict[str, Any]) -> dict[str, Any]:
+    listed = list(points)
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "marker": marker,
+        "x": [x for x, _, _ in listed], "y": [y * 100 for _, y, _ in listed], "text": [text for _, _, text in listed],
+        "hovertemplate": "%{text}<br>%{x:.3g} ms, %{y:.1f} %<extra></extra>",
+    }  # fmt: skip
+
+
+def _bar(names: Sequence[str], values: Sequence[float], title: str, color: str, unit: str) -> dict[str, Any]:
+    return {
+        "type": "bar", "orientation": "h", "name": title, "y": list(names), "x": list(values),
+        "marker": {"color": color}, "hovertemplate": f"%{{y}}<br>{title}: %{{x:.3g}} {unit}<extra></extra>",
+    }  # fmt: skip
+
+
+def _stacked(id: str, title: str, alt: str, traces: Sequence[dict[str, Any]], axis: str, rows: int) -> Figure:
+    layout = {
+        "barmode": "stack",
+        "legend": {"traceorder": "normal"},
+        "xaxis": {"title": {"text": axis}},
+        "yaxis": _rows(),
+    }
+    return Figure(id, title, alt, tuple(traces), layout, _height(rows))
+
+
+def _rows() -> dict[str, Any]:
+    """An axis of names, the first on top."""
+    return {"autorange": "reversed", "automargin": True, "type": "category"}
+
+
+def _height(rows: int) -> int:
+    return _FRAME_PX + _ROW_PX * rows

@@ -1,0 +1,101 @@
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from mbbench.artifacts.export import export
+from mbbench.backend import Format
+from mbbench.compress import calibrate
+from mbbench.errors import RequirementError
+from mbbench.graphs.onnx import to_onnx, with_parameters
+from mbbench.models import build, fold_batch_norm, randomize
+from mbbench.spec import ModelSpec
+
+SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
+
+
+def module(spec: ModelSpec = SPEC) -> nn.Module:
+    built = build(spec)
+    randomize(built, seed=0)
+    return built
+
+
+def test_an_onnx_file_has_the_contracts_names_and_shapes_and_no_batch_norm() -> None:
+    model = onnx.load(export(SPEC, "contract", "onnx", module).path)
+    onnx.checker.check_model(model, full_check=True)
+    (image,), (logits,) = model.graph.input, model.graph.output
+    assert (image.name, logits.name) == ("images", "logits")
+    dimensions = image.type.tensor_type.shape.dim
+    assert dimensions[0].dim_param
+    assert [dimension.dim_value for dimension in dimensions[1:]] == [3, 32, 32]
+    assert {node.op_type for node in model.graph.node} <= {"Conv", "Clip", "ReduceMean", "GlobalAveragePool", "Flatten",
+                                                           "Reshape", "Gemm"}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["mobilenet_v1", pytest.param("vgg16", marks=pytest.mark.slow), "googlenet"])
+def test_every_family_exports_and_runs_at_any_batch(family: str) -> None:
+    spec = ModelSpec(family=family, alpha=0.25 if family == "mobilenet_v1" else 1.0, resolution=64, classes=10)  # type: ignore[arg-type]
+    exported = export(spec, "any batch", "onnx", lambda: module(spec))
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, 64, 64)).astype(np.float32)
+    logits = calibrate.logits(onnx.load(exported.path), images)
+    with torch.inference_mode():
+        expected = module(spec)(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert exported.info.max_abs_error < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("format", ["onnx", "safetensors"])
+def test_the_second_time_nothing_is_built(format: Format) -> None:
+    first = export(SPEC, "twice", format, module)
+
+    def never() -> nn.Module:
+        raise AssertionError("built again")
+
+    assert export(SPEC, "twice", format, never) == first
+    assert first.info.size_bytes == first.path.stat().st_size
+    assert first.path.suffix == f".{format}"
+
+
+def test_other_weights_are_another_file() -> None:
+    assert export(SPEC, "one", "safetensors", module).path != export(SPEC, "two", "safetensors", module).path
+
+
+def test_a_truncated_file_is_written_again() -> None:
+    first = export(SPEC, "truncated", "safetensors", module)
+    whole = first.path.read_bytes()
+    first.path.write_bytes(whole[:100])
+    assert export(SPEC, "truncated", "safetensors", module).path.read_bytes() == whole
+
+
+def test_weights_with_nan_are_never_exported(cache: Path) -> None:
+    def broken() -> nn.Module:
+        built = module()
+        built.get_parameter("classifier.bias").data[0] = float("nan")
+        return built
+
+    before = set((cache / "artifacts").glob("*"))
+    with pytest.raises(RequirementError, match=r"logits differ from PyTorch's by up to nan .*; nothing was exported"):
+        export(SPEC, "broken", "safetensors", broken)
+    assert set((cache / "artifacts").glob("*")) == before
+
+
+@pytest.mark.parametrize("family", ["mobilenet_v1", "googlenet"])
+def test_a_graph_takes_the_parameters_of_another_module(family: Literal["mobilenet_v1", "googlenet"]) -> None:
+    """Also where the first module's biases are zero, which the exporter drops."""
+    spec = ModelSpec(family=family, resolution=32, classes=10)
+    first, second = fold_batch_norm(module(spec)), fold_batch_norm(build(spec))
+    graph = to_onnx(first, 32)
+    assert first.state_dict().keys() - {tensor.name for tensor in graph.graph.initializer}
+    for layer in second.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert layer.bias is not None
+            layer.bias.data.fill_(0.1)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    logits = calibrate.logits(with_parameters(graph, second), images)
+    with torch.inference_mode():
+        expected = second(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

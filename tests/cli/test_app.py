@@ -1,0 +1,444 @@
+"""The command line as a user meets it: what goes where, and which exit code."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbbench import store, weights
+from mbbench.cli import app
+from mbbench.spec import ModelSpec
+
+MBBENCH = [sys.executable, "-c", "from mbbench.cli.app import main; main()"]
+QUICK = ("run", "--alpha", "0.25", "--res", "32", "--weights", "random", "--backend", "onnxruntime", "--images", "40")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def invoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run mbbench in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mbbench", *arguments])
+        try:
+            app.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> str:
+    path = tmp_path / "fast.toml"
+    path.write_text(
+        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 1.0\n"
+        "warmup_max_s = 0.5\nthroughput_s = 0.05\nbulk_batch = 8\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run", "--plan"]])
+def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from mbbench.cli.app import main; sys.argv[1:] = " + repr(arguments) + "\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'onnx', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_no_command_shows_the_commands(invoke: Invoke) -> None:
+    _, out, err = invoke()
+    assert all(name in out + err for name in ("run", "train", "compress", "cost", "explain", "backends", "doctor"))
+
+
+def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast)
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime" in out
+    assert "[1/1] measuring 0.25 MobileNet-32 on onnxruntime ..." in err
+    assert "1 result in reports/results.jsonl" in err
+    assert "\x1b" not in out + err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.settings.min_samples == 20
+
+
+def test_a_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    assert invoke(*QUICK, "--profile", fast)[0] == 0
+    code, out, err = invoke("report", "reports/results.jsonl", "-o", "page.html", "-o", "page.md")
+    assert (code, out) == (0, "")
+    assert "page.html written: 1 result, " in err
+    code, out, _ = invoke("show")
+    assert code == 0
+    assert "Layers of 0.25 MobileNet-32 on onnxruntime" in out
+    code, out, _ = invoke("verify", "page.html")
+    assert code == 0
+    assert out.startswith("page.html agrees with its 1 record: ")
+    page = tmp_path / "page.html"
+    page.write_text(page.read_text().replace("so many times smaller", "so many times larger"))
+    code, out, err = invoke("verify", "page.html")
+    assert (code, out) == (5, "")
+    assert "the page says 'so many times larger than VGG16'" in err
+    assert "error: page.html contradicts its records in 2 places; do not rely on it" in err
+
+
+def test_what_is_exported_is_measured(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    network = ("--alpha", "0.25", "--res", "32", "--weights", "random")
+    code, out, err = invoke("export", "--to", "onnxruntime", *network, "-o", "mine.onnx")
+    assert (code, out) == (0, "")
+    assert "mine.onnx written: 0.25 MobileNet-32 on onnxruntime, onnx, " in err
+    code, out, _ = invoke("run", "--artifact", "mine.onnx", "--images", "40", "--profile", fast)
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime: " in out
+    (tmp_path / "mine.onnx").write_bytes(b"changed")
+    code, _, err = invoke("run", "--artifact", "mine.onnx")
+    assert code == 2
+    assert "mine.onnx is not the file that mine.onnx.json describes" in err
+    assert invoke("run", "--trust") == (2, "", "error: --trust requires --artifact; name the file with --artifact\n")
+
+
+def test_a_grid_is_planned_from_numbers_with_commas(invoke: Invoke) -> None:
+    code, out, _ = invoke("run", "--alpha", "0.25,0.5", "--res", "96,128", "--plan")
+    assert code == 0
+    assert all(f"{alpha} MobileNet-{size}" in out for alpha in ("0.25", "0.5") for size in (96, 128))
+    code, _, err = invoke("run", "--alpha", "wide", "--plan")
+    assert (code, err) == (
+        2,
+        "error: --alpha wide does not read as numbers; write them like --alpha 0.5,1.0 or 0.25-1+0.25\n",
+    )
+
+
+def test_a_sweep_is_planned_from_ranges_and_families(invoke: Invoke) -> None:
+    arguments = (
+        "--alpha",
+        "0.25-1+0.25",
+        "--res",
+        "96-160+32,224",
+        "--model",
+        "mobilenet_v1,vgg16",
+        "--format",
+        "json",
+    )
+    code, out, _ = invoke("sweep", *arguments, "--plan")
+    assert code == 0
+    cells = [cell["model"] for cell in json.loads(out)["cells"]]
+    assert [(model["family"], model["alpha"], model["resolution"]) for model in cells] == [
+        *[("mobilenet_v1", alpha, res) for alpha in (0.25, 0.5, 0.75, 1.0) for res in (96, 128, 160, 224)],
+        *[("vgg16", 1.0, res) for res in (96, 128, 160, 224)],
+    ]
+    code, _, err = invoke("sweep", "--res", "96-160+0", "--plan")
+    assert (code, err) == (
+        2,
+        "error: --res 96-160+0 does not read as numbers; write them like --res 128,224 or 128-224+32\n",
+    )
+
+
+def test_a_sweep_is_resumed_with_its_results_alone(invoke: Invoke) -> None:
+    code, _, err = invoke("sweep", "--resume")
+    assert (code, err) == (
+        2,
+        "error: no sweep into reports/results.jsonl was begun; name its --results, or leave out --resume\n",
+    )
+    code, _, err = invoke("sweep", "--resume", "--alpha", "0.5")
+    assert (code, err) == (2, "error: --resume repeats the options of the sweep it continues; give it --results alone\n")
+
+
+def test_choosing_among_stored_results_fails_where_none_fits(invoke: Invoke, fast: str) -> None:
+    assert invoke(*QUICK, "--profile", fast)[0] == 0
+    code, out, _ = invoke("choose", "--max-size", "5MB", "--max-rss", "2GB", "--format", "json")
+    assert (code, [row["pick"] for row in json.loads(out)]) == (0, [True])
+    code, out, err = invoke("choose", "--max-size", "5kB", "--min-top1", "60")
+    assert (code, err) == (
+        5,
+        "error: no cell is within the limits; relax one, or measure more cells with `mbbench sweep`\n",
+    )
+    assert "None of 1 cells keeps within the limits." in out
+    assert invoke("choose", "--max-p99", "10")[0] == 2
+
+
+@pytest.mark.parametrize("output", ["json", "csv", "markdown"])
+def test_stdout_holds_one_format_and_nothing_else(invoke: Invoke, fast: str, output: str) -> None:
+    code, out, _ = invoke(*QUICK, "--profile", fast, "--format", output)
+    assert code == 0
+    if output == "json":
+        (record,) = json.loads(out)
+        assert record["cell"]["backend"] == "onnxruntime"
+        assert len(record["measured"]["latency"]["samples_ms"]) == record["measured"]["latency"]["n"]
+    elif output == "csv":
+        header, row = csv.reader(out.splitlines())
+        assert float(row[header.index("measured.latency.median_ms")]) > 0
+        assert len(row) == len(header)
+    else:
+        assert out.startswith("**0.25 MobileNet-32 on onnxruntime: ")
+
+
+def test_a_plan_does_no_work(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, _ = invoke("run", "--alpha", "0.5", "--res", "128", "--baselines", "--plan")
+    assert code == 0
+    assert "3 cells, 15 to 69 s of measuring" in out
+    assert not (tmp_path / "reports").exists()
+
+
+def test_cost_counts_and_compares(invoke: Invoke) -> None:
+    code, out, _ = invoke("cost", "--alpha", "0.5", "--res", "160")
+    assert code == 0
+    assert "76.5 M" in out
+    assert "Beside the paper's Table 9: Mult-Adds and parameters, in millions" in out
+    record = json.loads(invoke("cost", "--format", "json")[1])
+    assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352
+
+
+def test_all_of_the_papers_tables(invoke: Invoke) -> None:
+    record = json.loads(invoke("cost", "--paper", "--format", "json")[1])
+    counted = {(c["name"], c["what"]): c["counted"] for c in record["tables_4_to_9"]}
+    assert counted["1.0 MobileNet-224 (4, 6, 7, 8)", "Mult-Adds"] == 568.740352
+    assert "| VGG 16 (8) | 15470.3\\* | 15300 | 138.3 | 138 |" in invoke("cost", "--paper", "--format", "markdown")[1]
+
+
+def test_training_prints_the_checkpoints_path_and_finds_it_again(invoke: Invoke, tmp_path: Path) -> None:
+    command = ("train", "--alpha", "0.25", "--res", "32", "--epochs", "1")
+    code, out, err = invoke(*command, "-o", "mine.safetensors")
+    assert (code, out) == (0, "mine.safetensors\n")
+    assert re.search(r"^0\.25 MobileNet-32: top-1 [0-9.]+ % on the 359 test images of digits$", err, re.MULTILINE)
+    kept = Path(invoke(*command)[1].strip())
+    assert kept.read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
+    code, out, _ = invoke("train", "--alpha", "0.25", "--res", "32", "--epochs", "1", "-o", "no/such/folder")
+    assert (code, out) == (2, "")
+
+
+SMALL = ("--alpha", "0.25", "--res", "32")
+
+
+@pytest.fixture
+def checkpoint() -> str:
+    return str(weights.random(ModelSpec(alpha=0.25, resolution=32, classes=10)).path)
+
+
+def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fast: str, checkpoint: str) -> None:
+    code, out, err = invoke(
+        "compress",
+        *SMALL,
+        "--weights",
+        checkpoint,
+        "--prune",
+        "50",
+        "--qat",
+        "--epochs",
+        "1",
+        "-o",
+        "half.safetensors",
+    )
+    assert (code, out) == (0, "half.safetensors\n")
+    last = err.splitlines()[-1]
+    assert re.fullmatch(
+        r"0\.25 MobileNet-32 pruned: 0\.835 M -> 0\.414 M Mult-Adds, top-1 [\d.]+ % -> [\d.]+ %"
+        r" on the 359 test images of digits",
+        last,
+    ), last
+    measured = ("run", *SMALL, "--backend", "onnxruntime", "--images", "40", "--profile", fast)
+    code, out, _ = invoke(*measured, "--weights", "half.safetensors", "--precision", "int8", "--require-effective")
+    assert code == 0
+    assert "0.25 MobileNet-32 pruned on onnxruntime" in out
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.cost is not None and result.cost.mult_adds <= 0.5 * 0.835e6
+    code, _, err = invoke("run", "--alpha", "0.5", "--res", "32", "--weights", "half.safetensors")
+    assert code == 2
+    assert "half.safetensors holds a MobileNet of alpha 0.25, variant standard; give --alpha 0.25" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prune", "0"), "--prune is out of range: 0; give a percentage between 0 and 100"),
+        (("--prune", "nan"), "--prune is out of range: nan"),
+        (("--prune", "50", "--max-latency", "1ms"), "there are two budgets to prune to; give --prune or --max-latency"),
+        (("--max-latency", "0ms"), "--max-latency is out of range: 0ms; give a time above 0"),
+        ((), "nothing is to be done; give --prune, --max-latency, --teacher or --qat"),
+        (("--qat", "--epochs", "0"), "0 epochs train nothing"),
+        (("--teacher", "no-such.safetensors"), "no-such.safetensors"),
+    ],
+)
+def test_compress_refuses_bad_input_in_one_line(
+    invoke: Invoke, checkpoint: str, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = invoke("compress", *SMALL, "--weights", checkpoint, *arguments)
+    assert (code, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))
+    assert message in line
+
+
+def test_backends_are_listed_with_reasons(invoke: Invoke) -> None:
+    code, out, _ = invoke("backends", "--format", "json")
+    assert code == 0
+    found = {record["name"]: record for record in json.loads(out)}
+    assert found["onnxruntime"]["precisions"] == {"cpu": ["fp32", "int8"]}
+    assert set(found["tensorrt"]["versions"]) == {"tensorrt-rtx-cu13", "cuda-bindings"}
+    assert (found["tensorrt"]["error"] is None) == bool(found["tensorrt"]["devices"])
+
+
+def test_the_doctor_judges_and_changes_nothing(invoke: Invoke) -> None:
+    code, out, _ = invoke("doctor", "--format", "json")
+    assert code == 0
+    checks = {check["name"]: check["status"] for check in json.loads(out)["checks"]}
+    assert set(checks.values()) <= {"ok", "warn", "unknown"}
+    assert {"load", "steal", "governor", "turbo", "cgroup quota", "memory"} <= set(checks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--alpha", "0"), 2, "alpha 0 is outside (0, 8]; the paper's width multipliers are"),
+        (("--alpha", "-1"), 2, "alpha -1 is outside"),
+        (("--alpha", "nan"), 2, "alpha nan is outside"),
+        (("--alpha", "99"), 2, "alpha 99 is outside"),
+        (("--res", "16"), 2, "resolution 16 is outside 32 to 2048"),
+        (("--model", "vgg16", "--alpha", "0.5"), 2, "VGG16 has no width multiplier"),
+        (("--model", "vgg16"), 2, "VGG16-224 has no embedded weights; give --weights FILE"),
+        (("--backend", "tensorflow"), 6, "there is no backend 'tensorflow'; installed are: "),
+        (("--backend", "onnxruntime", "--device", "gpu"), 6, "no device 'gpu'; choose one of cpu"),
+        (("--threads", "5000"), 2, "5000 threads do not fit"),
+        (("--threads", "0"), 2, "threads is 0"),
+        (("--batch", "-2"), 2, "batch is -2"),
+        (("--profile", "fast"), 2, "there is no profile 'fast'; choose one of ci, default"),
+        (("--data", "no-such-folder"), 2, "no-such-folder"),
+        (("--images", "0"), 2, "0 images are none"),
+        (("--weights", "no-such.safetensors"), 2, "no-such.safetensors"),
+        (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (File exists)"),
+    ],
+)
+def test_bad_input_is_one_line_and_the_documented_code(
+    invoke: Invoke, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    found, out, err = invoke("run", *arguments)
+    assert (found, out) == (code, "")
+    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))  # but for progress
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_an_unknown_option_is_a_usage_error(invoke: Invoke) -> None:
+    assert invoke("run", "--no-such-option")[0] == 2
+
+
+class Hostile:
+    """Unpickling this would make a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_a_hostile_checkpoint_is_refused_and_not_run(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Hostile()}))
+    code, _, err = invoke("run", "--weights", "evil.pth")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_wrong_outputs_exit_with_5_and_are_stored(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast, "--backend", "faulty-nan")
+    assert code == 5
+    assert "Nothing was measured completely." in out
+    assert "error: the session's outputs are not finite" in err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.measured.latency is None
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_some_failed_cells_exit_with_7_and_the_others_are_shown(invoke: Invoke, fast: str) -> None:
+    code, out, err = invoke(*QUICK, "--profile", fast, "--backend", "onnxruntime,faulty-killed")
+    assert code == 7
+    assert "faulty-killed failed: the measuring process was killed by the kernel" in " ".join(out.split())
+    assert "error: 1 of 2 cells failed" in err
+
+
+def test_a_full_disk_shows_the_result_all_the_same(invoke: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch,
+                                                   tmp_path: Path) -> None:  # fmt: skip
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = invoke(*QUICK, "--profile", fast, "--results", "/dev/full")
+    assert code == 2
+    assert "0.25 MobileNet-32 on onnxruntime" in out
+    assert "error: cannot write /dev/full (No space left on device)" in err
+    assert len(store.read(tmp_path / "mbbench-rescued.jsonl")) == 1
+
+
+def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast: str) -> None:
+    endless = tmp_path / "endless.toml"
+    endless.write_text(
+        "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.5\nthroughput_s = 600.0\nwarmup_max_s = 0.5\n"
+    )
+    command = [*MBBENCH, *QUICK, "--profile", str(endless)]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what runs in the background
+    )
+    while process.poll() is None:  # the throughput phase would take ten minutes
+        if any('"phase":"throughput"' in path.read_text() for path in tmp_path.glob("mbbench-*/out.json")):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted during throughput" in out
+    assert "Traceback" not in err
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.measured.latency is not None
+    assert result.measured.throughput is None
+
+
+def test_curves_are_measured_where_asked_for(invoke: Invoke, fast: str) -> None:
+    code, out, _ = invoke(*QUICK, "--profile", fast, "--sustain", "1s", "--idle", "16ms")
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime, 1.00 s without a pause" in out
+    assert "0.25 MobileNet-32 on onnxruntime after a pause" in out
+    assert re.search(r"^16\.0 ms +\d", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sustain", "ten"], "error: 'ten' is no time; write it like 100ms, 90s, 10m or 1h"),
+        (["--sustain", "0s"], "error: sustain_s is 0; give seconds, 1 to 86400"),
+        (["--idle", "5h"], "error: idle_ms is 1.8e+07; give milliseconds, 1 to 60000"),
+    ],
+)
+def test_what_is_no_time_is_one_line(invoke: Invoke, arguments: list[str], said: str) -> None:
+    code, _, err = invoke(*QUICK, *arguments)
+    assert (code, err.strip()) == (2, said)
+
+
+def test_a_calibrated_machine_says_what_it_can_show(invoke: Invoke) -> None:
+    cell = ("--alpha", "0.25", "--res", "32", "--backend", "onnxruntime")
+    code, out, _ = invoke("calibrate", *cell, "--rounds", "5", "--time", "1s", "--format", "json")
+    assert code == 0
+    ((found,),) = [json.loads(out)]
+    assert (found["noise"]["rounds"], sorted(found["noise"]["floors"])) == (5, ["p50", "p99", "rss"])
+    assert all(floor["detectable"] > 0 for floor in found["noise"]["floors"].values())
+    assert invoke("calibrate", *cell, "--rounds", "2")[::2] == (
+        2, "error: --rounds is too small to show a spread: 2; give at least 5, better 20\n",
+    )  # fmt: skip

@@ -1,0 +1,135 @@
+"""Two artifacts in real child processes on ONNX Runtime, and the order of calls on a scripted clock."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mbbench import data, weights
+from mbbench.artifacts.export import export
+from mbbench.machine import pick_cpus
+from mbbench.measure.jobs import footprint, pair
+from mbbench.measure.jobs.pair import MIN_REPLICATES, Job, Report
+from mbbench.measure.latency import time_pairs
+from mbbench.measure.process import run_in_child
+from mbbench.models import normalization
+from mbbench.spec import ModelSpec, Settings
+from mbbench.testing import FakeClock
+
+SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
+SETTINGS = Settings(bulk_batch=8, timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def job() -> Job:
+    test = data.load("digits", 32, "test", limit=40)
+    found = weights.random(SPEC)
+    own = export(SPEC, found.info.key, "onnx", found.build).artifact(SPEC, 1)
+    return Job(
+        baseline=own,
+        candidate=own,
+        backend="onnxruntime",
+        device="",
+        settings=SETTINGS,
+        cpus=pick_cpus(1),
+        images=test.images,
+        labels=test.labels,
+        normalization=normalization("mobilenet_v1"),
+        seconds=0.5,
+        answers=True,
+    )
+
+
+def measured(job: Job) -> Report:
+    return run_in_child(job, pair.START)
+
+
+def test_pairs_alternate_and_every_other_one_is_turned_round() -> None:
+    clock, calls = FakeClock(), ""
+
+    def call(name: str, ms: int) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal calls
+            calls += name
+            clock.now_ns += ms * 1_000_000
+
+        return run
+
+    own, other = time_pairs(call("a", 1), call("b", 3), warm_pairs=1, min_pairs=3, seconds=0.001, clock=clock)
+    assert calls == "ab" + "abba" * 2
+    assert own == [1_000_000] * 4
+    assert other == [3_000_000] * 4
+
+
+def test_timing_goes_on_until_the_time_is_over() -> None:
+    clock = FakeClock()
+
+    def call() -> None:
+        clock.now_ns += 1_000_000
+
+    own, other = time_pairs(call, call, warm_pairs=0, min_pairs=1, seconds=0.010, clock=clock)
+    assert len(own) == len(other) == 6
+
+
+def test_a_file_against_itself_has_couples_of_replicates_and_the_same_answers(job: Job) -> None:
+    report = measured(job)
+    assert report.failure is None
+    assert report.phase == "done"
+    assert len(report.replicates) >= MIN_REPLICATES
+    assert len(report.replicates) % 2 == 0
+    for replicate in report.replicates:
+        assert len(replicate.baseline_ms) == len(replicate.candidate_ms) >= 8
+        assert min(*replicate.baseline_ms, *replicate.candidate_ms) > 0
+    answers = report.answers
+    assert answers is not None
+    assert (answers.images, answers.agreeing) == (40, 40)
+    assert answers.baseline_right == answers.candidate_right
+    assert (answers.only_baseline_right, answers.only_candidate_right) == (0, 0)
+
+
+def test_only_what_is_asked_for_is_measured(job: Job) -> None:
+    untimed = measured(replace(job, seconds=None))
+    assert (untimed.replicates, untimed.answers is None) == ((), False)
+    timed = measured(replace(job, answers=False))
+    assert (len(timed.replicates) > 0, timed.answers) == (True, None)
+
+
+def test_without_labels_only_agreement_is_told(job: Job) -> None:
+    answers = measured(replace(job, seconds=None, labels=None)).answers
+    assert answers is not None
+    assert (answers.agreeing, answers.baseline_right, answers.only_candidate_right) == (40, None, None)
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_outputs_that_mean_nothing_are_refused(job: Job) -> None:
+    failure = measured(replace(job, seconds=None, backend="faulty-nan")).failure
+    assert failure is not None
+    assert (failure.exit_code, failure.cause) == (
+        5, "the baseline's outputs are not finite, or the same for every image",
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_crash_keeps_what_was_timed(job: Job) -> None:
+    report = measured(replace(job, backend="faulty-killed"))
+    assert report.failure is not None
+    assert "SIGKILL, phase accuracy" in report.failure.cause
+    assert len(report.replicates) >= MIN_REPLICATES
+
+
+def test_a_missing_file_is_one_line(job: Job, tmp_path: Path) -> None:
+    gone = replace(job.candidate, path=tmp_path / "gone.onnx")
+    failure = measured(replace(job, candidate=gone)).failure
+    assert failure is not None
+    assert failure.exit_code == 6
+    assert "gone.onnx" in failure.cause
+
+
+def test_the_footprint_is_that_of_one_session(job: Job) -> None:
+    held = run_in_child(
+        footprint.Job(artifact=job.baseline, backend="onnxruntime", device="", settings=SETTINGS, cpus=job.cpus),
+        footprint.START,
+    )
+    assert held.failure is None
+    assert held.peak_rss_bytes is not None and 20e6 < held.peak_rss_bytes < 500e6

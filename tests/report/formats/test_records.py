@@ -1,0 +1,71 @@
+"""The packing of records; that the page's script unpacks the same is tested in the browser."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbbench.report.formats import records
+from mbbench.result import Result
+
+Make = Callable[..., Result]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def test_samples_become_planes_of_bytes_in_a_unit_of_their_own(make_result: Make) -> None:
+    result, other = make_result(), make_result()
+    latency = result.measured.latency
+    assert latency is not None
+    timed = replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=(0.3, 0.07), n=2)))
+    failed = replace(other, measured=replace(other.measured, latency=replace(latency, samples_ms=(), n=0)))
+    columns, planes = records.pack([timed, failed, timed])
+    rows = records.unfold(json.loads(columns))
+    assert [row["measured"]["latency"]["samples_ms"] for row in rows] == [[2, 10000], [0, 1], [2, 10000]]
+    assert planes == bytes([30, 7, 30, 7, *[0] * 28])
+    assert records.unpack(columns, planes) == [timed, failed, timed]
+
+
+def test_rows_become_columns_and_what_is_missing_stays_missing() -> None:
+    rows = [{"n": 1, "of": [{"k": "x"}, {"k": "y"}]}, {"n": 2, "of": [{"k": "z"}]}, None, {"n": 3}]
+    assert records.fold(rows) == {
+        "shapes": [("n", "of"), None, ("n",)],
+        "rows": [0, 0, 1, 2],
+        "columns": {
+            "n": [1, 2, 3],
+            "of": {
+                "lengths": [2, 1],
+                "items": {"shapes": [("k",)], "rows": [0, 0, 0], "columns": {"k": ["x", "y", "z"]}},
+            },
+        },
+    }
+
+
+@given(st.lists(VALUES, max_size=5))
+def test_whatever_is_folded_is_unfolded(rows: list[Any]) -> None:
+    assert records.unfold(json.loads(json.dumps(records.fold(rows)))) == rows
+
+
+def test_a_name_that_looks_like_samples_stays_a_name(make_result: Make) -> None:
+    result = make_result(backend='"samples_ms":[7,1]')
+    assert records.unpack(*records.pack([result])) == [result]
+
+
+@pytest.mark.parametrize("damaged", [(b"", b""), (b"{}", b"12345678"), (b"{}", b"123"), (b"7", b""), (b"[7]", b"")])
+def test_what_was_not_packed_is_refused(damaged: tuple[bytes, bytes]) -> None:
+    with pytest.raises((ValueError, msgspec.MsgspecError)):
+        records.unpack(*damaged)
+
+
+def test_samples_that_were_cut_off_are_missed(make_result: Make) -> None:
+    columns, planes = records.pack([make_result()])
+    with pytest.raises(ValueError, match=r"\d+ samples are there, \d+ are counted"):
+        records.unpack(columns, planes[: len(planes) // 16 * 8])

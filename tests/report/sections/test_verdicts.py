@@ -1,0 +1,127 @@
+"""Gates as people and machines read them, whole, against golden files."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from mbbench.compare.changes import Change, Limit
+from mbbench.compare.gate import Verdict
+from mbbench.compare.noise import Floor, Noise
+from mbbench.compare.record import CellVerdict, Checked
+from mbbench.report.formats import junit, markdown, terminal
+from mbbench.report.sections import verdicts
+from mbbench.report.summary import document
+from mbbench.result import Result, Wake, Window
+from mbbench.spec import Settings
+from mbbench.stats import Interval
+from tests.compare.test_gate import readings
+
+Make = Callable[..., Result]
+Golden = Callable[[str, str], None]
+
+SLOWER = Verdict(
+    change=Change(
+        metric="p50", baseline=1.312, candidate=1.354, change=0.032, ci95=Interval(0.027, 0.037), p_value=1e-4
+    ),
+    limit=Limit(metric="p50", worse=0.03),
+    outcome="fail",
+    confirmed=True,
+)
+REFUTED = Verdict(
+    change=Change(metric="p99", baseline=1.9, candidate=2.0, change=0.05, ci95=Interval(-0.02, 0.13), p_value=0.1),
+    limit=Limit(metric="p99", worse=0.10),
+    outcome="inconclusive",
+    confirmed=False,
+)
+SIZE = Verdict(
+    change=Change(metric="size", baseline=850_000, candidate=851_000, change=1 / 850),
+    limit=Limit(metric="size", worse=0.01),
+    outcome="pass",
+)
+TOP1 = Verdict(
+    change=Change(
+        metric="top1", baseline=0.97, candidate=0.967, change=-0.003, ci95=Interval(-0.012, 0.006), p_value=0.6
+    ),
+    limit=Limit(metric="top1", worse=0.005),
+    outcome="inconclusive",
+)
+BLIND = Verdict(
+    change=Change(metric="top1", baseline=None, candidate=None, change=None, reason="there are no labels to go by"),
+    limit=Limit(metric="top1", worse=0.005),
+    outcome="inconclusive",
+)
+
+
+@pytest.fixture
+def checked(make_result: Make) -> Checked:
+    """A cell that fails on a calibrated machine, one that is the baseline's file, and one that nobody can judge."""
+    result = make_result()
+    noise = Noise(
+        time_utc="2026-01-01T00:00:00+00:00",
+        rounds=20,
+        seconds=5.0,
+        floors={
+            "p50": Floor(within=0.002, between=0.03, detectable=0.008),
+            "p99": Floor(within=0.05, between=0.1, detectable=0.2),
+        },
+    )
+    failed = CellVerdict(
+        cell=result.cell, baseline_sha256="aa", candidate_sha256="bb", rounds=(readings(), readings()),
+        verdicts=(SLOWER, REFUTED, SIZE, TOP1), noise=noise,
+    )  # fmt: skip
+    same_file = Change(
+        metric="p50", baseline=None, candidate=None, change=0.0, reason="the artifact is the baseline's, byte for byte"
+    )
+    same = CellVerdict(
+        cell=replace(result.cell, backend="torch"), baseline_sha256="aa", candidate_sha256="aa", rounds=(),
+        verdicts=(Verdict(change=same_file, limit=SLOWER.limit, outcome="pass"),), noise=noise,
+    )  # fmt: skip
+    blind = CellVerdict(
+        cell=replace(result.cell, precision="int8"), baseline_sha256="aa", candidate_sha256="cc", rounds=(readings(),),
+        verdicts=(BLIND,), noise=None,
+    )  # fmt: skip
+    return Checked(
+        schema=1, time_utc="2026-01-02T03:04:05+00:00", machine=result.machine, versions=result.versions,
+        conditions=result.conditions, cells=(failed, same, blind),
+    )  # fmt: skip
+
+
+def test_a_gate_in_a_terminal(checked: Checked, golden: Golden) -> None:
+    golden(terminal.render(verdicts.document(checked), width=80, color=False), "gate.txt")
+
+
+def test_a_gate_as_a_job_summary(checked: Checked, golden: Golden) -> None:
+    golden(markdown.render(verdicts.document(checked)), "gate.md")
+
+
+def test_a_gate_as_junit(checked: Checked, golden: Golden) -> None:
+    golden(junit.render(checked), "gate.xml")
+
+
+def test_headlines(checked: Checked) -> None:
+    failed, same, blind = checked.cells
+    assert verdicts.headline(replace(checked, cells=(same,))) == "PASS, 1 of 1 cells."
+    assert verdicts.headline(replace(checked, cells=(same, blind))) == (
+        "INCONCLUSIVE, 1 of 2 cells: 0.5 MobileNet-128 int8 on openvino (Top-1)."
+    )
+    assert verdicts.headline(checked) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
+    assert failed.outcome == "fail"
+
+
+def test_the_noise_floor(checked: Checked, golden: Golden) -> None:
+    noise = checked.cells[0].noise
+    assert noise is not None
+    golden(markdown.render_table(verdicts.calibrated(checked.cells[0].cell, noise)) + "\n", "noise.md")
+
+
+def test_curves_and_what_disturbed_them(make_result: Make, golden: Golden) -> None:
+    result = make_result()
+    latency = result.measured.latency
+    assert latency is not None
+    windows = tuple(Window(start_s=10.0 * i, n=100, median_ms=1.0 + max(0, i - 30) / 100) for i in range(60))
+    wakes = tuple(Wake(pause_ms=pause, n=30, median_ms=0.5 + pause / 100) for pause in (0, 1.5, 6.25, 25, 100))
+    disturbed = replace(latency, imprecise=True, median_ci95_ms=Interval(0.49, 0.53), outliers=20, drift=0.12)
+    measured = replace(result.measured, latency=disturbed, sustained=windows, duty_cycle=wakes)
+    curves = replace(result, measured=measured, settings=Settings(sustain_s=600.0, idle_ms=100.0))
+    golden(terminal.render(document([curves]), width=80, color=False), "curves.txt")

@@ -1,0 +1,63 @@
+"""Imports run one way: from later stages of the pipeline to earlier ones, and never back."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import mbbench
+
+ROOT = Path(mbbench.__file__).parent
+# What each package may import besides the plain modules at the root. `cli` and `cluster` join stages: they import any.
+STAGES: dict[str, set[str]] = {
+    "result": set(),
+    "models": set(),
+    "data": {"models"},
+    "weights": {"models", "data"},
+    "graphs": {"models"},
+    "compress": {"models", "data", "weights", "graphs"},
+    "artifacts": {"models", "data", "weights", "graphs", "compress"},
+    "measure": {"models", "data"},
+    "analysis": {"models"},
+    "compare": {"artifacts", "measure"},
+    "report": {"models", "measure", "analysis", "compare"},
+}
+JOINING = {"cli", "cluster"}
+PROGRAMS = {"run", "sweep", "check", "testing", "__main__"}  # modules at the root that join stages; tests join them too
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield the package or root module of mbbench in every import of the module, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("mbbench."))
+
+
+def test_every_package_imports_earlier_stages_only() -> None:
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == STAGES.keys() | JOINING
+    for package, earlier in STAGES.items():
+        for path in (ROOT / package).rglob("*.py"):
+            later = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - earlier - {package, "result"}
+            assert not later, f"{path.relative_to(ROOT)} imports {later}"
+
+
+def test_the_order_of_stages_has_no_cycle() -> None:
+    order = list(STAGES)
+    assert all(order.index(earlier) < order.index(package) for package in STAGES for earlier in STAGES[package])
+
+
+def test_only_programs_at_the_root_import_packages() -> None:
+    for path in ROOT.glob("*.py"):
+        if path.stem not in PROGRAMS:
+            packages = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - {"result"}
+            assert not packages, f"{path.name} imports {packages}"
+
+
+def test_no_module_is_longer_than_300_lines() -> None:
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in ROOT.rglob("*.py")}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
+    assert len(list(ROOT.glob("*.py"))) <= 18
