@@ -6,32 +6,32 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all test-gpu test-mobile mobile lint clean
 
-demo: $(INSTALLED)  ## set up, then measure 0.5 MobileNet-128 on OpenVINO, beside VGG16 and GoogLeNet
+demo: $(INSTALLED)  ## set up, then measure 0.5 MobileNet-128, VGG16 and GoogLeNet on OpenVINO
 	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend openvino --baselines
 
 test: $(INSTALLED)  ## set up, then run the tests
 	$(VENV)/bin/python -m pytest
 
-test-all: $(INSTALLED) mobile  ## the slow tests too, and those of LiteRT and ExecuTorch
+test-all: $(INSTALLED) mobile  ## also run the slow tests, and those of LiteRT and ExecuTorch
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
-test-gpu: $(INSTALLED)  ## what needs a CUDA device: the tests, and the reference run
+test-gpu: $(INSTALLED)  ## run the tests and the reference run of TensorRT, which need an NVIDIA GPU
 	$(VENV)/bin/python -m pytest -m "not slow" backends/tensorrt
 	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend tensorrt --precision fp32,fp16,bf16,int8 --baselines \
 	  --results reports/reference/tensorrt.jsonl
 
-mobile: $(INSTALLED)  ## LiteRT and ExecuTorch too, whose converters take a gigabyte
+mobile: $(INSTALLED)  ## install LiteRT and ExecuTorch (their converters take a gigabyte)
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e "backends/litert[convert]" -e backends/executorch
 
-test-mobile: mobile
+test-mobile: mobile  ## run the tests of LiteRT and ExecuTorch
 	$(VENV)/bin/python -m pytest backends/litert backends/executorch
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## check style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# A backend whose runtime has no build for this platform is left out; `mbbench backends` lists the others.
+# A backend that cannot be installed, because its runtime has no build for this platform, is skipped.
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard backends/*/pyproject.toml)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e ".[dev]"
@@ -40,5 +40,5 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard backends/*/pyproject.tom
 	done
 	touch $@
 
-clean:
+clean:  ## delete the virtual environment
 	rm -rf $(VENV)

@@ -1,16 +1,18 @@
-"""How often `mbbench check` is right: A/A gates that must pass, and slowdowns of 2 % and 5 % that must fail.
+"""Error rates of `mbbench check`: A/A gates, which must pass, and slowdowns of 2 % and 5 %, which must fail.
 
-    benchmarks/gate.py RECORDS [--bursts] [--same 200] [--slower 100] [--rivals 50]
+    .venv/bin/python benchmarks/gate.py RECORDS [--bursts] [--same 200] [--slower 100] [--rivals 50]
 
-The candidate is the baseline's network in a file of other bytes, on OpenVINO with each of its calls stretched by the
-share that is injected. A gate has `--fail-on p50:1%` and five seconds of timing, and five more to confirm a failure.
-`--bursts` runs beside a process that loads a core in bursts of 0.1 to 1 s, as long idle.
+Targets: at most 1 of 200 A/A gates fails, at least 95 of 100 slowdowns of 2 % fail, and all of 5 %.
 
-The rivals judge two separate runs of each, one after the other, of 2.5 s of samples in a process of its own, from the
-same samples: pytest-benchmark's `--benchmark-compare-fail=median:1%`, `pyperf compare_to --min-speed 1`, and a
-Mann-Whitney test at 1 % (SciPy). They need `pip install pytest-benchmark pyperf`; without `--rivals` they do not run.
+The candidate is the baseline's network in a file with other bytes, on OpenVINO, with each call slowed by the injected
+share. A gate has `--fail-on p50:1%` and five seconds of timing, and five more to confirm a failure. With `--bursts`,
+another process loads a core in bursts of 0.1 to 1 s, with pauses of the same length.
 
-Trials are appended to RECORDS, a .jsonl file, and the table is of all in there: what was cut off goes on.
+The rivals are pytest-benchmark's `--benchmark-compare-fail=median:1%`, `pyperf compare_to --min-speed 1` and a
+Mann-Whitney test at 1 % (SciPy). All three judge the same samples: 2.5 s of the baseline, then 2.5 s of the candidate,
+each in a new process. They need `pip install pytest-benchmark pyperf`, and run only with `--rivals`.
+
+Trials are appended to RECORDS, a .jsonl file, and the table covers all of them, so an interrupted run can be continued.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import msgspec
 import onnx
 from common import NARROW, images, row
 
-_SLOWED = Path(__file__).parent / "slowed"  # this process finds the backend there, and so do its children
+_SLOWED = Path(__file__).parent / "slowed"  # makes the backend visible to this process and its children
 sys.path.insert(0, str(_SLOWED))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_SLOWED), os.environ.get("PYTHONPATH"))))
 
@@ -52,12 +54,12 @@ from mbbench.spec import Cell, RunSpec, Settings  # noqa: E402
 _LIMIT = "p50:1%"
 _SECONDS = 5.0
 _SLOWDOWNS = (0.0, 0.02, 0.05)
-_OURS = "mbbench check"
+_MBBENCH = "mbbench check"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One gate's answer. `seconds`: from its start to its verdict."""
+    """The verdict of one gate, with the seconds from its start to the verdict."""
 
     judge: str
     slowdown: float
@@ -68,7 +70,8 @@ class Trial:
 
 
 @contextlib.contextmanager
-def injected(share: float) -> Iterator[None]:
+def slowdown(share: float) -> Iterator[None]:
+    """Slow the candidate's calls by `share`."""
     os.environ["MBBENCH_SLOWDOWN"] = str(share)
     try:
         yield
@@ -77,17 +80,18 @@ def injected(share: float) -> Iterator[None]:
 
 
 def _burst() -> None:
-    chance = random.Random(0)
+    rng = random.Random(0)
     while True:
-        end = time.monotonic() + chance.uniform(0.1, 1)
+        end = time.monotonic() + rng.uniform(0.1, 1)
         while time.monotonic() < end:
             pass
-        time.sleep(chance.uniform(0.1, 1))
+        time.sleep(rng.uniform(0.1, 1))
 
 
 @contextlib.contextmanager
-def load(wanted: bool) -> Iterator[None]:
-    if not wanted:
+def burst_load(enabled: bool) -> Iterator[None]:
+    """Run a process that loads a core in bursts, if `enabled`."""
+    if not enabled:
         yield
         return
     process = multiprocessing.get_context("spawn").Process(target=_burst, daemon=True)
@@ -99,47 +103,48 @@ def load(wanted: bool) -> Iterator[None]:
         process.join()
 
 
-def marked(folder: Path) -> None:
-    """Give the one baseline in `folder` other bytes, and the mark that spares it."""
-    (kept,) = baseline.load(folder)
-    model = onnx.load(folder / kept.file)
+def mark_baseline(folder: Path) -> None:
+    """Mark the only baseline in `folder`, so that its bytes differ from the candidate's and it is not slowed."""
+    (entry,) = baseline.read_manifest(folder)
+    model = onnx.load(folder / entry.file_name)
     model.doc_string = MARK
     content = model.SerializeToString()
-    other = folder.parent / "marked.onnx"
-    other.write_bytes(content)
-    info = replace(kept.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-    baseline.keep(folder, [(kept.cell, Exported(other, info), kept.versions)])
+    marked = folder.parent / "marked.onnx"
+    marked.write_bytes(content)
+    info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    baseline.write(folder, [(entry.cell, Exported(marked, info), entry.versions)])
 
 
-def ours(spec: RunSpec, folder: Path) -> tuple[bool, float]:
-    checked = check.check(spec, folder, changes.limits([_LIMIT]), _SECONDS, lambda _: None)
-    (cell,) = checked.cells
+def run_gate(spec: RunSpec, folder: Path) -> tuple[bool, float]:
+    """Run `mbbench check`; return whether it failed, and the change of the median."""
+    record = check.check(spec, folder, changes.parse_limits([_LIMIT]), _SECONDS, lambda _: None)
+    (cell,) = record.cells
     (verdict,) = cell.verdicts
     assert verdict.change.change is not None
     return verdict.outcome == "fail", verdict.change.change
 
 
-def separate(path: Path, share: float) -> list[float]:
-    """Milliseconds of each call in `_SECONDS` / 2 of a process of its own, as any benchmark of one thing measures."""
+def time_separately(path: Path, share: float) -> list[float]:
+    """Return the milliseconds of each call in `_SECONDS` / 2 of a new process, as most benchmarks measure."""
     command = [sys.executable, __file__, "--child", str(path)]
     environment = {**os.environ, "MBBENCH_SLOWDOWN": str(share), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, check=True)
-    return msgspec.json.decode(done.stdout, type=list[float])
+    completed = subprocess.run(command, env=environment, capture_output=True, check=True)
+    return msgspec.json.decode(completed.stdout, type=list[float])
 
 
 def child(path: Path) -> None:
     os.sched_setaffinity(0, pick_cpus(1))
-    own = Artifact(path=path, format="onnx", precision="fp32", dialect="fp32", spec=NARROW, batch=1, sha256="")
+    artifact = Artifact(path=path, format="onnx", precision="fp32", dialect="fp32", spec=NARROW, batch=1, sha256="")
     inputs = images(NARROW)
-    with SlowedBackend().open(own, "", threads=1, stage=lambda _: None) as session, no_garbage_collection():
+    with SlowedBackend().open(artifact, "", threads=1, stage=lambda _: None) as session, no_garbage_collection():
         warm_up(lambda: session.run(inputs), max_s=1.0)
         half = _SECONDS / 2
         samples = time_calls(lambda: session.run(inputs), min_samples=100, min_s=half, max_s=half)
     sys.stdout.buffer.write(msgspec.json.encode([ns / 1e6 for ns in samples]))
 
 
-def rivals(before: list[float], after: list[float]) -> Iterator[tuple[str, bool, float]]:
-    """Each rival's verdict on the same samples, with its own measure of the change."""
+def rival_verdicts(before: list[float], after: list[float]) -> Iterator[tuple[str, bool, float]]:
+    """Yield each rival's name, whether it fails, and the change that it measures in the same samples."""
     from pytest_benchmark.stats import Stats
     from pytest_benchmark.utils import PercentageRegressionCheck
     from scipy.stats import mannwhitneyu
@@ -168,75 +173,76 @@ def _pyperf(before: list[float], after: list[float]) -> tuple[bool, float]:
             files.append(str(Path(folder, f"{name}.json")))
             pyperf.Benchmark([run]).dump(files[-1])
         command = [sys.executable, "-m", "pyperf", "compare_to", "--min-speed", "1", *files]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return "slower" in said, statistics.fmean(after) / statistics.fmean(before) - 1
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return "slower" in output, statistics.fmean(after) / statistics.fmean(before) - 1
 
 
-def trials(spec: RunSpec, folder: Path, share: float, *, bursts: bool, judge_rivals: bool) -> Iterator[Trial]:
-    """One of ours, or one of each rival."""
+def run_trials(spec: RunSpec, folder: Path, share: float, *, bursts: bool, judge_rivals: bool) -> Iterator[Trial]:
+    """Yield one trial of `mbbench check`, or one of each rival."""
     start = time.monotonic()
     if not judge_rivals:
-        with injected(share):
-            failed, change = ours(spec, folder)
-        yield Trial(_OURS, share, bursts, failed, change, time.monotonic() - start)
+        with slowdown(share):
+            failed, change = run_gate(spec, folder)
+        yield Trial(_MBBENCH, share, bursts, failed, change, time.monotonic() - start)
         return
-    (kept,) = baseline.load(folder)
+    (entry,) = baseline.read_manifest(folder)
     candidate = folder.parent / "candidate.onnx"
-    before, after = separate(folder / kept.file, 0.0), separate(candidate, share)
-    spent = time.monotonic() - start
-    for name, failed, change in rivals(before, after):
-        yield Trial(name, share, bursts, failed, change, spent)
+    before, after = time_separately(folder / entry.file_name, 0.0), time_separately(candidate, share)
+    seconds = time.monotonic() - start
+    for name, failed, change in rival_verdicts(before, after):
+        yield Trial(name, share, bursts, failed, change, seconds)
 
 
-def table(found: list[Trial]) -> None:
-    for bursts in sorted({trial.bursts for trial in found}):
-        print("\nbeside a process that loads a core in bursts" if bursts else "\nnothing else on the machine")
+def print_table(trials: list[Trial]) -> None:
+    for bursts in sorted({trial.bursts for trial in trials}):
+        print("\nwith a process that loads a core in bursts" if bursts else "\nwithout other load from this benchmark")
         row("judge", "A/A failed", "2 % caught", "5 % caught", "A/A spread", "seconds")
-        for judge in dict.fromkeys(trial.judge for trial in found):
-            own = [trial for trial in found if trial.bursts == bursts and trial.judge == judge]
+        for judge in dict.fromkeys(trial.judge for trial in trials):
+            judged = [trial for trial in trials if trial.bursts == bursts and trial.judge == judge]
             counts = []
             for share in _SLOWDOWNS:
-                group = [trial for trial in own if trial.slowdown == share]
+                group = [trial for trial in judged if trial.slowdown == share]
                 counts.append(f"{sum(trial.failed for trial in group)} of {len(group)}")
-            same = [trial.change * 100 for trial in own if trial.slowdown == 0]
+            same = [trial.change * 100 for trial in judged if trial.slowdown == 0]
             spread = f"{statistics.stdev(same):.2f} %" if len(same) > 1 else ""
-            row(judge, *counts, spread, f"{max((trial.seconds for trial in own), default=0):.1f}")
+            row(judge, *counts, spread, f"{max((trial.seconds for trial in judged), default=0):.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("records", type=Path)
-    parser.add_argument("--bursts", action="store_true")
-    parser.add_argument("--same", type=int, default=200)
-    parser.add_argument("--slower", type=int, default=100)
-    parser.add_argument("--rivals", type=int, default=0, help="A/A trials of these; half as many slower ones")
+    parser.add_argument("records", type=Path, help="The .jsonl file of all trials.")
+    parser.add_argument("--bursts", action="store_true", help="Load a core in bursts.")
+    parser.add_argument("--same", type=int, default=200, help="Number of A/A trials (default: 200).")
+    parser.add_argument("--slower", type=int, default=100, help="Number of trials per slowdown (default: 100).")
+    parser.add_argument("--rivals", type=int, default=0, help="Number of A/A trials of the rivals; half per slowdown.")
     arguments = parser.parse_args()
     records: Path = arguments.records.resolve()
-    found = read(records)
+    trials = read(records)
     cell = Cell(model=NARROW, role="subject", weights="random", backend="slowed", device="")
     spec = RunSpec(cells=(cell,), data="digits", images=16, settings=Settings())
-    with tempfile.TemporaryDirectory() as temporary, load(arguments.bursts):
+    with tempfile.TemporaryDirectory() as temporary, burst_load(arguments.bursts):
         folder = Path(temporary, "baseline")
         check.keep(spec, folder, lambda _: None)
-        (kept,) = baseline.load(folder)
-        shutil.copyfile(folder / kept.file, Path(temporary, "candidate.onnx"))
-        marked(folder)
+        (entry,) = baseline.read_manifest(folder)
+        shutil.copyfile(folder / entry.file_name, Path(temporary, "candidate.onnx"))
+        mark_baseline(folder)
         for judge_rivals, same, slower in (
             (False, arguments.same, arguments.slower),
             (True, arguments.rivals, arguments.rivals // 2),
         ):
-            for share, wanted in zip(_SLOWDOWNS, (same, slower, slower), strict=True):
-                name = "Mann-Whitney" if judge_rivals else _OURS
-                known = [t for t in found if (t.judge, t.slowdown, t.bursts) == (name, share, arguments.bursts)]
-                for _ in range(wanted - len(known)):
-                    for trial in trials(spec, folder, share, bursts=arguments.bursts, judge_rivals=judge_rivals):
-                        found.append(trial)
+            for share, count in zip(_SLOWDOWNS, (same, slower, slower), strict=True):
+                name = "Mann-Whitney" if judge_rivals else _MBBENCH
+                done = [t for t in trials if (t.judge, t.slowdown, t.bursts) == (name, share, arguments.bursts)]
+                for _ in range(count - len(done)):
+                    for trial in run_trials(spec, folder, share, bursts=arguments.bursts, judge_rivals=judge_rivals):
+                        trials.append(trial)
                         with records.open("ab") as file:
                             file.write(msgspec.json.encode(trial) + b"\n")
-    table(found)
+    print_table(trials)
 
 
 def read(records: Path) -> list[Trial]:
+    """Return the trials stored in `records`, if it exists."""
     lines = records.read_bytes().splitlines() if records.exists() else []
     return [msgspec.json.decode(line, type=Trial) for line in lines]
 

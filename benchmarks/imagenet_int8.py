@@ -1,11 +1,11 @@
-"""INT8 of the published ImageNet MobileNetV1 1.0/224: how often its top-1 is fp32's, on every backend that has INT8.
+"""Top-1 agreement of INT8 with fp32 for the published ImageNet MobileNetV1 1.0/224, on every backend with INT8.
 
-    benchmarks/imagenet_int8.py CHECKPOINT.h5 PHOTOS [MAX_DROP]
+    .venv/bin/python benchmarks/imagenet_int8.py CHECKPOINT.h5 PHOTOS [MAX_DROP]
 
-PHOTOS is a folder of photos; labels are not needed. They are split in two: each half is calibrated with once while the
-other is judged, so that every photo counts and none is judged by a network that has seen it. MAX_DROP (points) turns
-accuracy control on. The first rows show, in exact arithmetic, what a scale for each whole tensor makes of the weights
-in place of one for each output channel. Target: 95 % at least.
+Target: at least 95 %. PHOTOS is a folder of photos; labels are not needed. The photos are split in half: each half
+calibrates a network that is evaluated on the other, so every photo counts and none is used for both. MAX_DROP (points)
+turns accuracy control on. The first rows show, in exact arithmetic, INT8 without corrections: with one weight scale per
+tensor, and with one per output channel.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from mbbench.weights import Weights
 from mbbench.weights.recipe import Recipe
 
 _SETTINGS = Settings(min_samples=64, min_s=1.0, max_s=5.0, throughput_s=1.0)
-_CALIBRATED = 128
+_CALIBRATION_IMAGES = 128
 
 
 def halves(photos: Path, folder: Path) -> list[Path]:
-    """Two data folders, with the halves of the photos as training and test split and the other way round.
+    """Create two data folders: the halves of the photos are training and test split, then test and training split.
 
-    A data folder has a folder for each class: the photos are dealt to two.
+    A data folder needs a folder per class, so the photos alternate between two classes.
     """
     files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     order = np.random.default_rng(0).permutation(len(files))
     for fold in (0, 1):
-        for half, places in enumerate(np.array_split(order, 2)):
-            for number, place in enumerate(places):
+        for half, indices in enumerate(np.array_split(order, 2)):
+            for number, index in enumerate(indices):
                 target = folder / str(fold) / ("train" if half == fold else "val") / f"any{number % 2}"
                 target.mkdir(parents=True, exist_ok=True)
-                (target / f"{place}{files[place].suffix}").symlink_to(files[place].resolve())
+                (target / f"{index}{files[index].suffix}").symlink_to(files[index].resolve())
     return [folder / "0", folder / "1"]
 
 
-def naive(found: Weights, folds: list[Path], *, per_channel: bool) -> float:
-    """Agreement with fp32 when ranges are the extremes seen and nothing is corrected."""
-    graph = to_onnx(fold_batch_norm(found.build()), WIDE.resolution)
+def naive_agreement(checkpoint: Weights, folds: list[Path], *, per_channel: bool) -> float:
+    """Return the agreement with fp32 when ranges are the observed extremes and nothing is corrected."""
+    graph = to_onnx(fold_batch_norm(checkpoint.build()), WIDE.resolution)
     normal = normalization("mobilenet_v1")
-    same: list[bool] = []
+    agrees: list[bool] = []
     for fold in folds:
-        train, test = (data.load(str(fold), WIDE.resolution, split).arrays()[0] for split in ("train", "test"))
-        ranges = calibrate.ranges(calibrate.statistics(graph, to_float(train[:_CALIBRATED], normal)), "minmax")
-        written = quantize.write(graph, ranges, "u8s8", per_channel=per_channel)
+        train, test = (data.load_split(str(fold), WIDE.resolution, split).arrays()[0] for split in ("train", "test"))
+        ranges = calibrate.ranges(calibrate.statistics(graph, to_float(train[:_CALIBRATION_IMAGES], normal)), "minmax")
+        quantized = quantize.write(graph, ranges, "u8s8", per_channel=per_channel)
         images = to_float(test, normal)
-        answers = [calibrate.logits(model, images).argmax(axis=1) for model in (graph, written)]
-        same += (answers[0] == answers[1]).tolist()
-    return float(np.mean(same))
+        top1 = [calibrate.logits(model, images).argmax(axis=1) for model in (graph, quantized)]
+        agrees += (top1[0] == top1[1]).tolist()
+    return float(np.mean(agrees))
 
 
-def measured(weights_name: str, backend: str, fold: Path, max_drop: float | None) -> Result:
+def measure(weights_name: str, backend: str, fold: Path, max_drop: float | None) -> Result:
     cell = Cell(model=WIDE, role="subject", weights=weights_name, backend=backend, device="", precision="int8")
     spec = RunSpec(
         cells=(cell,), data=str(fold), images=None, settings=_SETTINGS,
@@ -75,32 +75,34 @@ def measured(weights_name: str, backend: str, fold: Path, max_drop: float | None
 
 
 def cells(results: list[Result]) -> Iterator[str]:
-    """Agreement over all folds; then of the last its dialect, the share of Mult-Adds in int8 and the median latency."""
+    """Yield the agreement over all folds, then the dialect, int8 share and median latency of the last fold."""
     figures = [result.measured.accuracy for result in results]
-    known = [accuracy for accuracy in figures if accuracy is not None]
-    if len(known) < len(results):
+    accuracies = [accuracy for accuracy in figures if accuracy is not None]
+    if len(accuracies) < len(results):
         yield from (str(result.failure) for result in results if result.failure is not None)
         return
-    yield f"{sum(a.agreement * a.images for a in known) / sum(a.images for a in known):.1%}"
+    agreeing = sum(accuracy.agreement * accuracy.images for accuracy in accuracies)
+    yield f"{agreeing / sum(accuracy.images for accuracy in accuracies):.1%}"
     last = results[-1]
     assert last.artifact is not None and last.executed is not None and last.measured.latency is not None
     yield last.artifact.dialect
-    yield f"{sum(s.mult_adds_share for s in last.executed.shares if s.precision == 'int8'):.1%}"
+    yield f"{sum(share.mult_adds_share for share in last.executed.shares if share.precision == 'int8'):.1%}"
     yield f"{last.measured.latency.median_ms:.2f}"
 
 
 def main(checkpoint: str, photos: str, max_drop: float | None = None) -> None:
-    found = weights.resolve(f"keras:{checkpoint}", WIDE, lambda: sys.exit("no training"), Recipe())
+    imported = weights.resolve(
+        f"keras:{checkpoint}", WIDE, lambda: sys.exit("the checkpoint is not trained here"), Recipe()
+    )
     with tempfile.TemporaryDirectory() as folder:
         folds = halves(Path(photos), Path(folder))
         row("", "agreement", "dialect", "in int8", "median, ms")
-        for name, per_channel in (("a scale a tensor", False), ("a scale an output channel", True)):
-            row(f"naive, {name}", f"{naive(found, folds, per_channel=per_channel):.1%}", "u8s8")
-        for backend in plan.expand(("all",)):
-            opened = registry.load(backend)
-            device = next(iter(opened.devices()))
-            if "int8" in opened.native(device):
-                row(backend, *cells([measured(f"keras:{checkpoint}", backend, fold, max_drop) for fold in folds]))
+        for name, per_channel in (("one scale per tensor", False), ("one scale per output channel", True)):
+            row(f"naive, {name}", f"{naive_agreement(imported, folds, per_channel=per_channel):.1%}", "u8s8")
+        for name in plan.expand_backends(("all",)):
+            backend = registry.load(name)
+            if "int8" in backend.native(next(iter(backend.devices()))):
+                row(name, *cells([measure(f"keras:{checkpoint}", name, fold, max_drop) for fold in folds]))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Our INT8 over LiteRT's: the ratio of median latencies of one network, quantized by each project's own tools.
+"""Median latency of mbbench's INT8, divided by that of LiteRT's INT8, for one network.
 
-    benchmarks/int8_vs_litert.py PYTHON [ALPHA RESOLUTION]
+    .venv/bin/python benchmarks/int8_vs_litert.py PYTHON [ALPHA RESOLUTION]
 
-PYTHON is that of a virtual environment of its own, since LiteRT's converter brings JAX and much else:
-`pip install -c constraints.txt litert-torch ai-edge-quantizer -e .` makes it. The network has NHWC input there, is
-quantized statically (int8 weights by channel, int8 activations) on noise, and runs on XNNPACK with one thread. Each
-side has a process of its own on the same CPU, and they take turns. Speed does not depend on the weights, so they are
-random. Target: at most 0.95 on our best runtime, on a machine with VNNI.
+Target: at most 0.95 on the faster of OpenVINO and ONNX Runtime, on a CPU with VNNI. Each project quantizes with its own
+tools. PYTHON belongs to a separate virtual environment with
+`pip install -c constraints.txt litert-torch ai-edge-quantizer -e .`, since LiteRT's converter installs JAX and other
+packages. There the network has NHWC input, is quantized statically on noise (int8 weights per channel, int8
+activations), and runs on XNNPACK with one thread. The two processes alternate on the same CPU. Speed does not depend on
+the weights, so they are random.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pathlib import Path
 
 _SECONDS = 1.0
 _ROUNDS = 10
-_CALIBRATED = 16
+_CALIBRATION_IMAGES = 16
 
 
 def convert(parameters: str, target: str, alpha: str, resolution: str) -> None:
-    """Make the .tflite of a folded network; runs in the other environment."""
+    """Write the quantized .tflite of a folded network; runs in LiteRT's environment."""
     import litert_torch
     import numpy as np
     import torch
@@ -38,16 +39,16 @@ def convert(parameters: str, target: str, alpha: str, resolution: str) -> None:
     shape = (1, int(resolution), int(resolution), 3)
     plain = f"{target}.fp32.tflite"
     litert_torch.convert(nhwc, (torch.zeros(shape),)).export(plain)
-    maker = quantizer.Quantizer(plain)
-    maker.load_quantization_recipe(recipe.static_wi8_ai8())
-    chance = np.random.default_rng(0)
-    samples = [{"args_0": chance.uniform(-1, 1, shape).astype(np.float32)} for _ in range(_CALIBRATED)]
-    statistics = maker.calibrate({"serving_default": samples})
-    maker.quantize(statistics).export_model(target, overwrite=True)
+    int8 = quantizer.Quantizer(plain)
+    int8.load_quantization_recipe(recipe.static_wi8_ai8())
+    rng = np.random.default_rng(0)
+    samples = [{"args_0": rng.uniform(-1, 1, shape).astype(np.float32)} for _ in range(_CALIBRATION_IMAGES)]
+    statistics = int8.calibrate({"serving_default": samples})
+    int8.quantize(statistics).export_model(target, overwrite=True)
 
 
 def serve(path: str, cpu: str) -> None:
-    """For every line of standard input write a median in ms; runs in the other environment."""
+    """Print a median in ms for every line of standard input; runs in LiteRT's environment."""
     import os
 
     import numpy as np
@@ -57,13 +58,13 @@ def serve(path: str, cpu: str) -> None:
     os.sched_setaffinity(0, {int(cpu)})
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
-    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
-    images = np.random.default_rng(0).uniform(-1, 1, given["shape"]).astype(given["dtype"])
+    (image,), (logits,) = interpreter.get_input_details(), interpreter.get_output_details()
+    noise = np.random.default_rng(0).uniform(-1, 1, image["shape"]).astype(image["dtype"])
 
     def call() -> object:
-        interpreter.set_tensor(given["index"], images)
+        interpreter.set_tensor(image["index"], noise)
         interpreter.invoke()
-        return interpreter.get_tensor(wanted["index"])
+        return interpreter.get_tensor(logits["index"])
 
     for _ in sys.stdin:
         print(median_ms(call, _SECONDS), flush=True)
@@ -85,20 +86,20 @@ def main(python: str, alpha: str = "1.0", resolution: str = "224") -> None:
         parameters = str(artifact(spec, "safetensors").path)
         command = [python, __file__, "convert", parameters, target, alpha, resolution]
         subprocess.run(command, check=True, capture_output=True)
-        theirs = subprocess.Popen(
+        litert = subprocess.Popen(
             [python, __file__, "time", target, str(cpu)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert theirs.stdin is not None and theirs.stdout is not None
+        assert litert.stdin is not None and litert.stdout is not None
 
-        def their_median() -> float:
-            assert theirs.stdin is not None and theirs.stdout is not None
-            theirs.stdin.write("\n")
-            theirs.stdin.flush()
-            return float(theirs.stdout.readline())
+        def litert_ms() -> float:
+            assert litert.stdin is not None and litert.stdout is not None
+            litert.stdin.write("\n")
+            litert.stdin.flush()
+            return float(litert.stdout.readline())
 
         row("backend", "int8, ms", "LiteRT, ms", "ratio")
         for backend in ("openvino", "onnxruntime"):
@@ -108,12 +109,12 @@ def main(python: str, alpha: str = "1.0", resolution: str = "224") -> None:
                     backend,
                     *alternate(
                         lambda run=run: median_ms(lambda: run(inputs), _SECONDS),  # type: ignore[misc]
-                        their_median,
+                        litert_ms,
                         _ROUNDS,
                     ),
                 )
-        theirs.stdin.close()
-        theirs.wait()
+        litert.stdin.close()
+        litert.wait()
 
 
 if __name__ == "__main__":
@@ -123,5 +124,5 @@ if __name__ == "__main__":
             convert(*rest)
         case ["time", *rest]:
             serve(*rest)
-        case given:
-            main(*given)
+        case arguments:
+            main(*arguments)

@@ -1,7 +1,9 @@
-"""mbbench's ONNX Runtime latency over a bare loop around `InferenceSession.run`; target at most 1.01.
+"""Median latency of mbbench's ONNX Runtime backend, divided by a bare loop around `InferenceSession.run`.
 
-Both take the same settings and file in one process, in alternation. Every round opens both sessions anew: where a
-session's buffers happen to lie moves its latency by a percent, for as long as it lives.
+    .venv/bin/python benchmarks/onnxruntime_vs_loop.py
+
+Target: at most 1.01. Both use the same settings and file, in one process, and alternate. Every round opens new
+sessions: the addresses of a session's buffers shift its latency by about 1 % for its lifetime.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ _SECONDS = 1.0
 _ROUNDS = 20
 
 
-def ours(spec: ModelSpec) -> float:
+def mbbench_ms(spec: ModelSpec) -> float:
     inputs = images(spec)
     with open_session("onnxruntime", spec) as session:
         return median_ms(lambda: session.run(inputs), _SECONDS)
 
 
-def bare(spec: ModelSpec) -> float:
+def loop_ms(spec: ModelSpec) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -43,6 +45,6 @@ def bare(spec: ModelSpec) -> float:
 
 if __name__ == "__main__":
     pin()
-    row("model", "ours, ms", "bare, ms", "ratio")
+    row("model", "mbbench, ms", "loop, ms", "ratio")
     for spec in (NARROW, WIDE):
-        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: bare(s), _ROUNDS))  # type: ignore[misc]
+        row(spec.label, *alternate(lambda s=spec: mbbench_ms(s), lambda s=spec: loop_ms(s), _ROUNDS))  # type: ignore[misc]

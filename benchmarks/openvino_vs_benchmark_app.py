@@ -1,6 +1,8 @@
-"""mbbench's OpenVINO latency over benchmark_app's: same ONNX file, thread and precision; target 0.97 to 1.03.
+"""Median latency of mbbench's OpenVINO backend, divided by that of OpenVINO's benchmark_app. Target: 0.97 to 1.03.
 
-benchmark_app is OpenVINO's own tool. It runs in processes of its own, alternating with ours on the same CPU.
+    .venv/bin/python benchmarks/openvino_vs_benchmark_app.py
+
+Both use the same ONNX file and precision and one thread, in separate processes that alternate on the same CPU.
 """
 
 from __future__ import annotations
@@ -16,20 +18,19 @@ _SECONDS = 4
 _ROUNDS = 7
 
 
-def native(spec: ModelSpec) -> float:
-    """Milliseconds."""
+def benchmark_app_ms(spec: ModelSpec) -> float:
     options = ("-api", "sync", "-hint", "none", "-nthreads", "1", "-nstreams", "1")
     value, unit = benchmark_app(spec, _SECONDS, r"Median:\s+([0-9.]+ (?:ms|us))", *options).split()
     return float(value) / {"ms": 1, "us": 1000}[unit]
 
 
-def ours(spec: ModelSpec) -> float:
-    """In a process of its own too, so that both start alike."""
-    command = [sys.executable, __file__, "--ours", str(spec.alpha), str(spec.resolution)]
+def mbbench_ms(spec: ModelSpec) -> float:
+    """Measure in a new process, as benchmark_app does."""
+    command = [sys.executable, __file__, "--child", str(spec.alpha), str(spec.resolution)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def measure_ours(alpha: float, resolution: int) -> None:
+def child(alpha: float, resolution: int) -> None:
     spec = ModelSpec(alpha=alpha, resolution=resolution)
     inputs = images(spec)
     with open_session("openvino", spec) as session:
@@ -37,14 +38,15 @@ def measure_ours(alpha: float, resolution: int) -> None:
 
 
 def main() -> None:
-    row("model", "ours, ms", "native, ms", "ratio")
+    row("model", "mbbench, ms", "app, ms", "ratio")
     for spec in (NARROW, WIDE):
-        row(spec.label, *alternate(lambda s=spec: ours(s), lambda s=spec: native(s), _ROUNDS))  # type: ignore[misc]
+        figures = alternate(lambda s=spec: mbbench_ms(s), lambda s=spec: benchmark_app_ms(s), _ROUNDS)  # type: ignore[misc]
+        row(spec.label, *figures)
 
 
 if __name__ == "__main__":
     pin()
-    if sys.argv[1:2] == ["--ours"]:
-        measure_ours(float(sys.argv[2]), int(sys.argv[3]))
+    if sys.argv[1:2] == ["--child"]:
+        child(float(sys.argv[2]), int(sys.argv[3]))
     else:
         main()

@@ -1,6 +1,8 @@
-"""Seconds of `mbbench run` on a warm cache outside warm-up, latency and throughput phases; target at most 6.
+"""Seconds of `mbbench run` with a warm cache outside the warm-up, latency and throughput phases. Target: at most 6 s.
 
-The accuracy phase counts as overhead here, though the target leaves it out: the figure is an upper bound.
+    .venv/bin/python benchmarks/overhead.py
+
+The target excludes the accuracy phase, but the figure includes it, so it is an upper bound.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ _RUNS = 5
 
 
 def overhead(results: Path) -> tuple[float, float, float]:
-    """Whole, timed and other seconds of one run."""
+    """Return the total, timed and remaining seconds of one run."""
     command = [_MBBENCH, "run", "--alpha", "0.5", "--res", "128", "--backend", "openvino", "--results", str(results)]
     before = perf_counter()
     subprocess.run(command, capture_output=True, check=True)
-    whole = perf_counter() - before
+    total = perf_counter() - before
     *_, last = store.read(results)
     latency, throughput = last.measured.latency, last.measured.throughput
     assert latency is not None and throughput is not None
     timed = latency.warm_up.seconds + sum(latency.samples_ms) / 1e3 + throughput.seconds
-    return whole, timed, whole - timed
+    return total, timed, total - timed
 
 
 if __name__ == "__main__":
@@ -38,5 +40,5 @@ if __name__ == "__main__":
         path = Path(folder, "results.jsonl")
         overhead(path)  # fills the cache
         runs = [overhead(path) for _ in range(_RUNS)]
-    row("", "whole, s", "timed, s", "other, s")
+    row("", "total, s", "timed, s", "other, s")
     row("mbbench run", *map(statistics.median, zip(*runs, strict=True)))

@@ -1,8 +1,10 @@
-"""How large a report of 500 cells is, and how soon it can be read: `benchmarks/report.py RESULTS.jsonl`.
+"""Size and loading time of an HTML report of 500 cells. Targets: under 6 MB, and interactive within a second.
 
-The cells are those of RESULTS over and over, each time of another width. The page is opened three times in Chromium
-(`apt install chromium`); the times are the browser's own, from the start of the navigation to the first paint, to a
-document that answers, and to the last plot. Targets: under 6 MB, and open within a second.
+    .venv/bin/python benchmarks/report.py RESULTS.jsonl
+
+The cells repeat those of RESULTS with different widths. Chromium (`apt install chromium`) opens the page three times
+and reports the time from the start of the navigation to the first paint, to an interactive document and to the last
+plot.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from playwright.sync_api import sync_playwright
 
 from mbbench import store
 from mbbench.report.formats import html
-from mbbench.report.selection import measured, subjects
+from mbbench.report.selection import measurements, subjects
 from mbbench.result import Result
 
 _CELLS = 500
@@ -30,28 +32,29 @@ _TIMES = """() => [
 ]"""
 
 
-def many(results: list[Result]) -> list[Result]:
-    known = [one.result for one in measured(subjects(results))]
+def repeat(results: list[Result]) -> list[Result]:
+    """Return 500 results that repeat the measured ones of `results` with different widths."""
+    sources = [measurement.result for measurement in measurements(subjects(results))]
     return [
         replace(result, cell=replace(result.cell, model=replace(result.cell.model, alpha=1 + number / 1000)))
-        for number, result in enumerate(islice(cycle(known), _CELLS))
+        for number, result in enumerate(islice(cycle(sources), _CELLS))
     ]
 
 
 def main(source: Path) -> None:
-    page = html.render(many(store.read(source)))
+    page = html.render(repeat(store.read(source)))
     row("cells", "MB", "first paint, ms", "interactive, ms", "all drawn, ms")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder, "report.html")
         path.write_text(page)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for _ in range(3):
-            opened = browser.new_page()
-            opened.goto(path.as_uri())
-            opened.wait_for_selector("html[data-drawn=true]", timeout=120_000)
-            times = opened.evaluate(_TIMES)
+            tab = browser.new_page()
+            tab.goto(path.as_uri())
+            tab.wait_for_selector("html[data-drawn=true]", timeout=120_000)
+            times = tab.evaluate(_TIMES)
             row(str(_CELLS), f"{len(page.encode()) / 1e6:.2f}", *(f"{time:.0f}" for time in times))
-            opened.close()
+            tab.close()
         browser.close()
 
 

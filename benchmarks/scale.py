@@ -1,6 +1,8 @@
-"""How long `mbbench choose` takes over 10,000 stored results: `benchmarks/scale.py RESULTS.jsonl`; at most 3 s.
+"""Seconds that `mbbench choose` takes over 10,000 stored results. Target: at most 3 s.
 
-They are those of RESULTS over and over, with the first 662 of their samples, each time of another width.
+    .venv/bin/python benchmarks/scale.py RESULTS.jsonl
+
+The results repeat those of RESULTS with different widths and the first 662 samples each.
 """
 
 from __future__ import annotations
@@ -28,26 +30,27 @@ _ROUNDS = 5
 _LIMITS = ("--max-p99", "10ms", "--min-top1", "60", "--max-size", "5MB")
 
 
-def many(source: Path) -> list[Result]:
-    found = []
+def repeat(source: Path) -> list[Result]:
+    """Return 10,000 results that repeat those in `source` with different widths."""
+    results = []
     for number, result in enumerate(islice(cycle(subjects(store.read(source))), _RESULTS)):
         latency, model = result.measured.latency, replace(result.cell.model, alpha=1 + number / _RESULTS)
         if latency is not None:
             latency = replace(latency, samples_ms=latency.samples_ms[: samples_needed(0.99)])
-        found.append(
+        results.append(
             replace(
                 result,
                 measured=replace(result.measured, latency=latency),
                 cell=replace(result.cell, model=model),
             )
         )
-    return found
+    return results
 
 
 def main(source: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "results.jsonl")
-        path.write_bytes(b"\n".join(map(msgspec.json.encode, many(source))) + b"\n")
+        path.write_bytes(b"\n".join(map(msgspec.json.encode, repeat(source))) + b"\n")
         command = [sys.executable, "-m", "mbbench", "choose", str(path), *_LIMITS]
         times = []
         for _ in range(_ROUNDS):

@@ -1,4 +1,7 @@
-"""Seconds that `mbbench --help` takes; target at most 0.25. Beside it, Python that does nothing."""
+"""Seconds that `mbbench --help` takes, next to a Python process that does nothing. Target: at most 0.25 s.
+
+.venv/bin/python benchmarks/startup.py
+"""
 
 from __future__ import annotations
 

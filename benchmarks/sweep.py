@@ -1,10 +1,9 @@
-"""How much of a sweep is not measuring: 4 widths by 4 resolutions of MobileNetV1 on ONNX Runtime, with warm caches.
+"""Share of a sweep's time outside the measuring processes, for 4 widths by 4 resolutions on ONNX Runtime.
 
-    benchmarks/sweep.py
+    .venv/bin/python benchmarks/sweep.py
 
-Weights are random and everything that is made once (exports, images, ceilings) is made before. Measuring is what the
-child processes take from their start to their end. Targets: at most 25 % of the whole is outside measuring, and the
-same sweep once more measures nothing.
+Targets: at most 25 % of the time is outside the child processes, and a repetition of the sweep measures nothing.
+Weights are random, and everything that is made once (exports, images, ceilings) is in the cache beforehand.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _QUICK = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.1, throu
 
 
 def timed(spec: RunSpec, results: Path) -> tuple[float, float, int]:
-    """(seconds in all, seconds of them measuring, cells measured)."""
+    """Return the total seconds, the seconds in measuring processes, and the number of cells measured."""
     spans: list[float] = []
-    began = 0.0
+    measuring_start = 0.0
 
     def notify(event: Event) -> None:
-        nonlocal began
+        nonlocal measuring_start
         if isinstance(event, Measuring):
-            began = perf_counter()
+            measuring_start = perf_counter()
         elif isinstance(event, Finished):
-            spans.append(perf_counter() - began)
+            spans.append(perf_counter() - measuring_start)
 
     start = perf_counter()
     for _ in sweep.sweep(spec, results, notify):
@@ -46,14 +45,14 @@ def main() -> None:
     profile = Profile(
         alpha=(0.25, 0.5, 0.75, 1.0), res=(128, 160, 192, 224), backend=("onnxruntime",), weights="random"
     )  # fmt: skip
-    spec = plan.grouped(plan.plan(profile))
+    spec = plan.group_by_artifact(plan.plan(profile))
     with tempfile.TemporaryDirectory() as folder:
         timed(replace(spec, settings=_QUICK), Path(folder, "warm.jsonl"))
         results = Path(folder, "results.jsonl")
-        row("4 x 4 on onnxruntime", "all, s", "measuring, s", "outside", "measured")
-        for name in ("first", "once more"):
-            whole, measuring, cells = timed(spec, results)
-            row(name, whole, measuring, f"{1 - measuring / whole:.1%}", str(cells))
+        row("4 x 4 on onnxruntime", "total, s", "measuring, s", "outside", "cells")
+        for name in ("first", "repeated"):
+            total, measuring, cells = timed(spec, results)
+            row(name, total, measuring, f"{1 - measuring / total:.1%}", str(cells))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The README's picture: `python docs/picture.py RESULTS.jsonl > report.svg` draws the terminal report of real results.
+"""Draw the terminal report of stored results as SVG: `python docs/picture.py RESULTS.jsonl > report.svg`.
 
-docs/report.png is that file as a browser shows it.
+The README's picture, docs/report.png, is a screenshot of that SVG in a browser.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rich.text import Text
 
 from mbbench import store
 from mbbench.report.formats import terminal
-from mbbench.report.summary import document
+from mbbench.report.summary import summary_document
 
 _WIDTH = 96
 
 
 def main(results: Path) -> None:
-    report = terminal.render(document(list(store.read(results))), width=_WIDTH, color=True)
+    report = terminal.render(summary_document(list(store.read(results))), width=_WIDTH, color=True)
     console = Console(record=True, width=_WIDTH, file=StringIO())
     console.print(Text.from_ansi(report.strip("\n")))
     print(console.export_svg(title="make demo", theme=MONOKAI))

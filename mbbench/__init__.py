@@ -1,1 +1,1 @@
-"""Compress image classifiers and measure what the compression buys on real hardware."""
+"""Compress image classifiers and measure the effect on real hardware."""

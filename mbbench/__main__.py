@@ -1,4 +1,4 @@
-"""`python -m mbbench` is `mbbench`."""
+"""Run `python -m mbbench` as `mbbench`."""
 
 from mbbench.cli.app import main
 

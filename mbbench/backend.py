@@ -1,8 +1,8 @@
-"""The contract between mbbench and an inference runtime. This is all that a backend's author needs to read.
+"""The contract between mbbench and an inference runtime.
 
-A backend is one module with one `Backend` class, named by an entry point of the group `mbbench.backends`; the entry
-point's name is what the user types after `--backend`. Heavy imports belong inside the methods.
-`mbbench.testing.BackendContract` is the conformance suite; CONTRIBUTING.md shows a whole backend.
+A backend is one module with one `Backend` class, registered as an entry point in the group `mbbench.backends`. The
+entry point's name is the value of `--backend`. Import heavy libraries inside the methods.
+`mbbench.testing.BackendContract` is the conformance suite; CONTRIBUTING.md shows a complete backend.
 """
 
 from __future__ import annotations
@@ -25,32 +25,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn", "engine"]
-CODE: tuple[Format, ...] = ("engine",)  # formats that run what whoever wrote the file put into it
+CODE: tuple[Format, ...] = ("engine",)  # formats that can execute arbitrary code when loaded
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8", "s8s8f"]
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An exported model on disk, batch norm folded into the convolutions.
+    """An exported model on disk, with batch norm folded into the convolutions.
 
-    `onnx`: one input `images` (N, 3, H, W) float32 with N symbolic, one output `logits` (N, classes) float32.
-    `safetensors`: the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`.
-    `engine` is what an `AheadOfTime` backend built of one of these, the others are what a `Converter` made of it.
+    Formats:
+        onnx         one input `images` (N, 3, H, W) float32 with symbolic N, one output `logits` (N, classes) float32
+        safetensors  the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`
+        engine       built from one of these by an `AheadOfTime` backend
+        others       converted from one of these by a `Converter` backend
 
-    The dialect `fp32` is plain; `bf16` and `fp16` hold all but input and output in that type. `u8s8` (uint8
-    activations, int8 weights, int32 biases), `u8s8f` (the same but for the first convolution and the depthwise one
-    after it, which stay in fp32), `u8u8` (the weights of u8s8 as uint8 around 128), `u8s7` (weights from -64 to 64),
-    `s8s8` (int8 symmetric throughout, fp32 biases) and `s8s8f` (the same but for the first convolution and all
-    depthwise ones, which stay in fp32) have Q/DQ pairs around what is to be int8.
+    Dialects; those of INT8 have Q/DQ pairs around every int8 operator:
+        fp32         all tensors in fp32
+        bf16, fp16   all tensors except input and output in that type
+        u8s8         uint8 activations, int8 weights, int32 biases
+        u8s8f        u8s8, with the first convolution and the depthwise one after it in fp32
+        u8u8         u8s8, with the weights stored as uint8 around 128
+        u8s7         u8s8, with weights from -64 to 64
+        s8s8         symmetric int8 activations and weights, fp32 biases
+        s8s8f        s8s8, with the first convolution and all depthwise ones in fp32
     """
 
     path: Path
     format: Format
-    precision: Precision  # what to execute
-    dialect: Dialect  # what the file holds
+    precision: Precision  # to execute in
+    dialect: Dialect  # of the file
     spec: ModelSpec
-    batch: int  # the batch size to tune for; `Session.run` must take others too
+    batch: int  # batch size to tune for; `Session.run` must accept others too
     sha256: str
 
     @property
@@ -59,15 +65,16 @@ class Artifact:
 
 
 class Session(ABC):
-    """One compiled model on one device; closes itself at the end of a `with` block."""
+    """One compiled model on one device. A context manager: leaving the `with` block closes it."""
 
-    facts: Mapping[str, str]  # what the runtime says it really did: `precision`, `threads`, ...
+    facts: Mapping[str, str]  # the configuration that the runtime reports as in effect: `precision`, `threads`, ...
 
     @abstractmethod
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes) in host memory of C-contiguous `images` (N, 3, H, W). Blocks; the caller has the clock.
+        """Return the logits (N, classes) of C-contiguous `images` (N, 3, H, W).
 
-        The result stays valid after the next call.
+        Block until the logits are in host memory: the caller times this call. The returned array must stay valid after
+        the next call.
         """
 
     def close(self) -> None:  # noqa: B027  (an optional hook)
@@ -82,7 +89,7 @@ class Session(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A node of what a runtime made of the model: the names it has from the artifact, its type, its precision."""
+    """One node of the runtime's compiled graph. `names`: the artifact's nodes that it implements."""
 
     names: tuple[str, ...]
     type: str
@@ -91,7 +98,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """How long a node of what a runtime made of the model takes, by the runtime's own clock; names as in `Executed`."""
+    """The time of one node of the runtime's compiled graph, by the runtime's clock. `names` as in `Executed`."""
 
     names: tuple[str, ...]
     type: str
@@ -101,7 +108,7 @@ class NodeTime:
 
 @dataclass(frozen=True, slots=True)
 class DeviceCall:
-    """A call by its device's own clock: from host memory to the device's, computing, and back."""
+    """The three parts of one call, by the device's clock."""
 
     to_device_ms: float
     compute_ms: float
@@ -109,44 +116,45 @@ class DeviceCall:
 
 
 class LayerAudit(ABC):
-    """What a `Session` may also be: one whose runtime tells what it made of the model."""
+    """Optional base of a `Session` whose runtime reports its compiled graph."""
 
     @abstractmethod
     def executed(self) -> tuple[Executed, ...]:
-        """The nodes that the runtime executes, in order; called once, after all timing."""
+        """Return the nodes that the runtime executes, in order. Called once, after all timing."""
 
 
 class LayerProfile(ABC):
-    """What a `Session` may also be: one whose runtime tells how long each node takes."""
+    """Optional base of a `Session` whose runtime reports the time of each node."""
 
     @abstractmethod
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
-        """Each executed node's median of `runs` calls after a first, by the runtime's own clock.
+        """Return each executed node's median over `runs` calls by the runtime's clock, after one discarded call.
 
-        Called once, after all timing. A second session may count, since counting costs time. Empty: they fit no layers.
+        Called once, after all timing. Profiling may use a second session, since it slows calls down. Return an empty
+        tuple if the times cannot be attributed to layers.
         """
 
 
 class Requests(ABC):
-    """Several requests under way at once; closes itself at the end of a `with` block."""
+    """Concurrent requests on one device. A context manager: leaving the `with` block closes it."""
 
-    facts: Mapping[str, str]  # what the runtime says it really did: `streams`, `requests`, `threads`, ...
+    facts: Mapping[str, str]  # the configuration that the runtime reports as in effect: `streams`, `requests`, ...
 
     @abstractmethod
     def submit(self, images: NDArray[np.float32], done: Callable[[NDArray[np.float32]], None] | None = None) -> None:
-        """Begin with C-contiguous `images` (N, 3, H, W), which nobody changes meanwhile; blocks while all are busy.
+        """Start a request on C-contiguous `images` (N, 3, H, W); block while all requests are busy.
 
-        `done` gets the logits (N, classes), in any thread, once they are in host memory; they are valid until it
-        returns.
+        The caller does not change `images` before the request has completed. `done` is called in any thread with the
+        logits (N, classes) once they are in host memory; they are valid until it returns.
         """
 
     @abstractmethod
     def wait(self) -> None:
-        """Until every request has ended. Raises `BackendError` if one failed."""
+        """Block until all requests have completed. Raises `BackendError` if one failed."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all threads, and release the device."""
+        """Stop all threads and release the device."""
 
     def __enter__(self) -> Self:
         return self
@@ -156,107 +164,114 @@ class Requests(ABC):
 
 
 class Streams(ABC):
-    """What a `Backend` may also be: one whose runtime itself keeps several requests under way.
+    """Optional base of a `Backend` whose runtime schedules concurrent requests itself.
 
-    Without it mbbench opens a session for each stream, in a thread of its own.
+    For other backends mbbench opens one session per stream, each in its own thread.
     """
 
     @abstractmethod
     def open_requests(self, artifact: Artifact, device: str, *, threads: int, streams: int | None) -> Requests:
-        """Compile for throughput at the artifact's batch, on `threads` in all; raises `BackendError`.
+        """Compile for throughput at the artifact's batch size, on `threads` threads in total.
 
-        `streams`: how many requests are computed at once; None leaves it to the runtime.
+        `streams` is the number of requests computed at once; None lets the runtime choose. Raises `BackendError`.
         """
 
 
 class OnDevice(ABC):
-    """What a `Session` may also be: one that computes on a device with a clock and memory of its own."""
+    """Optional base of a `Session` on a device with its own clock and memory."""
 
     @abstractmethod
     def device_times(self, images: NDArray[np.float32], runs: int) -> tuple[DeviceCall, ...]:
-        """Each of `runs` calls after a first, by the device's clock. Called once, after all timing."""
+        """Return the times of `runs` calls by the device's clock, after one discarded call.
+
+        Called once, after all timing.
+        """
 
     @abstractmethod
     def device_memory_bytes(self) -> int:
-        """What this process holds of the device's memory, by the driver's account; raises `BackendError`."""
+        """Return the device memory that this process holds, as reported by the driver. Raises `BackendError`."""
 
 
 class Backend(ABC):
-    """Cheap to construct; describes its runtime and opens artifacts on it."""
+    """A runtime: its versions and devices, and how to open artifacts on it.
 
-    formats: ClassVar[tuple[Format, ...]]  # the artifact formats it opens, best first
+    Construction must be cheap. Methods raise `BackendError`, with a remedy.
+    """
+
+    formats: ClassVar[tuple[Format, ...]]  # artifact formats that it opens, preferred first
 
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
-        """Distribution name -> version, from package metadata, without importing the runtime; raises `BackendError`."""
+        """Return distribution name -> version from package metadata, without importing the runtime."""
 
     @abstractmethod
     def devices(self) -> Mapping[str, str]:
-        """What the user types after `--device` -> the chip's full name, the default first; raises `BackendError`."""
+        """Return value of `--device` -> full name of the chip, the default device first."""
 
     @abstractmethod
     def precisions(self, device: str) -> frozenset[Precision]:
-        """The precisions the device executes natively."""
+        """Return the precisions that the device executes natively."""
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
-        """The file in which each precision is fast, and right, on the device."""
+        """Return precision -> the dialect that runs fast and correctly on the device."""
         return {"fp32": "fp32"}
 
     def native(self, device: str) -> Mapping[Precision, Dialect]:
-        """The precisions that are both native on the device and have a file."""
+        """Return the entries of `dialects` whose precision is native on the device."""
         dialects, precisions = self.dialects(device), self.precisions(device)
         return {name: dialects[name] for name in get_args(Precision) if name in precisions & dialects.keys()}
 
     @abstractmethod
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
-        """Compile the artifact; raises `BackendError` that says how to fix it.
+        """Compile the artifact completely and return a session.
 
-        Call `stage("import")`, `stage("load")` and `stage("compile")` as each of these begins: mbbench reads its clock
-        and the kernel's memory counters there. Leave out `load` where the runtime reads and compiles in one call.
-        Nothing may be left to compile when this returns.
+        Call `stage("import")`, `stage("load")` and `stage("compile")` at the start of each stage: mbbench reads its
+        clock and the kernel's memory counters there. Omit `load` if the runtime reads and compiles in one call.
         """
 
 
 class Converter(ABC):
-    """What a `Backend` may also be: one that does not open what mbbench exports, but a file that it makes of that.
+    """Optional base of a `Backend` that opens a file converted from mbbench's exports instead of the exports.
 
-    `Backend.formats` is then what it converts from, and `open` gets what `convert` wrote. Its tools may be heavy: they
-    are no part of what is measured, and a machine that has the file needs none of them.
+    `Backend.formats` lists the formats that it converts; `open` receives the file that `convert` wrote. The conversion
+    tools are not measured, and a machine that has the converted file does not need them.
     """
 
     makes: ClassVar[Format]
 
     @abstractmethod
     def tools(self) -> Mapping[str, str]:
-        """Distribution name -> version of what converts; raises `BackendError` for one that is missing."""
+        """Return distribution name -> version of the conversion tools. Raises `BackendError` if one is missing."""
 
     @abstractmethod
     def convert(self, artifact: Artifact, target: Path) -> None:
-        """Write `target` from `artifact`, to run in the artifact's precision; raises `BackendError`.
+        """Convert `artifact` to `target`, to run in the artifact's precision. Raises `BackendError`.
 
-        The same artifact and tools give a file that computes the same: it is kept, and not made again.
+        Must be reproducible: files converted from the same artifact by the same tools compute the same, since mbbench
+        caches them.
         """
 
 
 class AheadOfTime(ABC):
-    """What a `Backend` may also be: one that compiles to a file, which it opens, for a chip that need not be here.
+    """Optional base of a `Backend` that compiles to a file, for a chip that may be absent, and opens such files.
 
-    `precisions`, `dialects` and `build` take a compute capability (`8.9`) for a device too.
+    `precisions`, `dialects` and `build` accept a compute capability (`8.9`) as the device too.
     """
 
     builds: ClassVar[Format]
 
     @abstractmethod
     def build(self, artifact: Artifact, target: Path, device: str) -> None:
-        """Write `target` from `artifact`; raises `BackendError`."""
+        """Compile `artifact` to `target`. Raises `BackendError`."""
 
 
-def pick_device(wanted: str, known: Collection[str]) -> str:
-    """The device as the runtime spells it; the empty string means the first. Raises `BackendError` with the list."""
-    for name in known:
-        if wanted.lower() in ("", name.lower()):
-            return name
-    raise BackendError(f"no device {wanted!r}", f"choose one of {', '.join(known) or '(none found)'}")
+def pick_device(name: str, devices: Collection[str]) -> str:
+    """Return the device called `name`, in any case, as spelled in `devices`; "" is the first. Raises `BackendError`."""
+    for device in devices:
+        if name.lower() in ("", device.lower()):
+            return device
+    remedy = f"choose one of {', '.join(devices)}" if devices else "check that the device and its driver are installed"
+    raise BackendError(f"unknown device: {name!r}", remedy)
 
 
 def installed_version(distribution: str, remedy: str | None = None) -> str:
@@ -270,13 +285,13 @@ def installed_version(distribution: str, remedy: str | None = None) -> str:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Discard what is written to the process's standard error, by native code too."""
+    """Discard everything that the process writes to standard error, including native code."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     try:
-        with Path(os.devnull).open("wb") as discard:
-            os.dup2(discard.fileno(), 2)
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -1,4 +1,4 @@
-"""Files that can be made again: written whole or not at all, under names that say what they hold."""
+"""Atomic writes, and the folder of files that can be made again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _T = TypeVar("_T")
 
 
 def root() -> Path:
-    """$MBBENCH_CACHE, else $XDG_CACHE_HOME/mbbench, else ~/.cache/mbbench."""
-    if own := os.environ.get("MBBENCH_CACHE"):
-        return Path(own)
+    """Return the cache folder: $MBBENCH_CACHE, else $XDG_CACHE_HOME/mbbench, else ~/.cache/mbbench."""
+    if folder := os.environ.get("MBBENCH_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbbench"
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write; it becomes `path` when the block ends well, and is removed when it does not.
+    """Yield a temporary path to write to; rename it to `path` if the block succeeds, remove it otherwise.
 
-    Raises `UsageError` where the disk is full or the folder cannot be written.
+    Raises `UsageError` if the disk is full or the folder cannot be written to.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -40,9 +40,10 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"the disk is full: cannot write {path}", "free space, or set MBBENCH_CACHE") from error
-        raise UsageError(f"cannot write {path} ({error.strerror or error})", "fix it, or set MBBENCH_CACHE") from error
+        cause = f"cannot write {path} ({error.strerror or error})"
+        raise UsageError(cause, "check its folder, or set MBBENCH_CACHE") from error
     finally:
-        with suppress(OSError):  # where nothing could be written, nothing can be removed
+        with suppress(OSError):  # it may not exist
             temporary.unlink()
 
 
@@ -52,8 +53,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remember(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:
-    """The plain data stored as JSON at `path`; made and stored if it is missing or unreadable."""
+def load_or_make(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:
+    """Return the plain data stored as JSON at `path`; make and store it if it is missing or unreadable."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError):

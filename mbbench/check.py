@@ -1,4 +1,4 @@
-"""`mbbench keep` and `mbbench check`: baseline and candidate measured in alternation, in one run on one machine."""
+"""`mbbench keep`, `check` and `calibrate`: compare artifacts by alternating calls in one run on one machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mbbench.compare import baseline, changes, gate, noise
 from mbbench.compare.changes import Change, Limit
 from mbbench.compare.gate import Finding, Readings, Verdict
 from mbbench.compare.noise import Noise
-from mbbench.compare.record import SCHEMA, CellVerdict, Checked
+from mbbench.compare.record import SCHEMA, CellVerdict, GateRecord
 from mbbench.errors import InconclusiveError, MbbenchError, RegressionError
 from mbbench.events import Announce, Measuring, Notify
 from mbbench.machine import fingerprint, pick_cpus
 from mbbench.measure.jobs import footprint
 from mbbench.measure.jobs import pair as alternation
-from mbbench.measure.process import require, run_in_child
+from mbbench.measure.process import raise_failure, run_in_child
 from mbbench.models import normalization
 from mbbench.result import Failure
 from mbbench.spec import Cell, RunSpec, Settings
@@ -30,7 +30,7 @@ from mbbench.spec import Cell, RunSpec, Settings
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A cell's two artifacts, and what its rounds have measured of them."""
+    """A cell's two artifacts, and the readings and errors of the rounds so far."""
 
     ready: Ready
     baseline: Artifact
@@ -44,70 +44,70 @@ class _Pair:
         return self.baseline.sha256 == self.candidate.sha256
 
     def findings(self, limits: Sequence[Limit]) -> list[Finding]:
-        """What the rounds so far say of each limit's metric."""
+        """Return the finding on each limit's metric from the rounds so far."""
         floors = {} if self.noise is None else self.noise.floors
-        known_from = 0 if self.noise is None else self.noise.rounds
+        calibration_rounds = 0 if self.noise is None else self.noise.rounds
         return [
-            gate.finding(limit, self.rounds, floors[limit.metric].within, known_from)
+            gate.assess(limit, self.rounds, floors[limit.metric].within, calibration_rounds)
             if limit.metric in floors
-            else gate.finding(limit, self.rounds)
+            else gate.assess(limit, self.rounds)
             for limit in limits
         ]
 
 
 def keep(spec: RunSpec, folder: Path, announce: Announce) -> None:
-    """Make every cell's artifact and keep it in `folder`. Raises `MbbenchError`; then nothing is kept."""
-    made = []
-    for item in _ready(spec, announce):
-        exported = prepare.make(spec, item, announce)
-        made.append((item.cell, exported, prepare.versions([item])))
-    baseline.keep(folder, made)
+    """Make every cell's artifact and store all of them in `folder`. Raises `MbbenchError`, and then stores none."""
+    artifacts = []
+    for ready in _ready(spec, announce):
+        exported = prepare.make_artifact(spec, ready, announce)
+        artifacts.append((ready.cell, exported, prepare.versions([ready])))
+    baseline.write(folder, artifacts)
 
 
-def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, notify: Notify) -> Checked:
-    """Judge every cell of `spec` against its baseline in `folder`, with `seconds` of timing a cell and round.
+def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, notify: Notify) -> GateRecord:
+    """Judge every cell of `spec` against its baseline in `folder`, with `seconds` of timing per cell and round.
 
-    A cell that seems to be worse than its limits allow is measured a second time, in new processes. Raises
-    `MbbenchError` for what cannot be prepared; a cell that fails while it is measured leaves the others their verdicts.
+    A cell that seems worse than its limits allow is measured a second time, in new processes. Raises `MbbenchError` if
+    a cell cannot be prepared; a cell that fails while it is measured is recorded with its failure.
     """
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
-    kept = baseline.load(folder)
+    entries = baseline.read_manifest(folder)
     pairs = []
-    for item in _ready(spec, notify):
-        before = baseline.find(kept, folder, item.cell, spec.settings.batch)
-        exported = prepare.make(spec, item, notify)
-        after = exported.artifact(item.cell.model, spec.settings.batch, item.cell.precision)
-        known = noise.load(machine, item.cell, spec.settings.threads, spec.settings.batch)
-        pairs.append(_Pair(item, before, after, known))
+    for ready in _ready(spec, notify):
+        before = baseline.find_artifact(entries, folder, ready.cell, spec.settings.batch)
+        exported = prepare.make_artifact(spec, ready, notify)
+        after = exported.artifact(ready.cell.model, spec.settings.batch, ready.cell.precision)
+        calibrated = noise.read(machine, ready.cell, spec.settings.threads, spec.settings.batch)
+        pairs.append(_Pair(ready, before, after, calibrated))
 
-    def measure(chosen: Sequence[_Pair]) -> None:
-        for index, pair in enumerate(chosen, 1):
-            notify(Measuring(pair.ready.cell, index, len(chosen)))
+    def measure(pairs: Sequence[_Pair]) -> None:
+        for index, pair in enumerate(pairs, 1):
+            notify(Measuring(pair.ready.cell, index, len(pairs)))
             try:
                 pair.rounds.append(_readings(spec, pair, limits, seconds, cpus))
             except MbbenchError as error:
                 pair.errors.append(error)
 
-    before_all = doctor.snapshot()
+    snapshot = doctor.snapshot()
     different = [pair for pair in pairs if not pair.same_file]
     measure(different)
-    measure([pair for pair in different if not pair.errors and gate.in_doubt(pair.findings(limits))])
-    judged = iter(gate.judge([pair.findings(limits) for pair in different if not pair.errors]))
+    measure([pair for pair in different if not pair.errors and gate.needs_second_round(pair.findings(limits))])
+    verdicts = iter(gate.judge([pair.findings(limits) for pair in different if not pair.errors]))
     cells = tuple(
         CellVerdict(
             cell=pair.ready.cell,
             baseline_sha256=pair.baseline.sha256,
             candidate_sha256=pair.candidate.sha256,
             rounds=tuple(pair.rounds),
-            verdicts=() if pair.errors else _unchanged(pair, limits) if pair.same_file else next(judged),
+            verdicts=() if pair.errors else _passing_verdicts(pair, limits) if pair.same_file else next(verdicts),
             noise=pair.noise,
-            failure=Failure.of(pair.errors[0]) if pair.errors else None,
+            failure=Failure.from_error(pair.errors[0]) if pair.errors else None,
         )
         for pair in pairs
     )
-    conditions = doctor.judge(machine, before_all, doctor.snapshot())
-    return Checked(
+    conditions = doctor.judge(machine, snapshot, doctor.snapshot())
+    return GateRecord(
         schema=SCHEMA,
         time_utc=_now(),
         machine=machine,
@@ -118,48 +118,54 @@ def check(spec: RunSpec, folder: Path, limits: Sequence[Limit], seconds: float, 
 
 
 def calibrate(spec: RunSpec, rounds: int, seconds: float, notify: Notify) -> Iterator[tuple[Cell, Noise]]:
-    """Compare every cell's artifact with itself so many times, and remember what that shows of this machine."""
+    """Compare every cell's artifact with itself in `rounds` rounds; store and yield the noise that they show."""
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
-    wanted = changes.limits([limit for limit in changes.DEFAULTS if limit.partition(":")[0] in noise.METRICS])
-    for item in _ready(spec, notify):
-        exported = prepare.make(spec, item, notify)
-        own = exported.artifact(item.cell.model, spec.settings.batch, item.cell.precision)
+    limits = changes.parse_limits(
+        [limit for limit in changes.DEFAULT_LIMITS if limit.partition(":")[0] in noise.METRICS]
+    )
+    for ready in _ready(spec, notify):
+        exported = prepare.make_artifact(spec, ready, notify)
+        artifact = exported.artifact(ready.cell.model, spec.settings.batch, ready.cell.precision)
         readings = []
         for index in range(1, rounds + 1):
-            notify(Measuring(item.cell, index, rounds))
-            readings.append(_readings(spec, _Pair(item, own, own, None), wanted, seconds, cpus))
-        found = noise.learn(readings, seconds, _now())
-        noise.save(found, machine, item.cell, spec.settings.threads, spec.settings.batch)
-        yield item.cell, found
+            notify(Measuring(ready.cell, index, rounds))
+            readings.append(_readings(spec, _Pair(ready, artifact, artifact, None), limits, seconds, cpus))
+        estimate = noise.estimate(readings, seconds, _now())
+        noise.write(estimate, machine, ready.cell, spec.settings.threads, spec.settings.batch)
+        yield ready.cell, estimate
 
 
-def verdict(checked: Checked, *, strict: bool) -> None:
-    """Raise what the outcome amounts to, a regression before a failure; return if all is well."""
-    bad = [cell for cell in checked.cells if cell.outcome == checked.outcome]
-    count = f"{len(bad)} of {len(checked.cells)} cells"
-    if checked.outcome == "fail":
-        raise RegressionError(f"{count} got worse than allowed", "see the table, or raise --fail-on")
-    for cell in checked.cells:
-        require(cell.failure)
-    if checked.outcome == "inconclusive" and strict:
+def raise_for_outcome(record: GateRecord, *, strict: bool) -> None:
+    """Raise the error for the outcome; return if the check passed.
+
+    Raises `RegressionError` if a cell is worse than its limits; otherwise a cell's failure, if any; otherwise, if
+    `strict`, `InconclusiveError` if a verdict is inconclusive.
+    """
+    decisive = [cell for cell in record.cells if cell.outcome == record.outcome]
+    count = f"{len(decisive)} of {len(record.cells)} cells"
+    if record.outcome == "fail":
+        raise RegressionError(f"{count} are worse than their limits allow", "see the table, or raise --fail-on")
+    for cell in record.cells:
+        raise_failure(cell.failure)
+    if record.outcome == "inconclusive" and strict:
         raise InconclusiveError(
             f"{count} could not be shown to be within their limits",
             "raise --time or --fail-on, or use a quieter machine",
         )
 
 
-def _unchanged(pair: _Pair, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
-    """Of one and the same file: there is nothing to measure."""
+def _passing_verdicts(pair: _Pair, limits: Sequence[Limit]) -> tuple[Verdict, ...]:
+    """Return the verdicts of a pair whose artifacts are the same file, which need no measurement."""
     size = float(pair.candidate.path.stat().st_size)
 
-    def verdict(limit: Limit) -> Verdict:
+    def passed(limit: Limit) -> Verdict:
         value = size if limit.metric == "size" else None
         reason = "the artifact is the baseline's, byte for byte"
         change = Change(metric=limit.metric, baseline=value, candidate=value, change=0.0, reason=reason)
         return Verdict(change=change, limit=limit, outcome="pass")
 
-    return tuple(map(verdict, limits))
+    return tuple(map(passed, limits))
 
 
 def _now() -> str:
@@ -167,18 +173,18 @@ def _now() -> str:
 
 
 def _ready(spec: RunSpec, announce: Announce) -> list[Ready]:
-    """All cells, or the reason of the first that cannot be prepared."""
-    found = prepare.prepare_all(spec, announce)
-    for item in found:
-        if isinstance(item, Unavailable):
-            raise item.error
-    return [item for item in found if isinstance(item, Ready)]
+    """Return all cells, prepared. Raises `MbbenchError` if one cannot be prepared."""
+    cells = prepare.prepare_all(spec, announce)
+    for cell in cells:
+        if isinstance(cell, Unavailable):
+            raise cell.error
+    return [cell for cell in cells if isinstance(cell, Ready)]
 
 
 def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: float, cpus: tuple[int, ...]) -> Readings:
-    """One round: a process for the alternating calls and the answers, and one for each artifact's memory."""
-    ready, asked = pair.ready, {limit.metric for limit in limits}
-    where: _Where = {
+    """Measure one round: a process for the alternating calls and the answers, and one for each artifact's memory."""
+    ready, metrics = pair.ready, {limit.metric for limit in limits}
+    placement: _Placement = {
         "backend": ready.cell.backend,
         "device": ready.cell.device,
         "settings": spec.settings,
@@ -186,12 +192,12 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
     }
 
     def peak(artifact: Artifact) -> int | None:
-        job = footprint.Job(artifact=artifact, **where)
-        held = run_in_child(job, footprint.START)
-        require(held.failure)
-        return held.peak_rss_bytes
+        job = footprint.Job(artifact=artifact, **placement)
+        report = run_in_child(job, footprint.START)
+        raise_failure(report.failure)
+        return report.peak_rss_bytes
 
-    peaks = [peak(artifact) if "rss" in asked else None for artifact in (pair.baseline, pair.candidate)]
+    peaks = [peak(artifact) if "rss" in metrics else None for artifact in (pair.baseline, pair.candidate)]
     report = alternation.START
     job = alternation.Job(
         baseline=pair.baseline,
@@ -199,13 +205,13 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
         images=ready.data.images,
         labels=ready.data.labels if prepare.reason_without_top1(ready) is None else None,
         normalization=normalization(ready.cell.model.family),
-        seconds=seconds if asked & {"p50", "p99"} else None,
-        answers="top1" in asked,
-        **where,
+        seconds=seconds if metrics & {"p50", "p99"} else None,
+        answers="top1" in metrics,
+        **placement,
     )
     if job.seconds is not None or job.answers:
         report = run_in_child(job, report)
-        require(report.failure)
+        raise_failure(report.failure)
     return Readings(
         replicates=report.replicates,
         answers=report.answers,
@@ -216,7 +222,9 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
     )
 
 
-class _Where(TypedDict):
+class _Placement(TypedDict):
+    """Where and how a job runs."""
+
     backend: str
     device: str
     settings: Settings

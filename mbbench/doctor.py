@@ -1,4 +1,4 @@
-"""Is this machine fit for measuring? Reads counters twice and judges; changes nothing."""
+"""Checks whether a machine is fit for measuring, from its counters before and after. Changes nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Literal
 
 from mbbench.machine import Machine, query_gpu_processes, read_text
 
-_BUSY_SHARE = 0.10  # of one core taken by others: enough to move a p99
-_STEAL_SHARE = 0.01  # of the time the hypervisor ran somebody else
-_CLOCK_SHARE = 0.05  # that the clock rate may fall while measuring
-_FREE_SHARE = 0.10  # of the memory that should be left
+_MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
+_MAX_STEAL_SHARE = 0.01  # share of the CPU time that the hypervisor gives to other guests
+_MAX_CLOCK_DROP = 0.05  # share by which the clock rate falls while measuring
+_MIN_FREE_SHARE = 0.10  # share of the memory that is available
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
+    """One condition of the machine: what was `found`, and the `remedy` if it needs one."""
+
     name: str
     status: Literal["ok", "warn", "unknown"]
     found: str
@@ -26,15 +28,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Counters at one moment; CPU times in clock ticks, summed over the CPUs."""
+    """Counters at one moment. Times are in clock ticks, summed over the CPUs; None: not shown by the kernel."""
 
     time_s: float
     busy_ticks: int
     total_ticks: int
     steal_ticks: int
-    own_ticks: int
-    process_ticks: dict[str, int]
-    throttled: int | None
+    own_ticks: int  # of this process and its ended children
+    process_ticks: dict[str, int]  # of the other processes, by `pid name`
+    throttled: int | None  # by the cgroup's CPU quota
     thermal_throttles: int | None
     clock_mhz: float | None  # the fastest CPU's
     governors: tuple[str, ...]
@@ -46,24 +48,23 @@ class Snapshot:
 
 
 def snapshot(root: Path = Path("/")) -> Snapshot:
-    cpu = read_text(root / "proc/stat").partition("\n")[0].split()[1:]
-    ticks = [int(value) for value in cpu[:8]] + [0] * (
-        8 - len(cpu[:8])
-    )  # user nice system idle iowait irq softirq steal
+    """Read the counters; `root` is the folder that holds /proc and /sys."""
+    cpu = read_text(root / "proc/stat").partition("\n")[0].split()[1:9]
+    ticks = [int(value) for value in cpu] + [0] * (8 - len(cpu))  # user nice system idle iowait irq softirq steal
     memory = {line.partition(":")[0]: line.split()[1] for line in read_text(root / "proc/meminfo").splitlines() if line}
     devices = root / "sys/devices/system/cpu"
     throttle_counts = [read_text(path) for path in devices.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     swap = int(memory["SwapTotal"]) - int(memory["SwapFree"]) if "SwapTotal" in memory else None
     smt = read_text(devices / "smt/active").strip()
-    own, processes = _process_ticks(root)
+    own_ticks, process_ticks = _process_ticks(root)
     return Snapshot(
         time_s=monotonic(),
         busy_ticks=sum(ticks) - ticks[3] - ticks[4],
         total_ticks=sum(ticks),
         steal_ticks=ticks[7],
-        own_ticks=own,
-        process_ticks=processes,
-        throttled=_throttled(root),
+        own_ticks=own_ticks,
+        process_ticks=process_ticks,
+        throttled=_throttle_count(root),
         thermal_throttles=sum(map(int, throttle_counts)) if throttle_counts else None,
         clock_mhz=_clock_mhz(root),
         governors=tuple(
@@ -78,19 +79,19 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
 
 
 def judge(machine: Machine, before: Snapshot, after: Snapshot) -> tuple[Check, ...]:
-    """What two snapshots of one machine say; pure."""
+    """Return the checks of all conditions, from two snapshots of the machine."""
     return (
         _load(machine, before, after),
         _steal(before, after),
-        _throttling(machine, before, after),
+        _quota(machine, before, after),
         _governor(after),
         _turbo(after),
-        _thermal(before, after),
-        _clock(before, after),
+        _heat(before, after),
+        _clock_rate(before, after),
         _smt(after),
         _memory(machine, after),
-        _virtual(machine),
-        *_gpu(machine, after),
+        _virtual_machine(machine),
+        *_gpu_users(machine, after),
     )
 
 
@@ -106,13 +107,14 @@ def _load(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     total = after.total_ticks - before.total_ticks
     if total <= 0:
         return _unknown("load", "the kernel shows no CPU times")
-    own = after.own_ticks - before.own_ticks
-    steal = after.steal_ticks - before.steal_ticks
-    others = max(after.busy_ticks - before.busy_ticks - steal - own, 0) * machine.logical_cores / total
-    grown = {name: ticks - before.process_ticks.get(name, 0) for name, ticks in after.process_ticks.items()}
-    busiest = [name.partition(" ")[2] for name in sorted(grown, key=lambda name: -grown[name])[:3] if grown[name] > 0]
-    found = f"other processes use {others:.2f} of {machine.logical_cores} cores"
-    if others < _BUSY_SHARE:
+    own_ticks = after.own_ticks - before.own_ticks
+    steal_ticks = after.steal_ticks - before.steal_ticks
+    busy_ticks = after.busy_ticks - before.busy_ticks
+    other_cores = max(busy_ticks - steal_ticks - own_ticks, 0) * machine.logical_cores / total
+    ticks = {name: count - before.process_ticks.get(name, 0) for name, count in after.process_ticks.items()}
+    busiest = [name.partition(" ")[2] for name in sorted(ticks, key=lambda name: -ticks[name])[:3] if ticks[name] > 0]
+    found = f"other processes use {other_cores:.2f} of {machine.logical_cores} cores"
+    if other_cores < _MAX_OTHER_CORES:
         return _check("load", found)
     return _check("load", found, f"stop {', '.join(busiest) or 'them'}, or measure when the machine is idle")
 
@@ -123,16 +125,15 @@ def _steal(before: Snapshot, after: Snapshot) -> Check:
         return _unknown("steal", "the kernel shows no CPU times")
     share = (after.steal_ticks - before.steal_ticks) / total
     found = f"the hypervisor took {share:.1%} of the CPU time"
-    return _check(
-        "steal", found, "use a dedicated host, or repeat when it is quieter" if share > _STEAL_SHARE else None
-    )
+    too_much = share > _MAX_STEAL_SHARE
+    return _check("steal", found, "use a dedicated host, or repeat when it is quieter" if too_much else None)
 
 
-def _throttling(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
+def _quota(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     quota = machine.cgroup_cpu_quota
-    times = (after.throttled or 0) - (before.throttled or 0)
     if quota is None:
         return _check("cgroup quota", "no CPU quota")
+    times = (after.throttled or 0) - (before.throttled or 0)
     found = f"a quota of {quota:g} cores, throttled {times} times"
     return _check("cgroup quota", found, "lift the container's CPU limit, or use fewer --threads" if times else None)
 
@@ -140,8 +141,8 @@ def _throttling(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
 def _governor(after: Snapshot) -> Check:
     if not after.governors:
         return _unknown("governor", "the kernel shows no frequency governor")
-    slow = [name for name in after.governors if name != "performance"]
-    remedy = "run `sudo cpupower frequency-set -g performance`" if slow else None
+    other = [name for name in after.governors if name != "performance"]
+    remedy = "run `sudo cpupower frequency-set -g performance`" if other else None
     return _check("governor", ", ".join(after.governors), remedy)
 
 
@@ -151,34 +152,35 @@ def _turbo(after: Snapshot) -> Check:
     if after.boost == "off":
         return _check("turbo", "off")
     remedy = (
-        "for steadier figures run `echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo`,"
+        "for steadier results run `echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo`,"
         " or `echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost`"
     )
-    return _check("turbo", "on: clock rates depend on heat and on the other cores", remedy)
+    return _check("turbo", "on: clock rates depend on the temperature and on the other cores", remedy)
 
 
-def _thermal(before: Snapshot, after: Snapshot) -> Check:
+def _heat(before: Snapshot, after: Snapshot) -> Check:
     if before.thermal_throttles is None or after.thermal_throttles is None:
-        return _unknown("heat", "the kernel counts no thermal throttling")
+        return _unknown("heat", "the kernel does not count thermal throttling")
     times = after.thermal_throttles - before.thermal_throttles
-    return _check("heat", f"throttled {times} times for heat", "let it cool, or improve cooling" if times else None)
+    remedy = "let the machine cool down, or improve its cooling" if times else None
+    return _check("heat", f"throttled {times} times because of heat", remedy)
 
 
-def _clock(before: Snapshot, after: Snapshot) -> Check:
+def _clock_rate(before: Snapshot, after: Snapshot) -> Check:
     if before.clock_mhz is None or after.clock_mhz is None:
-        return _unknown("clock rate", "the kernel does not tell it")
+        return _unknown("clock rate", "the kernel does not show it")
     found = f"{before.clock_mhz / 1e3:.2f} GHz before, {after.clock_mhz / 1e3:.2f} GHz after"
-    fell = after.clock_mhz < (1 - _CLOCK_SHARE) * before.clock_mhz
-    return _check("clock rate", found, "let it cool, or fix the clock rate" if fell else None)
+    fell = after.clock_mhz < (1 - _MAX_CLOCK_DROP) * before.clock_mhz
+    return _check("clock rate", found, "let the machine cool down, or pin the clock rate" if fell else None)
 
 
 def _smt(after: Snapshot) -> Check:
     if after.smt is None:
-        return _unknown("SMT", "the kernel does not say whether cores are shared by threads")
+        return _unknown("SMT", "the kernel does not show it")
     if not after.smt:
-        return _check("SMT", "off, or one thread a core")
+        return _check("SMT", "off, or one thread per core")
     remedy = "run `echo off | sudo tee /sys/devices/system/cpu/smt/control`, or leave the machine idle"
-    return _check("SMT", "on: a neighbour on the same core halves it", remedy)
+    return _check("SMT", "on: another thread on the same core halves its speed", remedy)
 
 
 def _memory(machine: Machine, after: Snapshot) -> Check:
@@ -186,46 +188,46 @@ def _memory(machine: Machine, after: Snapshot) -> Check:
         return _unknown("memory", "the kernel shows no memory figures")
     found = f"{after.memory_available_bytes / 1e9:.1f} GB available"
     if after.swap_used_bytes:
-        return _check(
-            "memory", f"{found}, {after.swap_used_bytes / 1e9:.1f} GB swapped out", "free memory: `swapoff -a`"
-        )
-    tight = after.memory_available_bytes < _FREE_SHARE * machine.memory_bytes
-    return _check("memory", found, "free memory first" if tight else None)
+        swapped = f"{found}, {after.swap_used_bytes / 1e9:.1f} GB swapped out"
+        return _check("memory", swapped, "free memory, then run `sudo swapoff -a`")
+    low = after.memory_available_bytes < _MIN_FREE_SHARE * machine.memory_bytes
+    return _check("memory", found, "free memory" if low else None)
 
 
-def _virtual(machine: Machine) -> Check:
+def _virtual_machine(machine: Machine) -> Check:
     if machine.hypervisor is None:
-        return _check("virtual machine", "no: this is bare metal")
-    found = f"{machine.hypervisor}: neighbours share caches and memory bandwidth"
-    return _check("virtual machine", found, "compare only what was measured side by side in one run")
+        return _check("virtual machine", "no")
+    found = f"{machine.hypervisor}: other guests share caches and memory bandwidth"
+    return _check("virtual machine", found, "compare only results of one run")
 
 
-def _gpu(machine: Machine, after: Snapshot) -> tuple[Check, ...]:
+def _gpu_users(machine: Machine, after: Snapshot) -> tuple[Check, ...]:
     if not machine.gpus:
         return ()
-    others = after.gpu_processes
-    found = f"{len(others)} processes compute on the GPU" + (f": {'; '.join(others)}" if others else "")
-    return (_check("GPU users", found, "stop them" if others else None),)
+    processes = after.gpu_processes
+    found = f"{len(processes)} processes compute on the GPU" + (f": {'; '.join(processes)}" if processes else "")
+    return (_check("GPU users", found, "stop them" if processes else None),)
 
 
 def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:
-    """CPU time of this process with its children that ended, and of every other process as `pid name`."""
-    own, others = 0, {}
+    """Return the CPU time of this process and its ended children, and that of every other process by `pid name`."""
+    own_ticks, process_ticks = 0, {}
     for path in (root / "proc").glob("[0-9]*/stat"):
         head, _, tail = read_text(path).rpartition(")")
         fields = tail.split()
         if len(fields) < 15:
-            continue  # it ended meanwhile
-        user, system, ended_user, ended_system = map(int, fields[11:15])
+            continue  # the process has ended
+        user, system, children_user, children_system = map(int, fields[11:15])
         if int(path.parent.name) == os.getpid():
-            own = user + system + ended_user + ended_system
+            own_ticks = user + system + children_user + children_system
         else:
             pid, _, name = head.partition(" (")
-            others[f"{pid} {name}"] = user + system
-    return own, others
+            process_ticks[f"{pid} {name}"] = user + system
+    return own_ticks, process_ticks
 
 
-def _throttled(root: Path) -> int | None:
+def _throttle_count(root: Path) -> int | None:
+    """Return how often the cgroup's quota throttled it (cgroup v2, else v1), or None."""
     for path in ("sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"):
         for line in read_text(root / path).splitlines():
             if line.startswith("nr_throttled "):
@@ -234,7 +236,7 @@ def _throttled(root: Path) -> int | None:
 
 
 def _clock_mhz(root: Path) -> float | None:
-    """From cpufreq, else from /proc/cpuinfo, where a virtual machine may show a constant."""
+    """Return the fastest CPU's rate from cpufreq, else from /proc/cpuinfo (a constant on some virtual machines)."""
     paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     rates = [int(text) / 1e3 for path in paths if (text := read_text(path).strip())]
     lines = read_text(root / "proc/cpuinfo").splitlines()
@@ -243,6 +245,7 @@ def _clock_mhz(root: Path) -> float | None:
 
 
 def _boost(devices: Path) -> str | None:
+    """Return "on" or "off" from the switch of intel_pstate, else of cpufreq, or None."""
     no_turbo = read_text(devices / "intel_pstate/no_turbo").strip()
     if no_turbo:
         return "off" if no_turbo == "1" else "on"

@@ -1,16 +1,16 @@
-"""What can go wrong, each with its cause, its remedy and the process's exit code.
+"""The errors that mbbench reports, each with a cause, a remedy and an exit code.
 
-    MbbenchError            1  internal error (the base; raised itself only for bugs)
-    +-- UsageError          2  the request is invalid: an option, file, folder, checkpoint or profile
-    +-- RegressionError     3  `mbbench check`: a cell became slower, bigger or less accurate than allowed
+    MbbenchError            1  internal error (the base class; raised itself only for bugs)
+    +-- UsageError          2  invalid option, file, folder, checkpoint or profile
+    +-- RegressionError     3  `mbbench check`: a cell is slower, bigger or less accurate than its limits allow
     +-- InconclusiveError   4  `mbbench check --strict`: a cell could not be shown to be within its limits
     +-- RequirementError    5  a requirement is not met: parity with PyTorch, accuracy, executed precision, the limits
                                of `mbbench choose`, or the agreement of a report with its records
-    +-- BackendError        6  a backend, its runtime or its device is missing or refuses the model
+    +-- BackendError        6  a backend, its runtime or its device is missing, or rejects the model
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
     +-- IncomparableError   8  `mbbench compare`: results of different machines, runtimes or settings
 
-Interrupting (Ctrl-C) exits 130 after what was measured has been stored.
+An interrupted run (Ctrl-C) stores what it has measured and exits with 130.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 130
 
 
 class MbbenchError(Exception):
-    """One line for the user: what is wrong, and what to do about it."""
+    """An error that is printed as one line: `cause; remedy`."""
 
     exit_code: ClassVar[int] = 1
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""Progress events of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mbbench.spec import Cell
 
 
 @dataclass(frozen=True, slots=True)
-class Working:
-    """Preparing goes on: `done` of `total` steps of `what`."""
+class Preparing:
+    """Preparation has completed `done` of `total` steps of `what`."""
 
     what: str
     done: int
@@ -20,19 +20,21 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """A child process starts to measure; whoever hears this must keep quiet until `Measured`."""
+    """A child process starts to measure cell `index` of `count`. Handlers must stay idle until the next event."""
 
     cell: Cell
     index: int
     count: int
-    left_s: float | None = None  # until the last of them is done, if others took as long
+    left_s: float | None = None  # estimated time until the last cell is finished
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
+    """A cell is finished."""
+
     result: Result
 
 
-Event = Working | Measuring | Finished
+Event = Preparing | Measuring | Finished
 Notify = Callable[[Event], None]
-Announce = Callable[[Working], None]
+Announce = Callable[[Preparing], None]

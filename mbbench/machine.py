@@ -1,4 +1,4 @@
-"""What machine this is, as far as comparing measurements needs it. Reads no host name, user or serial number."""
+"""The machine's fingerprint, CPUs and caches. Reads no host name, user name or serial number."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 from mbbench.errors import UsageError
 from mbbench.spec import Precision, content_key
 
-# The instruction sets that decide how fast a network runs, under the kernel's names for them.
+# The instruction sets that determine how fast a network runs, by the kernel's names.
 _ISA = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
-# What multiplies and adds in that precision, by the kernel's names; without it a CPU converts or widens first.
-NATIVE: Mapping[Precision, tuple[str, ...]] = {
+# The instruction sets that multiply and add in a precision; without one of them a CPU converts or widens first.
+NATIVE_INSTRUCTIONS: Mapping[Precision, tuple[str, ...]] = {
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
     "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
 }
 _GIB = 2**30
-_CORE_CACHE_BYTES = 2**18  # where the kernel tells none: no core that runs networks has less
-_LAST_LEVEL_BYTES = 2**24  # at least, since hypervisors may tell less than there is
+_CORE_CACHE_BYTES = 2**18  # if the kernel shows none: no core that runs networks has less
+_MIN_LAST_LEVEL_BYTES = 2**24  # hypervisors may show less than there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A machine's fingerprint. Memory in bytes, the cgroup's CPU quota in cores (None: unlimited)."""
+    """A machine's fingerprint. `cgroup_cpu_quota` is in cores (None: unlimited)."""
 
     cpu: str
     architecture: str
@@ -48,27 +48,27 @@ class Machine:
 
     @property
     def id(self) -> str:
-        """Equal for machines whose measurements may be compared; the kernel's and Python's versions do not enter."""
+        """A key that is equal for machines whose measurements can be compared; ignores kernel and Python versions."""
         memory_gib = round(self.memory_bytes / _GIB)
         cores = (self.physical_cores, self.logical_cores, self.cgroup_cpu_quota)
         return content_key(self.cpu, self.architecture, self.isa, cores, memory_gib, self.hypervisor, self.gpus)
 
     @property
     def native(self) -> frozenset[Precision]:
-        """The precisions that the CPU has instructions for."""
-        return frozenset({"fp32", *(name for name, needed in NATIVE.items() if {*needed} & {*self.isa})})
+        """The precisions for which the CPU has instructions."""
+        return frozenset({"fp32", *(name for name, sets in NATIVE_INSTRUCTIONS.items() if {*sets} & {*self.isa})})
 
     @property
     def saturates_int8(self) -> bool:
-        """Whether the CPU adds two products of uint8 and int8 in 16 bits (VPMADDUBSW), where they may not fit.
+        """Whether the CPU adds two products of uint8 and int8 in 16 bits (VPMADDUBSW), which can saturate.
 
-        So does x86 without VNNI or AMX. Two products fit if weights stay within -64 to 64.
+        True for x86 without VNNI or AMX. The sum fits if the weights are within -64 to 64.
         """
         return self.architecture in ("x86_64", "AMD64") and not {"avx512_vnni", "avx_vnni", "amx_int8"} & {*self.isa}
 
     @property
     def summary(self) -> str:
-        """`AMD EPYC, 2 cores, AVX512_VNNI AVX512_BF16, 24 GiB`."""
+        """`AMD EPYC, 2 cores, AVX512F AVX512_VNNI AVX512_BF16, 24 GiB`."""
         cores = f"{self.physical_cores} core{'s' * (self.physical_cores > 1)}"
         if self.logical_cores > self.physical_cores:
             cores += f" ({self.logical_cores} threads)"
@@ -81,20 +81,22 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class CacheSizes:
-    core_bytes: int  # a core's own second level
-    last_level_bytes: int  # of all last-level caches together
+    """The sizes of a set of CPUs' caches."""
+
+    core_bytes: int  # the second-level cache of one core
+    last_level_bytes: int  # all last-level caches together
 
 
 def fingerprint(root: Path = Path("/")) -> Machine:
-    """Read the machine; `root` is where /proc and /sys are looked for."""
-    info = cpu_info(read_text(root / "proc/cpuinfo"))
+    """Return this machine's fingerprint; `root` is the folder that holds /proc and /sys."""
+    info = _first_processor(read_text(root / "proc/cpuinfo"))
     flags = set(info.get("flags", info.get("Features", "")).split())
     logical = os.cpu_count() or 1
     return Machine(
         cpu=info.get("model name") or _arm_name(info) or platform.processor() or platform.machine(),
         architecture=platform.machine(),
         isa=tuple(name for name in _ISA if name in flags),
-        physical_cores=len(set(cores(root).values())) or logical,
+        physical_cores=len(set(_cpu_topology(root).values())) or logical,
         logical_cores=logical,
         memory_bytes=_memory_bytes(root),
         cgroup_cpu_quota=cpu_quota(root),
@@ -106,67 +108,67 @@ def fingerprint(root: Path = Path("/")) -> Machine:
     )
 
 
-def cpu_info(text: str) -> dict[str, str]:
-    """The first processor's entries of /proc/cpuinfo."""
-    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+def _first_processor(cpuinfo: str) -> dict[str, str]:
+    """Return the first processor's entries in the text of /proc/cpuinfo."""
+    pairs = (line.partition(":") for line in cpuinfo.split("\n\n", 1)[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def cores(root: Path = Path("/")) -> dict[int, tuple[str, str]]:
-    """Logical CPU -> (package, core), from the kernel's topology; empty where it tells none."""
-    found = {}
+def _cpu_topology(root: Path) -> dict[int, tuple[str, str]]:
+    """Return logical CPU -> (package, core); empty if the kernel shows no topology."""
+    topology = {}
     for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
         package, core = (read_text(folder / name).strip() for name in ("physical_package_id", "core_id"))
-        found[int(folder.parent.name.removeprefix("cpu"))] = (package, core)
-    return found
+        topology[int(folder.parent.name.removeprefix("cpu"))] = (package, core)
+    return topology
 
 
 def allowed_cpus() -> frozenset[int]:
-    """The logical CPUs that this process may run on."""
+    """Return the logical CPUs on which this process may run."""
     return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | None = None) -> tuple[int, ...]:
-    """The logical CPUs to pin a measuring process with `threads` threads to; raises `UsageError` if there are too few.
+    """Return the logical CPUs to which a measuring process of `threads` threads is pinned.
 
-    One hardware thread of every core before a second of any; the last cores first, since the first serves most
-    interrupts.
+    One hardware thread of every core comes before a second thread of any core, and the last cores come first, since the
+    first core serves most interrupts. Raises `UsageError` if too few CPUs are allowed.
     """
     if allowed is None:
         allowed = allowed_cpus()
     if threads > len(allowed):
-        raise UsageError(
-            f"{threads} threads do not fit on the {len(allowed)} CPUs allowed here", f"give --threads {len(allowed)}"
-        )
-    topology = cores(root)
-    siblings_before: dict[int, int] = {}
-    seen: dict[tuple[str, str], int] = {}
+        cause = f"threads must be at most the number of available CPUs, {len(allowed)}: {threads}"
+        raise UsageError(cause, f"give --threads {len(allowed)}")
+    topology = _cpu_topology(root)
+    thread_index: dict[int, int] = {}  # of a CPU among the threads of its core
+    threads_of_core: dict[tuple[str, str], int] = {}
     for cpu in sorted(allowed, reverse=True):
         core = topology.get(cpu, ("", str(cpu)))
-        siblings_before[cpu] = seen.get(core, 0)
-        seen[core] = siblings_before[cpu] + 1
-    return tuple(sorted(allowed, key=lambda cpu: (siblings_before[cpu], -cpu))[:threads])
+        thread_index[cpu] = threads_of_core.get(core, 0)
+        threads_of_core[core] = thread_index[cpu] + 1
+    return tuple(sorted(allowed, key=lambda cpu: (thread_index[cpu], -cpu))[:threads])
 
 
 def cache_sizes(cpus: Collection[int], root: Path = Path("/")) -> CacheSizes:
-    """The caches that these logical CPUs use."""
-    last_level: dict[str, int] = {}  # by the CPUs that share it
+    """Return the sizes of the caches that these logical CPUs use."""
+    last_level_bytes: dict[str, int] = {}  # by the list of CPUs that share the cache
     core_bytes = 0
     for cpu in cpus:
-        found = {}
+        levels = {}
         for folder in (root / f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
             level, size, shared = (read_text(folder / name).strip() for name in ("level", "size", "shared_cpu_list"))
             if size.endswith("K"):
-                found[int(level)] = (int(size.removesuffix("K")) * 1024, shared)
-        if found:
-            size_bytes, shared = found[max(found)]
-            last_level[shared] = size_bytes
-            core_bytes = found.get(2, (0, ""))[0]
-    return CacheSizes(core_bytes or _CORE_CACHE_BYTES, max(_LAST_LEVEL_BYTES, sum(last_level.values())))
+                levels[int(level)] = (int(size.removesuffix("K")) * 1024, shared)
+        if levels:
+            size_bytes, shared = levels[max(levels)]
+            last_level_bytes[shared] = size_bytes
+            core_bytes = levels.get(2, (0, ""))[0]
+    total_bytes = sum(last_level_bytes.values())
+    return CacheSizes(core_bytes or _CORE_CACHE_BYTES, max(_MIN_LAST_LEVEL_BYTES, total_bytes))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The cgroup's limit in cores (v2's cpu.max, else v1's cfs quota); None without one."""
+    """Return the cgroup's CPU limit in cores (v2's cpu.max, else v1's cfs quota), or None."""
     version2 = read_text(root / "sys/fs/cgroup/cpu.max").split()
     if len(version2) == 2:
         return None if version2[0] == "max" else int(version2[0]) / int(version2[1])
@@ -176,17 +178,17 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def query_gpus(field: str) -> tuple[str, ...]:
-    """One `field` of nvidia-smi's --query-gpu for every GPU; empty where there is no driver."""
+    """Return a field of `nvidia-smi --query-gpu` for every GPU; empty if there is no driver."""
     return _nvidia_smi(f"--query-gpu={field}")
 
 
 def query_gpu_processes() -> tuple[str, ...]:
-    """`pid, name` of the processes computing on a GPU."""
+    """Return `pid, name` of every process that computes on a GPU."""
     return _nvidia_smi("--query-compute-apps=pid,process_name")
 
 
 def read_text(path: Path) -> str:
-    """The file's text, or nothing: kernels and containers differ in what they show."""
+    """Return the file's text, or "" if it cannot be read: kernels and containers differ in what they show."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -198,14 +200,16 @@ def _nvidia_smi(query: str) -> tuple[str, ...]:
     if program is None:
         return ()
     try:
-        done = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
+        process = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
+    if process.returncode != 0:
+        return ()
+    return tuple(line.strip() for line in process.stdout.splitlines() if line.strip())
 
 
 def _arm_name(info: Mapping[str, str]) -> str | None:
-    """ARM kernels name the core by numbers only."""
+    """Return the CPU's name on ARM, where the kernel shows only numbers, or None."""
     if "CPU part" not in info:
         return None
     return f"ARM implementer {info.get('CPU implementer', '?')} part {info['CPU part']}"

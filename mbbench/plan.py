@@ -1,4 +1,4 @@
-"""From a profile and the command line to the cells of a run, and what they will take."""
+"""From a profile to the cells of a run."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ _BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
 
 
 def plan(profile: Profile) -> RunSpec:
-    """The run that a profile, with the command line's options already in it, describes. Raises `UsageError`.
+    """Return the run that `profile`, with the command line's options applied, describes. Raises `UsageError`.
 
-    Of several resolutions the baselines take the largest: one measurement of VGG16 may take longer than all others.
-    Beside a MobileNet the other families are baselines, with random weights if none are named: nothing trains them.
+    `profile.baselines` adds each baseline at the largest resolution only: one measurement of VGG16 may take longer than
+    all others. If the profile names MobileNetV1 among several families, the others are baselines too; their weights are
+    random unless the profile names some, since mbbench does not train them.
     """
     cells: list[Cell] = []
     models = profile.models
-    for name in expand(profile.backend):
-        first = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
+    for name in expand_backends(profile.backend):
+        template = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
-            own = replace(first, model=model)
+            cell = replace(template, model=model)
             if model.family in _BASELINES and "mobilenet_v1" in profile.model:
-                own = replace(own, role="baseline", weights=profile.weights or "random")
-            cells += [replace(own, precision=precision) for precision in dict.fromkeys(profile.precision)]
+                cell = replace(cell, role="baseline", weights=profile.weights or "random")
+            cells += [replace(cell, precision=precision) for precision in dict.fromkeys(profile.precision)]
         if profile.baselines:
+            resolution = max(profile.res)
             cells += [
-                replace(first, model=ModelSpec(family, resolution=max(profile.res)), role="baseline", weights="random")
+                replace(template, model=ModelSpec(family, resolution=resolution), role="baseline", weights="random")
                 for family in _BASELINES
                 if family not in profile.model
             ]
@@ -46,29 +48,33 @@ def plan(profile: Profile) -> RunSpec:
     )
 
 
-def grouped(spec: RunSpec) -> RunSpec:
-    """The same cells, those of a network and precision side by side: each artifact is made once, and used up."""
-    order = {(cell.model, cell.precision): place for place, cell in reversed(list(enumerate(spec.cells)))}
-    cells = sorted(spec.cells, key=lambda cell: order[cell.model, cell.precision])
+def group_by_artifact(spec: RunSpec) -> RunSpec:
+    """Return `spec` with cells of the same network and precision next to each other, so that they share an artifact."""
+    first_index = {(cell.model, cell.precision): index for index, cell in reversed(list(enumerate(spec.cells)))}
+    cells = sorted(spec.cells, key=lambda cell: first_index[cell.model, cell.precision])
     return replace(spec, cells=tuple(cells))
 
 
-def expand(backends: Sequence[str]) -> tuple[str, ...]:
-    """`all` becomes every installed backend that can start here; repeated names count once."""
+def expand_backends(backends: Sequence[str]) -> tuple[str, ...]:
+    """Return the names without repetitions, `all` replaced by every installed backend that can start here.
+
+    Raises `UsageError` if none is left.
+    """
     names: list[str] = []
     for backend in backends:
         names += _startable() if backend == "all" else [backend]
     if not any(names):
-        raise UsageError("no backend is named", f"give --backend; installed are: {', '.join(registry.names())}")
+        raise UsageError("no backend is named", f"give --backend; installed: {', '.join(registry.names())}")
     return tuple(dict.fromkeys(names))
 
 
 def _startable() -> list[str]:
-    found = []
+    """Return the installed backends that can start here."""
+    startable = []
     for name in registry.names():
         try:
             registry.load(name).devices()
         except BackendError:
-            continue  # `mbbench backends` says why
-        found.append(name)
-    return found
+            continue  # `mbbench backends` reports the reason
+        startable.append(name)
+    return startable

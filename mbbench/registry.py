@@ -1,4 +1,4 @@
-"""Backends by name, found through the entry points of installed distributions."""
+"""Installed backends by name, from the entry points of their distributions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mbbench.errors import BackendError
 from mbbench.spec import Precision
 
 GROUP = "mbbench.backends"
-# In mbbench's own repository, under backends/.
-_OURS = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
+# The backends in mbbench's repository, under backends/.
+_IN_REPOSITORY = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
 
 
 def names() -> tuple[str, ...]:
-    """The installed backends, without importing any of them."""
+    """Return the names of the installed backends, sorted, without importing any."""
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a backend says of itself; `error` is why it cannot start here, with the remedy."""
+    """A backend's versions, devices and precisions. `error`: why it cannot start here, with the remedy."""
 
     name: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -31,35 +31,37 @@ class Description:
 
 
 def describe(name: str) -> Description:
-    """Ask the backend called `name`; one that cannot start here still tells its versions."""
-    found = Description(name=name)
+    """Return the description of the backend called `name`; if it cannot start here, with its versions and `error`."""
+    description = Description(name=name)
     try:
         backend = load(name)
-        found = replace(found, versions=dict(backend.versions()))
+        description = replace(description, versions=dict(backend.versions()))
         devices = dict(backend.devices())
         precisions = {device: sorted(backend.precisions(device)) for device in devices}
     except BackendError as error:
-        return replace(found, error=str(error))
-    return replace(found, devices=devices, precisions=precisions)
+        return replace(description, error=str(error))
+    return replace(description, devices=devices, precisions=precisions)
 
 
 def load(name: str) -> Backend:
-    """The backend called `name`; raises `BackendError` with the list of those there are."""
-    found = tuple(entry_points(group=GROUP, name=name))
-    if not found:
-        installed = f"installed are: {', '.join(names()) or 'none'}"
-        if name in _OURS:
+    """Return the backend called `name`. Raises `BackendError` with the list of installed backends."""
+    points = tuple(entry_points(group=GROUP, name=name))
+    if not points:
+        installed = ", ".join(names()) or "none"
+        if name in _IN_REPOSITORY:
             folder = f"backends/{name.removesuffix('-eager')}"
             raise BackendError(
-                f"backend {name} is not installed", f"run `pip install -e {folder}` in mbbench's checkout; {installed}"
+                f"backend {name} is not installed",
+                f"run `pip install -e {folder}` in mbbench's checkout, or choose another backend ({installed})",
             )
-        raise BackendError(f"there is no backend {name!r}", installed)
+        raise BackendError(f"unknown backend: {name!r}", f"choose an installed backend ({installed})")
+    target = points[0].value
     try:
-        backend = found[0].load()()
+        backend = points[0].load()()
     except Exception as error:  # a third party's module may fail in any way
         raise BackendError(
-            f"backend {name} ({found[0].value}) cannot be loaded: {error}", "reinstall or remove its distribution"
+            f"backend {name} ({target}) cannot be loaded: {error}", "reinstall or remove its distribution"
         ) from error
     if not isinstance(backend, Backend):
-        raise BackendError(f"backend {name} ({found[0].value}) is not an mbbench Backend", "report this to its author")
+        raise BackendError(f"backend {name} ({target}) is not an mbbench Backend", "report this to its author")
     return backend

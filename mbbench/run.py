@@ -19,9 +19,9 @@ from mbbench.artifacts import bundle, prepare, reference
 from mbbench.artifacts.bundle import Bundle
 from mbbench.artifacts.export import Exported
 from mbbench.artifacts.prepare import Ready, Unavailable
-from mbbench.compress.search import Prepared
+from mbbench.compress.search import Quantization
 from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, RequirementError
-from mbbench.events import Finished, Measuring, Notify, Working
+from mbbench.events import Finished, Measuring, Notify, Preparing
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import ceilings
 from mbbench.measure.jobs import cell as cell_job
@@ -46,7 +46,7 @@ _NO_RESULTS: Mapping[str, Result] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What all cells of a run share. `ceilings`: those of the machine, or the reason they are unknown."""
+    """What the cells of a run have in common. `ceilings`: the machine's, or the reason they are unknown."""
 
     spec: RunSpec
     machine: Machine
@@ -58,11 +58,11 @@ class _Context:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """A cell's artifact. `prepared`: how it was quantized, if it is INT8."""
+class _CellArtifact:
+    """A cell's artifact; `prepared` and `quantization` describe how an INT8 one was quantized."""
 
     exported: Exported
-    prepared: Prepared | None
+    prepared: Quantization | None
     quantization: QuantizationInfo | None
 
 
@@ -75,12 +75,13 @@ def run(
     *,
     evaluate: bool = True,
 ) -> Iterator[Result]:
-    """Measure every cell and yield its result, stored in the file `results` before the next cell begins.
+    """Measure every cell and yield its result, stored in the file `results` before the next cell starts.
 
-    Bad input raises `MbbenchError` before anything is measured. After that, a cell that fails yields a result with its
-    failure, and the others continue. Ctrl-C stores what the current cell had measured, then raises
-    `KeyboardInterrupt`. A cell whose id is in `known` yields that result, neither measured nor stored again. With
-    `artifact` the subject's artifact is that file. Without `evaluate`, accuracy and the requirements are left out.
+    Invalid input raises `MbbenchError` before anything is measured. After that, a cell that fails yields a result with
+    its failure, and the run continues. Ctrl-C stores what the current cell has measured, then raises
+    `KeyboardInterrupt`. A cell whose id is in `known` yields that result and is neither measured nor stored again.
+    `artifact` is used as the subject's artifact instead of exporting one. With `evaluate=False`, accuracy is not
+    measured and the requirements are not checked.
     """
     store.require_writable(results)
     machine = fingerprint()
@@ -92,31 +93,35 @@ def run(
     durations_s: list[float] = []
     for index, item in enumerate(cells, 1):
         if isinstance(item, Unavailable):
-            result = failed(spec, machine, item.cell, Failure.of(item.error))
+            result = failed_result(spec, machine, item.cell, Failure.from_error(item.error))
         else:
-            began = monotonic()
-            made = _make(context, item)
-            if isinstance(made, _Made):
-                stored = known.get(identity(spec, machine, item.cell, item, made.exported.info.sha256))
+            start_s = monotonic()
+            cell_artifact = _make_artifact(context, item)
+            if isinstance(cell_artifact, _CellArtifact):
+                stored = known.get(result_id(spec, machine, item.cell, item, cell_artifact.exported.info.sha256))
                 if stored is not None:
                     yield stored
                     continue
             left_s = fmean(durations_s) * (len(cells) - index + 1) if durations_s else None
-            result = _measure(context, item, made, Measuring(item.cell, index, len(cells), left_s))
-            durations_s.append(monotonic() - began)
+            result = _measure(context, item, cell_artifact, Measuring(item.cell, index, len(cells), left_s))
+            durations_s.append(monotonic() - start_s)
         notify(Finished(result))
         try:
             store.append(results, result)
         except MbbenchError:
-            yield result  # a result that the disk refuses still appears in the report
+            yield result  # the report shows it even if it cannot be stored
             raise
         yield result
         if result.failure is not None and result.failure.exit_code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
 
 
-def verdict(results: Sequence[Result]) -> None:
-    """Raise the error that the failures among `results` amount to; return if there is none."""
+def raise_for_failures(results: Sequence[Result]) -> None:
+    """Raise one error for the failures among `results`; return if there are none.
+
+    Raises `RequirementError` if a requirement is not met, `BackendError` if every cell failed for its backend, and
+    `CellsFailedError` otherwise.
+    """
     failures = [result.failure for result in results if result.failure is not None]
     if not failures:
         return
@@ -130,13 +135,13 @@ def verdict(results: Sequence[Result]) -> None:
     raise CellsFailedError(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
 
 
-def failed(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure) -> Result:
+def failed_result(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure) -> Result:
     """Return the result of a cell that was not measured."""
     return _result(spec, machine, cell, failure=failure)
 
 
-def identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
-    """Return a key for what was measured, with what, on what and how; `sha256` is the artifact's."""
+def result_id(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
+    """Return the id of the cell's result: a key of everything it depends on. `sha256` is the artifact's."""
     return content_key(
         cell, spec.settings, _versions(ready), machine.id, None if ready is None else ready.data.info, sha256
     )
@@ -145,11 +150,11 @@ def identity(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, s
 def _ceilings(
     spec: RunSpec, machine: Machine, cpus: tuple[int, ...], cells: Sequence[Ready | Unavailable], notify: Notify
 ) -> Ceilings | str:
-    """Return the machine's ceilings, or the reason they are unknown; measure none if no cell runs on a CPU."""
+    """Return the machine's ceilings, or the reason they are unknown. Nothing is measured if no cell runs on a CPU."""
     if not any(isinstance(item, Ready) and _on_cpu(item) for item in cells):
         return _CPUS_ONLY
     try:
-        return ceilings.of(machine, cpus, spec.settings, notify)
+        return ceilings.machine_ceilings(machine, cpus, spec.settings, notify)
     except MbbenchError as error:
         return str(error)
 
@@ -158,38 +163,38 @@ def _on_cpu(ready: Ready) -> bool:
     return ready.device.lower().startswith("cpu")
 
 
-def _make(context: _Context, ready: Ready) -> _Made | Failure:
-    """Return the cell's artifact; a failure of one cell must not end the others."""
+def _make_artifact(context: _Context, ready: Ready) -> _CellArtifact | Failure:
+    """Return the cell's artifact, or its failure, which must not end the run."""
     spec, notify = context.spec, context.notify
     try:
         prepared = prepare.quantize(spec, ready, notify)
         if context.artifact is not None and ready.cell.role == "subject":
-            return _Made(context.artifact.exported, prepared, context.artifact.sidecar.quantization)
+            return _CellArtifact(context.artifact.exported, prepared, context.artifact.sidecar.quantization)
         exported = prepare.export(spec, ready, prepared, notify)
-        return _Made(exported, prepared, None if prepared is None else prepared.info)
+        return _CellArtifact(exported, prepared, None if prepared is None else prepared.info)
     except Exception as error:
         return _failure(error)
 
 
 def _failure(error: Exception) -> Failure:
-    """Return the failure to record; print the traceback of what is a fault of mbbench or of a library."""
+    """Return the failure to record; print the traceback if it is a bug of mbbench or of a library."""
     if not isinstance(error, MbbenchError):
         traceback.print_exception(error)
-    return Failure.of(error)
+    return Failure.from_error(error)
 
 
-def _measure(context: _Context, ready: Ready, made: _Made | Failure, announcement: Measuring) -> Result:
-    """Return the result of one cell; every failure becomes part of it."""
+def _measure(context: _Context, ready: Ready, artifact: _CellArtifact | Failure, announcement: Measuring) -> Result:
+    """Return the result of one cell, with its failure if it failed."""
     spec, machine = context.spec, context.machine
     roofs = context.ceilings if _on_cpu(ready) else _CPUS_ONLY
-    if isinstance(made, Failure):
-        return _result(spec, machine, ready.cell, failure=made, ready=ready, roofs=roofs)
+    if isinstance(artifact, Failure):
+        return _result(spec, machine, ready.cell, failure=artifact, ready=ready, roofs=roofs)
     report = cell_job.Report(phase="export", measured=Measured(), reasons={})
     executed: ExecutedInfo | None = None
     layer_times: LayerTimes | None = None
     before = doctor.snapshot()
     try:
-        job = _job(context, ready, made)
+        job = _job(context, ready, artifact)
         context.notify(announcement)
         before = doctor.snapshot()
         report = run_in_child(job, cell_job.START)
@@ -202,14 +207,16 @@ def _measure(context: _Context, ready: Ready, made: _Made | Failure, announcemen
         report = replace(report, failure=_failure(error))
     failure = report.failure
     if failure is None and context.evaluate:
-        failure = requirements.unmet(spec, ready.cell, made.quantization, executed, report.measured.accuracy)
+        failure = requirements.first_failure(
+            spec, ready.cell, artifact.quantization, executed, report.measured.accuracy
+        )
     return _result(
         spec,
         machine,
         ready.cell,
         failure=failure,
         ready=ready,
-        made=made,
+        artifact=artifact,
         report=report,
         executed=executed,
         layer_times=layer_times,
@@ -218,21 +225,21 @@ def _measure(context: _Context, ready: Ready, made: _Made | Failure, announcemen
     )
 
 
-def _job(context: _Context, ready: Ready, made: _Made) -> cell_job.Job:
-    """Return the measuring process's job; run the PyTorch reference for it. Raises `MbbenchError`."""
+def _job(context: _Context, ready: Ready, artifact: _CellArtifact) -> cell_job.Job:
+    """Run the PyTorch reference and return the measuring process's job. Raises `MbbenchError`."""
     spec, cell, data = context.spec, ready.cell, ready.data
-    answers = reference.logits(
+    fp32_logits = reference.logits(
         ready.weights,
         data,
-        lambda done, total: context.notify(Working("running the PyTorch reference", done, total)),
-        None if context.evaluate else reference.first(data),
+        lambda done, total: context.notify(Preparing("running the PyTorch reference", done, total)),
+        None if context.evaluate else reference.parity_shard(data),
     )
-    expected = answers
-    if made.prepared is not None:
-        expected = reference.simulated(made.prepared, ready.dialect, data, normalization(cell.model.family))
+    expected = fp32_logits
+    if artifact.prepared is not None:
+        expected = reference.simulated_logits(artifact.prepared, ready.dialect, data, normalization(cell.model.family))
     reason_without_top1 = prepare.reason_without_top1(ready)
     return cell_job.Job(
-        artifact=made.exported.artifact(cell.model, spec.settings.batch, cell.precision),
+        artifact=artifact.exported.artifact(cell.model, spec.settings.batch, cell.precision),
         backend=cell.backend,
         device=cell.device,
         settings=spec.settings,
@@ -240,7 +247,7 @@ def _job(context: _Context, ready: Ready, made: _Made) -> cell_job.Job:
         images=data.images,
         labels=data.labels if reason_without_top1 is None else None,
         reason_without_top1=reason_without_top1,
-        reference=answers if context.evaluate else None,
+        reference=fp32_logits if context.evaluate else None,
         expected=expected,
         normalization=normalization(cell.model.family),
     )
@@ -253,7 +260,7 @@ def _result(
     *,
     failure: Failure | None,
     ready: Ready | None = None,
-    made: _Made | None = None,
+    artifact: _CellArtifact | None = None,
     report: cell_job.Report | None = None,
     executed: ExecutedInfo | None = None,
     layer_times: LayerTimes | None = None,
@@ -265,7 +272,7 @@ def _result(
         reasons["ceilings"] = roofs
     return Result(
         schema=SCHEMA,
-        id=identity(spec, machine, cell, ready, None if made is None else made.exported.info.sha256),
+        id=result_id(spec, machine, cell, ready, None if artifact is None else artifact.exported.info.sha256),
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         cell=cell,
         settings=spec.settings,
@@ -275,8 +282,8 @@ def _result(
         weights=None if ready is None else ready.weights.info,
         data=None if ready is None else ready.data.info,
         cost=None if ready is None else cost_of(cell.model).info,
-        artifact=None if made is None else made.exported.info,
-        quantization=None if made is None else made.quantization,
+        artifact=None if artifact is None else artifact.exported.info,
+        quantization=None if artifact is None else artifact.quantization,
         executed=executed,
         measured=Measured() if report is None else report.measured,
         failure=failure,

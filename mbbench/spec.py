@@ -1,4 +1,4 @@
-"""What is asked for, as plain frozen data: a model and a cell to measure."""
+"""Requests as plain frozen data: a network, the settings of a measurement, a cell, a run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 
-MAX_ALPHA = 8.0  # about 205 M parameters; a few steps wider and the weights exceed what one ONNX file holds (2 GB)
-MIN_RESOLUTION = 32  # the stem and the four strided blocks leave one pixel
+MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
+MIN_RESOLUTION = 32  # the stem and the four strided blocks reduce it to one pixel
 MAX_RESOLUTION = 2048
-PARITY_IMAGES = 16  # the first test images, on which every session is compared with PyTorch before it is timed
+PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before it is timed
 
 _FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A network's architecture. `alpha` (the width multiplier) and `variant` apply to MobileNetV1 alone.
+    """A network's architecture. Raises `UsageError` for an invalid one.
 
-    `variant`: `full-conv` replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4);
-    `shallow` leaves out the five 14x14x512 blocks (Table 5). `padding` is MobileNetV1's too: checkpoints of Keras need
-    Keras's, which at stride 2 is right and bottom only. `widths` are a pruned MobileNetV1's output channels, of the
-    stem and of each block, in place of the table's times `alpha`. Raises `UsageError` for what cannot be built.
+    `alpha` (the width multiplier), `variant`, `padding` and `widths` apply to MobileNetV1 only. `variant`: `full-conv`
+    replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4); `shallow` omits the five
+    14x14x512 blocks (Table 5). `padding`: checkpoints of Keras need `keras`, which pads right and bottom only at
+    stride 2. `widths`: the output channels of a pruned network's stem and blocks; None: those of Table 1 times `alpha`.
     """
 
     family: Family = "mobilenet_v1"
@@ -49,28 +49,27 @@ class ModelSpec:
             ("variant", self.variant, get_args(Variant)),
         ):
             if value not in known:
-                raise UsageError(f"unknown {name} {value!r}", f"choose one of {', '.join(known)}")
-        if not 0 < self.alpha <= MAX_ALPHA:  # also refuses NaN
+                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(known)}")
+        if not 0 < self.alpha <= MAX_ALPHA:  # rejects NaN too
             raise UsageError(
-                f"alpha {self.alpha:g} is outside (0, {MAX_ALPHA:g}]",
-                "the paper's width multipliers are 0.25, 0.5, 0.75 and 1.0",
+                f"alpha must be more than 0 and at most {MAX_ALPHA:g}: {self.alpha:g}",
+                "use one of the paper's width multipliers: 0.25, 0.5, 0.75 or 1.0",
             )
         if not MIN_RESOLUTION <= self.resolution <= MAX_RESOLUTION:
             raise UsageError(
-                f"resolution {self.resolution} is outside {MIN_RESOLUTION} to {MAX_RESOLUTION}",
-                "the paper's resolutions are 128, 160, 192 and 224",
+                f"resolution must be {MIN_RESOLUTION} to {MAX_RESOLUTION}: {self.resolution}",
+                "use one of the paper's resolutions: 128, 160, 192 or 224",
             )
         if self.classes < 2:
-            raise UsageError(f"{self.classes} classes cannot be told apart", "a classifier needs at least 2")
+            raise UsageError(f"classes must be at least 2: {self.classes}", "use data with at least 2 classes")
         if self.family != "mobilenet_v1" and (self.alpha != 1.0 or self.variant != "standard"):
             raise UsageError(
-                f"{_FAMILY_NAMES[self.family]} has no width multiplier and no variants",
-                "leave out --alpha and --variant",
+                f"{_FAMILY_NAMES[self.family]} has no width multiplier and no variants", "omit --alpha and --variant"
             )
 
     @property
     def label(self) -> str:
-        """The paper's name: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
+        """The name in the paper's style: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
         name = f"{_FAMILY_NAMES[self.family]}-{self.resolution}"
         if self.family != "mobilenet_v1":
             return name
@@ -82,78 +81,80 @@ class ModelSpec:
 
 
 def content_key(*parts: object) -> str:
-    """A short, stable name for what `parts` (plain data) say: 16 hexadecimal digits of their SHA-256."""
+    """Return a stable key for `parts` (plain data): the first 16 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def seconds_of(text: str) -> float:
-    """`100ms`, `90s`, `10m`, `1.5h`. Raises `UsageError`."""
+def parse_seconds(text: str) -> float:
+    """Return the seconds in a time such as `100ms`, `90s`, `10m` or `1.5h`. Raises `UsageError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)", text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is no time", "write it like 100ms, 90s, 10m or 1h")
+        raise UsageError(f"not a time: {text!r}", "write it like 100ms, 90s, 10m or 1h")
     return float(match[1]) * _UNITS[match[2]]
 
 
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def bytes_of(text: str) -> float:
-    """`5MB`, `1.5GB`, `512KiB`. Raises `UsageError`."""
+def parse_bytes(text: str) -> float:
+    """Return the bytes in a size such as `5MB`, `1.5GB` or `512KiB`. Raises `UsageError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
     if match is None or match[2] not in _BYTES:
-        raise UsageError(f"{text!r} is no size", f"write it like 5MB; units are {', '.join(_BYTES)}")
+        raise UsageError(f"not a size: {text!r}", f"write it like 5MB, with one of the units {', '.join(_BYTES)}")
     return float(match[1]) * _BYTES[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to measure. Times are in seconds; a phase ends at its count or its time, as its comment says."""
+    """How to measure: counts, and times in the unit of each name. Raises `UsageError` for an invalid value."""
 
     threads: int = 1
     batch: int = 1  # images in one timed call
-    warmup_max_s: float = 5.0  # warm-up ends when the latency has settled, at this time at the latest
-    min_samples: int = 662  # timed calls wanted: enough for a valid p99
-    min_s: float = 2.0  # ... and at least this long, and until the median's interval is within 1 %
-    max_s: float = 15.0  # ... but never longer than this
+    warmup_max_s: float = 5.0  # warm-up ends when the latency is steady, or after this time
+    min_samples: int = 662  # minimum number of timed calls: enough for a valid p99
+    min_s: float = 2.0  # minimum time of timed calls; they continue until the median's interval is within 1 %
+    max_s: float = 15.0  # maximum time of timed calls
     bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
     throughput_s: float = 2.0
-    energy_s: float = 10.0  # back-to-back calls, and half as long at rest, where the chip counts its energy
-    timeout_s: float = 900.0  # for the whole child process, less what `sustain_s` asks for
-    sustain_s: float | None = None  # back-to-back calls for so long show throttling
-    idle_ms: float | None = None  # calls after pauses of up to so long show what waking up costs
-    scenarios: tuple[Scenario, ...] = ()  # MLPerf Inference's ways of asking
-    streams: int | None = None  # requests computed at once in offline and server; None: as the runtime wants
-    scenario_s: float = 5.0  # for a scenario; the search for the server's rate takes several times that
-    bound_ms: float = 15.0  # that the server's p99 must keep; MLPerf's for ResNet50
+    energy_s: float = 10.0  # back-to-back calls, plus half as long idle; only where an energy counter exists
+    timeout_s: float = 900.0  # of the child process, without the time of `sustain_s`
+    sustain_s: float | None = None  # duration of back-to-back calls that show throttling; None: none
+    idle_ms: float | None = None  # longest pause before a call, to show the cost of waking up; None: no pauses
+    scenarios: tuple[Scenario, ...] = ()  # of MLPerf Inference
+    streams: int | None = None  # requests computed at once in offline and server; None: the runtime chooses
+    scenario_s: float = 5.0  # duration of a scenario; the search for the server's rate takes several times that
+    bound_ms: float = 15.0  # limit of the server's p99; MLPerf's for ResNet50
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "bulk_batch", "min_samples"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}", "it counts something: give at least 1")
+                raise UsageError(f"{name} must be at least 1: {getattr(self, name)}", f"raise {name}")
         for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "energy_s", "timeout_s", "scenario_s"):
             if not 0 < getattr(self, name) < 86_400:
-                raise UsageError(f"{name} is {getattr(self, name):g}", "give seconds, more than 0 and less than a day")
+                cause = f"{name} is out of range: {getattr(self, name):g}"
+                raise UsageError(cause, "give seconds, more than 0 and less than 86400")
         for name, limit, unit in (("sustain_s", 86_400, "seconds"), ("idle_ms", 60_000, "milliseconds")):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= limit:
-                raise UsageError(f"{name} is {value:g}", f"give {unit}, 1 to {limit}")
+                raise UsageError(f"{name} is out of range: {value:g}", f"give 1 to {limit} {unit}")
         for scenario in self.scenarios:
             if scenario not in get_args(Scenario):
-                raise UsageError(f"unknown scenario {scenario!r}", f"choose of {', '.join(get_args(Scenario))}, or all")
+                choices = ", ".join(get_args(Scenario))
+                raise UsageError(f"unknown scenario: {scenario!r}", f"choose from {choices}, or all")
         if self.streams is not None and self.streams < 1:
-            raise UsageError(f"streams is {self.streams}", "give at least 1, or leave it to the runtime")
+            raise UsageError(f"streams must be at least 1: {self.streams}", "raise it, or omit --streams")
         if not self.bound_ms > 0:
-            raise UsageError(f"a bound of {self.bound_ms:g} ms cannot be kept", "give more than 0")
+            raise UsageError(f"bound_ms must be more than 0: {self.bound_ms:g}", "raise --bound")
         if self.max_s < self.min_s:
             raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Test images from `start` up to `stop`, that one left out."""
+    """A range of test images: `start` is the first, `stop` the first after the last."""
 
     start: int
     stop: int
@@ -165,35 +166,36 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One row of a report: this model on this backend and device."""
+    """One network on one backend and device in one precision: a row of a report."""
 
     model: ModelSpec
     role: Literal["subject", "baseline"]
-    weights: str | None  # None: train the embedded default; "random"; or a checkpoint's path
+    weights: str | None  # None: train; otherwise "random", "imagenet", a checkpoint's path or an import ("keras:FILE")
     backend: str
     device: str  # "": the backend's first
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            raise UsageError(f"unknown precision {self.precision!r}", f"choose one of {', '.join(get_args(Precision))}")
+            choices = ", ".join(get_args(Precision))
+            raise UsageError(f"unknown precision: {self.precision!r}", f"choose one of {choices}")
 
     @property
     def label(self) -> str:
-        """`0.5 MobileNet-128 in int8 on openvino`; fp32 goes without saying."""
+        """`0.5 MobileNet-128 in int8 on openvino`; fp32 is omitted."""
         precision = "" if self.precision == "fp32" else f" in {self.precision}"
         return f"{self.model.label}{precision} on {self.backend}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """All that `mbbench run` was asked for, after profile and options were joined."""
+    """A whole run, from profile and options."""
 
     cells: tuple[Cell, ...]
     data: str
-    images: int | None  # evaluate on this many test images; None: all
+    images: int | None  # number of test images; None: all
     settings: Settings
     calibration: str | None = None  # data to calibrate INT8 with; None: the data's training split; or "random"
-    max_drop: float | None = None  # the top-1 that may be lost against fp32, in points
-    accuracy_control: bool = False  # keep layers in fp32 until max_drop holds
-    require_effective: bool = False  # fail a cell that does not run in the precision asked for
+    max_drop: float | None = None  # largest top-1 loss against fp32, in points
+    accuracy_control: bool = False  # keep layers in fp32 until max_drop is met
+    require_effective: bool = False  # fail a cell that does not run in the requested precision

@@ -1,4 +1,4 @@
-"""Statistics of latency samples and proportions: pure functions, numbers in, numbers out."""
+"""Statistics of latency samples and proportions, as pure functions."""
 
 from __future__ import annotations
 
@@ -16,44 +16,49 @@ _T = TypeVar("_T")
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 _BLOCKS = 20
+_MIN_BLOCK_SAMPLES = 5
 _RESAMPLES = 1000
-_PRECISE = 0.01
+_PRECISE_HALF_WIDTH = 0.01  # of the median's interval, as a share of the median
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
+    """A confidence interval."""
+
     low: float
     high: float
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
-    """The nearest-rank percentile: the smallest sample that at least the share `q` (0 to 1) of all do not exceed."""
+    """Return the nearest-rank percentile: the smallest sample that at least the share `q` (0 to 1) does not exceed."""
     return sorted(samples)[max(math.ceil(q * len(samples)), 1) - 1]
 
 
 def median(samples: Sequence[float]) -> float:
+    """Return the median."""
     import numpy as np
 
     return float(np.median(np.asarray(samples)))
 
 
 def interquartile_mean(samples: Sequence[float]) -> float:
-    """The mean of what is left without the lowest and the highest quarter (each rounded down)."""
+    """Return the mean without the lowest and the highest quarter of the samples (each rounded down)."""
     return _trimmed_mean(samples, 4)
 
 
-def deviation(samples: Sequence[float]) -> float:
-    """The standard deviation of what the samples, at least two, are drawn from."""
+def standard_deviation(samples: Sequence[float]) -> float:
+    """Return the sample standard deviation (n - 1) of at least two samples."""
     import numpy as np
 
     return float(np.std(np.asarray(samples), ddof=1))
 
 
-def may_exceed(n: int, q: float, confidence: float = 0.99) -> int:
-    """How many of `n` samples may exceed a bound which the `q` percentile keeps at `confidence`; -1: n is too few.
+def allowed_excesses(n: int, q: float, confidence: float = 0.99) -> int:
+    """Return how many of `n` samples may exceed a bound for the `q` percentile to meet it at `confidence`.
 
-    MLPerf LoadGen's early-stopping rule at tolerance 0, as in `samples_needed`: if the bound were really exceeded with
-    probability 1 - q, so many excesses and one more would be seen with a probability of no more than 1 - confidence.
+    -1 means that `n` samples are too few. This is MLPerf LoadGen's early-stopping rule at tolerance 0, as in
+    `samples_needed`: if samples exceeded the bound with probability 1 - q, observing at most one excess more than the
+    returned number would have a probability of at most 1 - confidence.
     """
     from scipy.stats import binom
 
@@ -62,29 +67,29 @@ def may_exceed(n: int, q: float, confidence: float = 0.99) -> int:
 
 @cache
 def samples_needed(q: float, confidence: float = 0.99) -> int:
-    """Fewest samples for which a `q` percentile is valid at `confidence`.
+    """Return the smallest number of samples for which a `q` percentile is valid at `confidence`.
 
-    MLPerf LoadGen's early-stopping rule at tolerance 0: the fewest samples among which, if the bound were really
-    exceeded with probability 1 - q, at most one excess would be seen with a probability of no more than
-    1 - confidence. p50 11, p90 64, p95 130, p99 662, p99.9 6636.
+    MLPerf LoadGen's early-stopping rule at tolerance 0: if samples exceeded the bound with probability 1 - q, observing
+    at most one excess among them would have a probability of at most 1 - confidence. p50 11, p90 64, p95 130, p99 662,
+    p99.9 6636.
     """
-    excess = 1.0 - q
+    excess_probability = 1.0 - q
     n = 2
-    while q**n + n * excess * q ** (n - 1) > 1.0 - confidence:
+    while q**n + n * excess_probability * q ** (n - 1) > 1.0 - confidence:
         n += 1
     return n
 
 
 def median_interval(samples: Sequence[float], seed: int = 0) -> Interval | None:
-    """95 % interval of the median by resampling 20 consecutive blocks; None where they would hold fewer than 5 samples.
+    """Return the median's 95 % interval by resampling 20 consecutive blocks; None for fewer than 100 samples.
 
-    Latencies that follow each other are alike (frequency, neighbours, interrupts), so single samples are no unit of
-    replication and an interval from them is several times too narrow. Blocks keep what happened together together.
+    Consecutive latencies are correlated (clock rate, other guests, interrupts), so single samples are not independent
+    replicates: an interval from them is several times too narrow. Blocks preserve the correlation.
     """
     import numpy as np
 
     size = len(samples) // _BLOCKS
-    if size < 5:
+    if size < _MIN_BLOCK_SAMPLES:
         return None
     blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
     picks = np.random.default_rng(seed).integers(0, _BLOCKS, (_RESAMPLES, _BLOCKS))
@@ -95,7 +100,7 @@ def median_interval(samples: Sequence[float], seed: int = 0) -> Interval | None:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """An estimate from replicates: its 95 % interval, its standard error, and the two-sided p-value of its being 0."""
+    """An estimate from replicates. `p_value` is two-sided, for the hypothesis that the true value is 0."""
 
     estimate: float
     ci95: Interval
@@ -104,94 +109,99 @@ class Effect:
 
 
 def trimmed_effect(replicates: Sequence[float], alternating: bool = False) -> Effect | None:
-    """Yuen's interval and test (1974) of the replicates' mean without the lowest and the highest fifth of them.
+    """Return the replicates' mean trimmed by a fifth on either side, with Yuen's interval and test (1974).
 
-    A replicate is what was set up anew (a process, a pair of sessions), never a single sample: neighbouring samples
-    are alike, and all of one set-up share its accidents. Trimming bears the odd set-up that is far off; below five
-    replicates nothing is trimmed, and this is Student's. None for fewer than three that are free.
+    A replicate has its own set-up (a process, a pair of sessions); a single sample is not a replicate, since
+    consecutive samples are correlated and all samples of one set-up share its bias. Trimming makes the estimate robust
+    to an occasional outlying set-up. Fewer than five replicates are not trimmed, and the test is Student's. Returns
+    None with fewer than two degrees of freedom.
 
-    `alternating`: every other replicate was set up the other way round. What that does to the trimmed mean of either
-    half is taken off both, and costs a degree of freedom.
+    `alternating`: every other replicate was set up in the opposite order. The effect of the order is removed: half the
+    difference of the two halves' trimmed means is subtracted from one half and added to the other, which costs a degree
+    of freedom.
     """
     import numpy as np
 
     values = np.asarray(replicates, dtype=np.float64)
     n = len(values)
-    cut = n // 5
-    kept = n - 2 * cut
-    freedom = kept - 1 - alternating
+    trimmed = n // 5  # on either side
+    remaining = n - 2 * trimmed
+    freedom = remaining - 1 - alternating
     if freedom < 2:
         return None
     if alternating:
-        half = (_trimmed_mean(values[::2], 5) - _trimmed_mean(values[1::2], 5)) / 2
-        values = values - np.where(np.arange(n) % 2 == 0, half, -half)
+        order_effect = (_trimmed_mean(values[::2], 5) - _trimmed_mean(values[1::2], 5)) / 2
+        values = values - np.where(np.arange(n) % 2 == 0, order_effect, -order_effect)
     ordered = np.sort(values)
-    winsorized = np.clip(ordered, ordered[cut], ordered[n - 1 - cut])
+    winsorized = np.clip(ordered, ordered[trimmed], ordered[n - 1 - trimmed])
     squares = float(((winsorized - winsorized.mean()) ** 2).sum())
-    return student(_trimmed_mean(values, 5), math.sqrt(squares / (kept * freedom)), freedom)
+    return student_effect(_trimmed_mean(values, 5), math.sqrt(squares / (remaining * freedom)), freedom)
 
 
-def _trimmed_mean(values: Sequence[float] | NDArray[np.float64], part: int) -> float:
-    """Without the lowest and the highest `part`th of the values, rounded down."""
+def _trimmed_mean(values: Sequence[float] | NDArray[np.float64], divisor: int) -> float:
+    """Return the mean without the lowest and the highest 1/`divisor` of the values, rounded down."""
     import numpy as np
 
-    cut = len(values) // part
-    return float(np.sort(np.asarray(values))[cut : len(values) - cut].mean())
+    trimmed = len(values) // divisor
+    return float(np.sort(np.asarray(values))[trimmed : len(values) - trimmed].mean())
 
 
 def jackknife_effect(statistic: Callable[[Sequence[_T]], float], replicates: Sequence[_T]) -> Effect | None:
-    """The same for a statistic of all replicates' samples together, such as a p99, with the jackknife's standard error.
+    """Return the effect for a statistic of all replicates' samples, such as a p99, with its jackknife standard error.
 
-    Leaving out a whole replicate at a time works for quantiles too, where leaving out single samples does not (Shao and
-    Wu 1989). None for fewer than three replicates.
+    Omitting one whole replicate at a time is valid for quantiles too, unlike omitting single samples (Shao and Wu
+    1989). Returns None for fewer than three replicates.
     """
     n = len(replicates)
     if n < 3:
         return None
     variance = _jackknife_variance([statistic([*replicates[:i], *replicates[i + 1 :]]) for i in range(n)])
-    return student(statistic(replicates), math.sqrt(variance), n - 1)
+    return student_effect(statistic(replicates), math.sqrt(variance), n - 1)
 
 
-def _jackknife_variance(left_out: Sequence[float]) -> float:
-    """Of a statistic, from its values with one replicate left out at a time."""
+def _jackknife_variance(partial_estimates: Sequence[float]) -> float:
+    """Return a statistic's variance from its estimates that each omit one replicate."""
     import numpy as np
 
-    return (len(left_out) - 1) * float(np.var(np.asarray(left_out)))
+    return (len(partial_estimates) - 1) * float(np.var(np.asarray(partial_estimates)))
 
 
 def separate_effect(
     statistic: Callable[[Sequence[float]], float], first: Sequence[float], second: Sequence[float], spread: float = 0.0
 ) -> Effect | None:
-    """The log ratio of a positive statistic of two runs' samples, `second` over `first`, by the jackknife over blocks.
+    """Return the log ratio of a positive statistic of two runs' samples, `second` over `first`.
 
-    `spread` is the standard deviation that the logarithm has from run to run, which no single run can show. None where
-    a run has fewer than 100 samples.
+    The standard error is the jackknife's over blocks. `spread` is the standard deviation of the statistic's logarithm
+    between runs, which a single run cannot show. Returns None if a run has fewer than 100 samples.
     """
     import numpy as np
 
-    errors = []
+    variances = []
     for samples in (first, second):
         size = len(samples) // _BLOCKS
-        if size < 5:
+        if size < _MIN_BLOCK_SAMPLES:
             return None
         blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
-        left_out = [math.log(statistic(np.delete(blocks, i, axis=0).ravel().tolist())) for i in range(_BLOCKS)]
-        errors.append(_jackknife_variance(left_out) + spread**2)
-    return student(math.log(statistic(second) / statistic(first)), math.sqrt(sum(errors)), 2 * (_BLOCKS - 1))
+        estimates = [math.log(statistic(np.delete(blocks, i, axis=0).ravel().tolist())) for i in range(_BLOCKS)]
+        variances.append(_jackknife_variance(estimates) + spread**2)
+    return student_effect(math.log(statistic(second) / statistic(first)), math.sqrt(sum(variances)), 2 * (_BLOCKS - 1))
 
 
-def student(estimate: float, error: float, freedom: int) -> Effect:
-    """The effect of an estimate with a standard error of so many degrees of freedom."""
+def student_effect(estimate: float, error: float, freedom: int) -> Effect:
+    """Return the effect of an estimate with a standard error of `freedom` degrees of freedom (Student's t)."""
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, freedom)) * error
-    certain = 0.0 if estimate else 1.0  # where all replicates say the same
-    p_value = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else certain
-    return Effect(estimate, Interval(estimate - half, estimate + half), error, p_value)
+    half_width = float(t.ppf(0.975, freedom)) * error
+    p_without_spread = 0.0 if estimate else 1.0
+    p_value = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else p_without_spread
+    return Effect(estimate, Interval(estimate - half_width, estimate + half_width), error, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for there being several (Holm 1979): below 0.05, no more than one family in 20 errs."""
+    """Return the p-values adjusted for multiple tests (Holm 1979).
+
+    If a difference counts as significant below 0.05, at most one family of tests in 20 contains a false one.
+    """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -201,9 +211,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def superiority(first: Sequence[float], second: Sequence[float]) -> float:
-    """The effect size A of Vargha and Delaney (2000): how often one of `second` exceeds one of `first`, ties half.
+    """Return the effect size A of Vargha and Delaney (2000): how often a value of `second` exceeds one of `first`.
 
-    0.5: no difference; 0.56, 0.64 and 0.71 are called small, medium and large.
+    Ties count half. 0.5 is no difference; 0.56, 0.64 and 0.71 are called small, medium and large.
     """
     import numpy as np
 
@@ -213,43 +223,44 @@ def superiority(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def drift(samples: Sequence[float]) -> float:
-    """The median of the last quarter over that of the first, less 1: what heat, clock rates and neighbours did."""
+    """Return the median of the last quarter over that of the first, minus 1: the effect of heat or clock rate."""
     quarter = max(len(samples) // 4, 1)
     return median(samples[-quarter:]) / median(samples[:quarter]) - 1
 
 
-def outliers(samples: Sequence[float]) -> int:
-    """How many lie beyond Tukey's outer fences (three interquartile ranges outside the quartiles).
+def count_outliers(samples: Sequence[float]) -> int:
+    """Return the number of samples beyond Tukey's outer fences (three interquartile ranges outside the quartiles).
 
-    They are counted, never removed: a latency that happened is a latency.
+    Outliers are counted, never removed: they are latencies that occurred.
     """
     import numpy as np
 
     values = np.asarray(samples)
     low, high = np.percentile(values, (25, 75))
-    reach = 3 * (high - low)
-    return int(((values < low - reach) | (values > high + reach)).sum())
+    distance = 3 * (high - low)
+    return int(((values < low - distance) | (values > high + distance)).sum())
 
 
 def is_precise(samples: Sequence[float]) -> bool:
-    """Whether the median's interval reaches no further than 1 % to either side, on average; never below 100 samples."""
+    """Return whether the median's interval is at most 2 % of the median wide; False for fewer than 100 samples."""
     interval = median_interval(samples)
-    return interval is not None and interval.high - interval.low <= 2 * _PRECISE * median(samples)
+    return interval is not None and interval.high - interval.low <= 2 * _PRECISE_HALF_WIDTH * median(samples)
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
-    """95 % score interval of a proportion (Wilson 1927); `n` must be positive."""
+    """Return the 95 % score interval of a proportion (Wilson 1927); `n` must be positive."""
     p = successes / n
-    centre = p + Z95**2 / (2 * n)
-    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+    center = p + Z95**2 / (2 * n)
+    half_width = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
     scale = 1 + Z95**2 / n
-    return Interval(max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0))
+    return Interval(max((center - half_width) / scale, 0.0), min((center + half_width) / scale, 1.0))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test (1947): are two classifiers right on the same images equally often?
+    """Return the two-sided p-value of McNemar's exact test (1947): are two classifiers right equally often?
 
-    Only the images on which one alone is right count; under the hypothesis each falls to either with probability 1/2.
+    Of the images both classify, only those count on which exactly one is right; under the hypothesis either one is
+    right with probability 1/2.
     """
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
@@ -257,8 +268,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_interval(only_first: int, only_second: int, n: int) -> Interval:
-    """95 % interval of the difference of two proportions on the same `n` items (Bonett and Price 2012)."""
+    """Return the 95 % interval of the difference of two proportions on the same `n` items (Bonett and Price 2012)."""
     first, second, count = only_first + 1, only_second + 1, n + 2
     difference = (first - second) / count
-    half = Z95 * math.sqrt((first + second) / count - difference**2) / math.sqrt(count)
-    return Interval(max(difference - half, -1.0), min(difference + half, 1.0))
+    half_width = Z95 * math.sqrt((first + second) / count - difference**2) / math.sqrt(count)
+    return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))

@@ -1,10 +1,12 @@
-"""Results on disk: one JSON line a cell, only ever appended, each line whole or absent whatever happens."""
+"""Results on disk: one JSON line per cell, appended atomically."""
 
 from __future__ import annotations
 
 import gc
+import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,13 @@ import msgspec
 from mbbench.errors import UsageError
 from mbbench.result import SAMPLES_JSON, SCHEMA, Result
 
+_GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
+
 
 def require_writable(path: Path) -> None:
-    """Fail before anything is measured rather than after. Raises `UsageError`."""
+    """Raise `UsageError` if results cannot be appended to `path`: better before measuring than after."""
+    if path.suffix == ".gz":
+        raise UsageError(f"cannot append to a gzip file: {path}", "choose another file with --results")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
@@ -26,7 +32,10 @@ def require_writable(path: Path) -> None:
 
 
 def append(path: Path, result: Result) -> None:
-    """Add one line and wait until it is on the disk; raises `UsageError`, having saved the line elsewhere."""
+    """Append one line and wait until it is on disk.
+
+    If that fails, write the line to mbbench-rescued.jsonl in the temporary folder and raise `UsageError`.
+    """
     line = msgspec.json.encode(result) + b"\n"
     try:
         _append(path, line)
@@ -35,41 +44,51 @@ def append(path: Path, result: Result) -> None:
         try:
             _append(rescue, line)
         except OSError:
-            raise _cannot_write(path, error, "free space; this result is only in the report") from error
-        raise _cannot_write(path, error, f"free space or fix it, then append {rescue} to it") from error
+            raise _cannot_write(path, error, "free space, and keep the report: only it has this result") from error
+        raise _cannot_write(path, error, f"free space or fix the file, then append {rescue} to it") from error
 
 
 def read(path: Path, *, samples: bool = True) -> list[Result]:
-    """The results in `path`, oldest first. A line cut short by a crash is passed over; raises `UsageError`.
+    """Return the results in `path`, oldest first; skip a line that a crash cut short. Raises `UsageError`.
 
-    Without `samples` the lists of raw latencies, which are most of a record, come back empty, and soon.
+    With `samples=False` the lists of raw latencies, most of a record, are returned empty; that is faster.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror})", "name a file that `mbbench run` wrote") from error
+    content = _content(path)
     if not samples:
         content = SAMPLES_JSON.sub(b'"samples_ms":[]', content)
     decoder = msgspec.json.Decoder(Result)
     results = []
-    with _without_collection():
+    with _garbage_collection_disabled():
         for number, line in enumerate(content.split(b"\n"), 1):
             try:
                 result = decoder.decode(line)
             except msgspec.MsgspecError as error:
-                _refuse(line, f"{path} line {number}", error)
-                continue  # empty, or torn
+                _refuse_json(line, f"{path} line {number}", error)
+                continue  # empty or cut short
             if result.schema != SCHEMA:
-                _refuse(line, f"{path} line {number}", None)
+                _refuse_json(line, f"{path} line {number}", None)
             results.append(result)
     return results
 
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Looking for garbage among millions of new objects, none of which is any, takes six times as long as the rest.
+def _content(path: Path) -> bytes:
+    """Return the file's lines, unpacked if it is gzip. Raises `UsageError`."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
+    except OSError as error:  # BadGzipFile too
+        cause = f"cannot read {path} ({error.strerror or error})"
+        raise UsageError(cause, "name a file that `mbbench run` wrote") from error
+    except (EOFError, zlib.error) as error:
+        raise UsageError(f"cannot unpack {path} ({error})", "copy it again, or name another file") from error
 
-    They are not looked at later either: a command's records stay to its end.
+
+@contextmanager
+def _garbage_collection_disabled() -> Iterator[None]:
+    """Disable garbage collection, and exclude the objects made so far from it afterwards.
+
+    Millions of new objects, none of them garbage, otherwise trigger collections that take six times as long as
+    decoding. A command keeps its records until it ends.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -81,17 +100,18 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _refuse(line: bytes, source: str, error: Exception | None) -> None:
-    """Raise what a line that does not decode, or has another schema, deserves; return if it is no JSON at all."""
+def _refuse_json(line: bytes, source: str, error: Exception | None) -> None:
+    """Raise `UsageError` for a line of JSON that is not a result of this schema; return if it is not JSON."""
     try:
         version = msgspec.json.decode(line, type=dict[str, object]).get("schema")
     except msgspec.MsgspecError:
         return
     if version != SCHEMA:
         raise UsageError(
-            f"{source} has schema {version}, this mbbench reads {SCHEMA}", "use the mbbench that wrote it"
+            f"{source} has schema {version}, but this version of mbbench reads {SCHEMA}",
+            "use the version that wrote it",
         ) from error
-    raise UsageError(f"{source} is no result: {error}", "remove the line") from error
+    raise UsageError(f"{source} is not a result: {error}", "remove the line") from error
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -99,9 +119,9 @@ def _append(path: Path, line: bytes) -> None:
     try:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line  # a crash left half a line: close it, so that it takes nothing with it
+            line = b"\n" + line  # a crash left half a line: end it first
         written = os.write(descriptor, line)
-        if written < len(line):  # a full disk takes what fits
+        if written < len(line):  # on a full disk, the part that fits is written
             os.ftruncate(descriptor, size)
             raise OSError(28, os.strerror(28))
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""`mbbench sweep`: a grid of cells, of which only those are measured that are not known yet."""
+"""`mbbench sweep`: measure those cells of a grid that have no stored result."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from mbbench.spec import RunSpec
 
 
 def sweep(spec: RunSpec, results: Path, notify: Notify, cluster: str | None = None) -> Iterator[Result]:
-    """A result of every cell, in order: the one in `results` with the same id if it has no failure, or a new one.
+    """Yield every cell's result, in order: the one stored in `results` under the cell's id, or a new one.
 
-    The id names the weights and compression (by the artifact's content), the network, the test images, the settings,
-    the versions and the machine, so that a result is known only where a new one would say the same. What is asked for
-    is kept beside `results`: after a crash `resumed` has it. `cluster` is the address of a Dask scheduler whose workers
-    measure in place of this machine, in any order.
+    The id covers the artifact's content (that is, weights and compression), the network, the test images, the settings,
+    the versions and the machine, so that a stored result is used only if a new measurement would measure the same.
+    Stored failures are not used. `spec` is written next to `results`, for `read_spec` after a crash. `cluster` is the
+    address of a Dask scheduler whose workers measure instead of this machine; results then come in any order.
     """
     store.require_writable(results)
-    with cache.atomic(_plan(results)) as temporary:
+    with cache.atomic(_spec_path(results)) as temporary:
         temporary.write_bytes(msgspec.json.encode(spec))
     known = {result.id: result for result in store.read(results) if result.failure is None}
     if cluster is None:
         yield from run.run(spec, results, notify, known)
     else:
-        from mbbench import cluster as machines
+        from mbbench import cluster as dask_cluster
 
-        yield from machines.sweep(spec, results, notify, known, cluster)
+        yield from dask_cluster.sweep(spec, results, notify, known, cluster)
 
 
-def resumed(results: Path) -> RunSpec:
-    """What the last sweep into `results` was asked for. Raises `UsageError`."""
-    path = _plan(results)
+def read_spec(results: Path) -> RunSpec:
+    """Return the spec of the last sweep into `results`. Raises `UsageError`."""
+    path = _spec_path(results)
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunSpec)
     except FileNotFoundError:
-        raise UsageError(f"no sweep into {results} was begun", "name its --results, or leave out --resume") from None
+        raise UsageError(f"no sweep to resume in {results}", "give its --results, or omit --resume") from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", "begin the sweep anew, without --resume") from error
+        raise UsageError(f"cannot read {path}: {error}", "start the sweep again without --resume") from error
 
 
-def _plan(results: Path) -> Path:
+def _spec_path(results: Path) -> Path:
     return results.with_suffix(".sweep.json")

@@ -1,11 +1,11 @@
-"""For tests: a backend with scripted latencies, and the conformance suite that every backend must pass.
+"""Test support: a fake backend with scripted latencies, and the conformance suite that every backend must pass.
 
     from mbbench.testing import BackendContract
 
     class TestMine(BackendContract):
         name = "mine"
 
-pytest then runs every test of the suite against the installed backend of that name.
+pytest then runs the suite against the installed backend called `mine`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class FakeClock:
-    """A clock in nanoseconds that only moves when told to."""
+    """A clock in nanoseconds that moves only when `now_ns` is set."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -53,29 +53,29 @@ class FakeClock:
 
 
 class FakeSession(Session):
-    """Every call takes the next of `latencies_ms` on `clock`, and the last for ever after; logits are zeros."""
+    """A session whose calls advance `clock` by the next of `latencies_ms`, or the last; the logits are zeros."""
 
     def __init__(self, latencies_ms: Iterable[float], clock: FakeClock, classes: int = 10) -> None:
         self.facts: Mapping[str, str] = {"precision": "float32"}
-        self._latencies = iter(latencies_ms)
-        self._latency = 0.0
+        self._latencies_ms = iter(latencies_ms)
+        self._latency_ms = 0.0
         self._clock, self._classes = clock, classes
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         import numpy as np
 
-        self._latency = next(self._latencies, self._latency)
-        self._clock.now_ns += round(self._latency * 1e6)
+        self._latency_ms = next(self._latencies_ms, self._latency_ms)
+        self._clock.now_ns += round(self._latency_ms * 1e6)
         return np.zeros((len(images), self._classes), np.float32)
 
 
 class FakeBackend(Backend):
-    """Opens anything as a `FakeSession`."""
+    """A backend that opens any artifact as a `FakeSession`."""
 
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def __init__(self, latencies_ms: Iterable[float] = (1.0,), clock: FakeClock | None = None) -> None:
-        self._latencies, self._clock = latencies_ms, clock or FakeClock()
+        self._latencies_ms, self._clock = latencies_ms, clock or FakeClock()
 
     def versions(self) -> Mapping[str, str]:
         return {"fake": "1"}
@@ -89,19 +89,20 @@ class FakeBackend(Backend):
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         for name in get_args(Stage):
             stage(name)
-        return FakeSession(self._latencies, self._clock, artifact.spec.classes)
+        return FakeSession(self._latencies_ms, self._clock, artifact.spec.classes)
 
 
 class BackendContract:
-    """Subclass it, give `name`, and pytest holds the backend to the contract of `mbbench.backend`."""
+    """The conformance suite: a subclass that sets `name` tests that backend against the contract."""
 
     name: ClassVar[str]
     spec: ClassVar[ModelSpec] = ModelSpec(alpha=0.25, resolution=32, classes=10)
-    tolerance: ClassVar[float] = 1e-4  # of the largest logit
+    tolerance: ClassVar[float] = 1e-4  # as a share of the largest logit
 
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Backend:
+        """The backend; skips its tests, with the reason, if it cannot start here."""
         try:
             backend = registry.load(cls.name)
             backend.devices()
@@ -114,20 +115,22 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def artifact(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
+        """An fp32 artifact of `spec` with random weights."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-            yield cls._for(backend, export(cls.spec, "contract", backend.formats[0], cls._module))
+            yield cls._artifact(backend, export(cls.spec, "contract", backend.formats[0], cls._module))
 
     @pytest.fixture(scope="class")
     @classmethod
     def opened(cls, backend: Backend, artifact: Artifact) -> Iterator[tuple[Session, list[Stage]]]:
+        """An open session, and the stages that opening it announced."""
         stages: list[Stage] = []
         with backend.open(artifact, "", threads=1, stage=stages.append) as session:
             yield session, stages
 
     @classmethod
-    def _for(cls, backend: Backend, exported: Exported, precision: Precision = "fp32") -> Artifact:
-        """The artifact that `backend` opens, converted if need be."""
+    def _artifact(cls, backend: Backend, exported: Exported, precision: Precision = "fp32") -> Artifact:
+        """Return the artifact that `backend` opens, converted if it is a `Converter`."""
         if isinstance(backend, Converter):
             exported = convert(exported.artifact(cls.spec, 1, precision), backend)
         return exported.artifact(cls.spec, 1, precision)
@@ -160,7 +163,7 @@ class BackendContract:
         assert devices
         assert all(isinstance(value, str) and value for value in devices.values())
 
-    def test_precisions_are_known_and_hold_fp32(self, backend: Backend) -> None:
+    def test_precisions_are_known_and_include_fp32(self, backend: Backend) -> None:
         for device in backend.devices():
             precisions = backend.precisions(device)
             assert "fp32" in precisions
@@ -169,13 +172,13 @@ class BackendContract:
     def test_stages_are_announced_once_and_in_order(self, opened: tuple[Session, list[Stage]]) -> None:
         assert opened[1] in (["import", "load", "compile"], ["import", "compile"])
 
-    def test_facts_tell_the_precision(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_facts_include_the_precision(self, opened: tuple[Session, list[Stage]]) -> None:
         facts = opened[0].facts
         assert facts["precision"]
         assert all(isinstance(value, str) for value in facts.values())
 
     @pytest.mark.parametrize("batch", [1, 3])
-    def test_logits_are_pytorchs(self, opened: tuple[Session, list[Stage]], batch: int) -> None:
+    def test_logits_match_pytorchs(self, opened: tuple[Session, list[Stage]], batch: int) -> None:
         import numpy as np
         import torch
 
@@ -186,14 +189,14 @@ class BackendContract:
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, rtol=0, atol=self.tolerance * np.abs(expected).max())
 
-    def test_every_precision_it_claims_is_executed(
+    def test_every_claimed_precision_is_executed(
         self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of the first device: near fp32's logits, and in that precision by the backend's account, if it gives one."""
+        """On the first device. Logits are close to fp32's, and a `LayerAudit` reports the precision."""
         import numpy as np
         import torch
 
-        from mbbench.analysis.executed import audit, fell_back
+        from mbbench.analysis.executed import audit, describe_fallback
         from mbbench.compress import quantize
         from mbbench.graphs.onnx import to_onnx
         from mbbench.models import fold_batch_norm
@@ -201,19 +204,20 @@ class BackendContract:
 
         monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
         images = self._images(8)
-        expected = self._module()(torch.from_numpy(images)).detach().numpy()
+        reference = self._module()(torch.from_numpy(images)).detach().numpy()
         device = next(iter(backend.devices()))
         native = backend.native(device)
         assert "fp32" in native
         graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
         for precision, dialect in native.items():
-            artifact = self._for(backend, self._exported(backend.formats[0], precision, dialect), precision)
+            artifact = self._artifact(backend, self._exported(backend.formats[0], precision, dialect), precision)
             with backend.open(artifact, device, threads=1, stage=lambda _: None) as session:
                 logits = session.run(images)
-                assert np.abs(logits - expected).mean() < 0.2 * np.abs(expected).mean(), precision
+                assert np.abs(logits - reference).mean() < 0.2 * np.abs(reference).mean(), precision
                 if isinstance(session, LayerAudit):
-                    found = audit(session.executed(), cost_of(self.spec).layers)
-                    assert fell_back(found, precision, quantize.floats(graph, dialect)) is None, precision
+                    executed = audit(session.executed(), cost_of(self.spec).layers)
+                    fp32_nodes = quantize.fp32_nodes(graph, dialect)
+                    assert describe_fallback(executed, precision, fp32_nodes) is None, precision
 
     def _exported(self, format: Format, precision: Precision, dialect: Dialect) -> Exported:
         from mbbench.artifacts.export import export_quantized
@@ -228,13 +232,13 @@ class BackendContract:
         written = quantize.write(graph, ranges, dialect)
         return export_quantized(lambda: written, "contract", format, dialect)
 
-    def test_a_profile_times_the_nodes_that_are_executed(self, opened: tuple[Session, list[Stage]]) -> None:
-        """Nodes without a name cannot be traced to the artifact; those that move tensors may have any name."""
-        from mbbench.analysis.executed import sort_out
+    def test_profiled_nodes_are_executed_nodes(self, opened: tuple[Session, list[Stage]]) -> None:
+        """Except nodes without a name, which cannot be traced to the artifact, and those that only move tensors."""
+        from mbbench.analysis.executed import split_moves
 
         session, images = opened[0], self._images(1)
         if not isinstance(session, LayerProfile) or not isinstance(session, LayerAudit):
-            pytest.skip("the session does not tell how long its nodes take")
+            pytest.skip("the session does not report the time of its nodes")
         calls_ms = []
         for _ in range(20):
             start = perf_counter()
@@ -242,30 +246,30 @@ class BackendContract:
             calls_ms.append((perf_counter() - start) * 1e3)
         times = session.profile(images, 20)
         executed = {(node.names, node.type, node.precision) for node in session.executed()}
-        named = {(node.names, node.type, node.precision) for node in sort_out(times)[1] if node.names}
+        named = {(node.names, node.type, node.precision) for node in split_moves(times)[1] if node.names}
         assert named
         assert named <= executed
         assert all(0 < node.median_ms < math.inf for node in times)
         assert 1 / 20 < sum(node.median_ms for node in times) / min(calls_ms) < 20
 
-    def test_a_device_of_its_own_times_the_parts_of_a_call(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_device_times_have_positive_compute_times(self, opened: tuple[Session, list[Stage]]) -> None:
         session = opened[0]
         if not isinstance(session, OnDevice):
-            pytest.skip("the session names no device of its own")
+            pytest.skip("the session does not run on a device with its own clock and memory")
         calls = session.device_times(self._images(1), 5)
         assert len(calls) == 5
         assert all(call.compute_ms > 0 and min(call.to_device_ms, call.to_host_ms) >= 0 for call in calls)
 
-    def test_a_result_outlives_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_logits_stay_valid_after_the_next_call(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np
 
         first = opened[0].run(self._images(1))
-        kept = first.copy()
+        copy = first.copy()
         second = opened[0].run(self._images(1, seed=1))
-        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(first, copy)
         assert not np.array_equal(first, second)
 
-    def test_an_array_changed_in_place_gives_other_logits(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_images_changed_in_place_change_the_logits(self, opened: tuple[Session, list[Stage]]) -> None:
         import numpy as np
 
         images = self._images(1)
@@ -273,7 +277,7 @@ class BackendContract:
         images *= -1
         assert not np.array_equal(first, opened[0].run(images))
 
-    def test_an_unknown_device_is_refused_with_the_list(self, backend: Backend, artifact: Artifact) -> None:
+    def test_an_unknown_device_is_refused_with_the_list_of_devices(self, backend: Backend, artifact: Artifact) -> None:
         with pytest.raises(BackendError) as caught:
             backend.open(artifact, "no such device", threads=1, stage=lambda _: None)
         assert next(iter(backend.devices())) in caught.value.remedy

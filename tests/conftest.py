@@ -8,20 +8,20 @@ import torch
 
 from mbbench.doctor import Check
 from mbbench.machine import Machine
-from mbbench.measure.latency import summarize
+from mbbench.measure.latency import latency_figures
 from mbbench.result import (
     Accuracy,
     ArtifactInfo,
-    Cold,
+    ColdStart,
     CostInfo,
     DataInfo,
-    Drop,
     Measured,
     Memory,
     Parity,
     Phase,
     Result,
     Throughput,
+    Top1Drop,
     WarmUp,
     WeightsInfo,
 )
@@ -43,12 +43,12 @@ _THREADS = torch.get_num_threads()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="write the golden files anew")
+    parser.addoption("--golden", action="store_true", help="rewrite the golden files")
 
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compare a whole output with a file of tests/golden, or with a path from the repository's root."""
+    """Compare an output with a file of tests/golden, or with a path relative to the repository's root."""
 
     def check(text: str, name: str) -> None:
         path = _ROOT / (name if "/" in name else f"tests/golden/{name}")
@@ -61,7 +61,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture
 def all_threads() -> Iterator[None]:
-    """PyTorch on as many threads as in a new process: some tests leave it with one, and last bits depend on that."""
+    """Run PyTorch on as many threads as in a new process: some tests leave it with one, which changes last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     yield
@@ -70,7 +70,7 @@ def all_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache for the whole run, never the user's."""
+    """Use one cache for all tests, never the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MBBENCH_CACHE", str(folder))
@@ -86,7 +86,7 @@ def faulty_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def make_result() -> Callable[..., Result]:
-    """A complete result with round figures; keyword arguments change its cell, its model or whole fields."""
+    """Return a function that makes a complete result with round figures; keyword arguments replace its fields."""
     return _make_result
 
 
@@ -105,7 +105,7 @@ def _make_result(
     )
     random = role == "baseline"
     samples = tuple(scale * (0.5 + 0.001 * (i % 10)) for i in range(700))
-    latency, reasons = summarize(
+    latency, reasons = latency_figures(
         [round(sample * 1e6) for sample in samples], batch=1, warmed=WarmUp(runs=30, seconds=0.02, steady=True)
     )
     top1 = None if random else 0.99
@@ -113,7 +113,7 @@ def _make_result(
     measured = Measured(
         effective={"precision": "f32", "threads": "1", "streams": "1", "cpus": "1"},
         parity=Parity(images=16, max_abs_error=1e-5, tolerance=0.01, passed=True),
-        cold=Cold(import_s=0.05, load_s=0.02, compile_s=0.08, first_inference_ms=2.5),
+        cold=ColdStart(import_s=0.05, load_s=0.02, compile_s=0.08, first_inference_ms=2.5),
         latency=latency,
         throughput=Throughput(batch=16, images=3200, seconds=2.0, images_per_s=1600.0 / scale),
         memory=tuple(Memory(phase=phase, rss_bytes=size, peak_rss_bytes=size) for phase, size in _MEMORY.items()),
@@ -129,7 +129,7 @@ def _make_result(
             mean_abs_logit_error=1.6e-6,
             drop=None
             if random
-            else Drop(
+            else Top1Drop(
                 share=0.0,
                 ci95=Interval(-0.005, 0.005),
                 only_reference_right=0,

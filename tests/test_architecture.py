@@ -1,4 +1,4 @@
-"""Imports run one way: from later stages of the pipeline to earlier ones, and never back."""
+"""Later stages of the pipeline import earlier ones, never the reverse."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import mbbench
 
 ROOT = Path(mbbench.__file__).parent
-# What each package may import besides the plain modules at the root. `cli` and `cluster` join stages: they import any.
+# The packages that each package may import. `cli` and `cluster` join stages and may import all.
 STAGES: dict[str, set[str]] = {
     "result": set(),
     "models": set(),
@@ -22,11 +22,11 @@ STAGES: dict[str, set[str]] = {
     "report": {"models", "measure", "analysis", "compare"},
 }
 JOINING = {"cli", "cluster"}
-PROGRAMS = {"run", "sweep", "check", "testing", "__main__"}  # modules at the root that join stages; tests join them too
+PROGRAMS = {"run", "sweep", "check", "testing", "__main__"}  # modules at the root that join stages
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Yield the package or root module of mbbench in every import of the module, those inside functions too."""
+    """Yield the package or root module of mbbench in every import, including those inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -37,7 +37,7 @@ def imports_of(path: Path) -> Iterator[str]:
         yield from (name.split(".")[1] for name in names if name.startswith("mbbench."))
 
 
-def test_every_package_imports_earlier_stages_only() -> None:
+def test_packages_import_only_earlier_stages() -> None:
     assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == STAGES.keys() | JOINING
     for package, earlier in STAGES.items():
         for path in (ROOT / package).rglob("*.py"):

@@ -1,4 +1,4 @@
-"""Baselines kept and checked on ONNX Runtime, from the file to the exit code."""
+"""`mbbench keep` and `mbbench check` on ONNX Runtime, from the files to the exit code."""
 
 import hashlib
 import subprocess
@@ -13,11 +13,11 @@ import onnx
 import pytest
 
 from mbbench.artifacts.export import Exported
-from mbbench.check import check, keep, verdict
+from mbbench.check import check, keep, raise_for_outcome
 from mbbench.cli import app
 from mbbench.compare import baseline
-from mbbench.compare.changes import limits
-from mbbench.compare.record import Checked
+from mbbench.compare.changes import parse_limits
+from mbbench.compare.record import GateRecord
 from mbbench.errors import InconclusiveError, RegressionError, RequirementError, UsageError
 from mbbench.events import Event, Measuring
 from mbbench.report.formats import junit
@@ -32,7 +32,7 @@ SPEC = RunSpec(
     settings=Settings(bulk_batch=8, timeout_s=60),
 )
 WIDER = replace(SPEC, cells=(replace(SPEC.cells[0], model=replace(MODEL, alpha=1.0)),))
-P50 = limits(["p50:3%"])
+P50 = parse_limits(["p50:3%"])
 
 
 def quiet(_: Event) -> None:
@@ -40,128 +40,128 @@ def quiet(_: Event) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baseline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     keep(SPEC, folder, quiet)
     return folder
 
 
 @pytest.fixture
-def slower(kept: Path, tmp_path: Path) -> Path:
-    """A baseline that calls itself 1.0 MobileNet and is really the 0.25 one: four times the width is the change."""
-    folder = tmp_path / "slower"
-    entries = baseline.load(kept)
+def misnamed_baseline(baseline_folder: Path, tmp_path: Path) -> Path:
+    """A baseline of 0.25 MobileNet that claims to be 1.0 MobileNet, which is then four times as wide."""
+    folder = tmp_path / "misnamed"
+    entries = baseline.read_manifest(baseline_folder)
     renamed = [
         replace(entry, cell=replace(entry.cell, model=replace(entry.cell.model, alpha=1.0))) for entry in entries
     ]
     folder.mkdir()
     (folder / "baseline.json").write_bytes(msgspec.json.encode(renamed))
     for entry in entries:
-        (folder / entry.file).write_bytes((kept / entry.file).read_bytes())
+        (folder / entry.file_name).write_bytes((baseline_folder / entry.file_name).read_bytes())
     return folder
 
 
-def test_what_is_kept_is_named_by_its_content(kept: Path) -> None:
-    (entry,) = baseline.load(kept)
-    assert sorted(path.name for path in kept.iterdir()) == sorted(["baseline.json", entry.file])
-    assert entry.file == f"{entry.artifact.sha256[:16]}.onnx"
+def test_a_kept_artifact_is_named_by_its_content(baseline_folder: Path) -> None:
+    (entry,) = baseline.read_manifest(baseline_folder)
+    assert sorted(path.name for path in baseline_folder.iterdir()) == sorted(["baseline.json", entry.file_name])
+    assert entry.file_name == f"{entry.artifact.sha256[:16]}.onnx"
     assert entry.versions["onnxruntime"]
 
 
-def test_keeping_anew_leaves_nothing_old_and_nothing_else_out(tmp_path: Path) -> None:
-    (tmp_path / "mine.onnx").write_bytes(b"somebody's")
+def test_keeping_again_deletes_the_old_artifacts_and_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "unrelated.onnx").write_bytes(b"unrelated")
     keep(SPEC, tmp_path, quiet)
-    (before,) = baseline.load(tmp_path)
+    (before,) = baseline.read_manifest(tmp_path)
     keep(WIDER, tmp_path, quiet)
-    (after,) = baseline.load(tmp_path)
-    assert before.file != after.file
-    assert not (tmp_path / before.file).exists()
-    assert (tmp_path / "mine.onnx").read_bytes() == b"somebody's"
+    (after,) = baseline.read_manifest(tmp_path)
+    assert before.file_name != after.file_name
+    assert not (tmp_path / before.file_name).exists()
+    assert (tmp_path / "unrelated.onnx").read_bytes() == b"unrelated"
 
 
-def test_the_same_file_passes_unmeasured(kept: Path) -> None:
+def test_an_identical_artifact_passes_without_measuring(baseline_folder: Path) -> None:
     events: list[Event] = []
-    checked = check(SPEC, kept, limits(["p50:3%", "size:1%"]), 0.5, events.append)
+    checked = check(SPEC, baseline_folder, parse_limits(["p50:3%", "size:1%"]), 0.5, events.append)
     (cell,) = checked.cells
     assert (checked.outcome, cell.rounds) == ("pass", ())
-    assert {found.change.reason for found in cell.verdicts} == {"the artifact is the baseline's, byte for byte"}
+    assert {verdict.change.reason for verdict in cell.verdicts} == {"the artifact is the baseline's, byte for byte"}
     assert not any(isinstance(event, Measuring) for event in events)
-    verdict(checked, strict=True)
+    raise_for_outcome(checked, strict=True)
 
 
-def test_a_slower_network_fails_after_two_rounds(slower: Path) -> None:
+def test_a_slower_network_fails_after_two_rounds(misnamed_baseline: Path) -> None:
     events: list[Event] = []
-    checked = check(WIDER, slower, P50, 0.5, events.append)
+    checked = check(WIDER, misnamed_baseline, P50, 0.5, events.append)
     (cell,) = checked.cells
     assert sum(isinstance(event, Measuring) for event in events) == len(cell.rounds) == 2
-    (found,) = cell.verdicts
-    assert (found.outcome, found.confirmed) == ("fail", True)
-    assert found.change.change is not None and found.change.change > 1
+    (verdict,) = cell.verdicts
+    assert (verdict.outcome, verdict.confirmed) == ("fail", True)
+    assert verdict.change.change is not None and verdict.change.change > 1
     with pytest.raises(RegressionError) as caught:
-        verdict(checked, strict=False)
+        raise_for_outcome(checked, strict=False)
     assert caught.value.exit_code == 3
 
 
-def test_a_bigger_file_fails_without_a_second_round(slower: Path) -> None:
-    checked = check(WIDER, slower, limits(["size:1%", "rss:300%"]), 0.5, quiet)
+def test_a_bigger_file_fails_without_a_second_round(misnamed_baseline: Path) -> None:
+    checked = check(WIDER, misnamed_baseline, parse_limits(["size:1%", "rss:300%"]), 0.5, quiet)
     (cell,) = checked.cells
     assert len(cell.rounds) == 1
-    assert [found.outcome for found in cell.verdicts] == ["fail", "pass"]
+    assert [verdict.outcome for verdict in cell.verdicts] == ["fail", "pass"]
 
 
-def test_only_strict_minds_what_is_inconclusive(slower: Path) -> None:
-    checked = check(WIDER, slower, limits(["top1:-0.5pt"]), 0.5, quiet)
+def test_an_inconclusive_outcome_is_an_error_only_if_strict(misnamed_baseline: Path) -> None:
+    checked = check(WIDER, misnamed_baseline, parse_limits(["top1:-0.5pt"]), 0.5, quiet)
     assert checked.outcome == "inconclusive"  # random weights have no accuracy
-    verdict(checked, strict=False)
+    raise_for_outcome(checked, strict=False)
     with pytest.raises(InconclusiveError) as caught:
-        verdict(checked, strict=True)
+        raise_for_outcome(checked, strict=True)
     assert caught.value.exit_code == 4
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_cell_that_cannot_be_measured_leaves_the_others_their_verdicts(kept: Path, tmp_path: Path) -> None:
-    """The same two files on a runtime that gives NaN, beside the sound one."""
-    broken = replace(SPEC, cells=(*SPEC.cells, replace(SPEC.cells[0], backend="faulty-nan")))
-    keep(broken, tmp_path, quiet)
-    for entry in baseline.load(tmp_path):
-        other = onnx.load(tmp_path / entry.file)
-    other.doc_string = "other bytes"
-    content = other.SerializeToString()
-    exported = tmp_path / "other"
-    exported.write_bytes(content)
+def test_a_cell_that_fails_does_not_affect_the_verdicts_of_the_others(baseline_folder: Path, tmp_path: Path) -> None:
+    """Two different files of the same network, on ONNX Runtime and on a runtime that returns NaN."""
+    spec = replace(SPEC, cells=(*SPEC.cells, replace(SPEC.cells[0], backend="faulty-nan")))
+    keep(spec, tmp_path, quiet)
+    for entry in baseline.read_manifest(tmp_path):
+        model = onnx.load(tmp_path / entry.file_name)
+    model.doc_string = "changes the bytes"
+    content = model.SerializeToString()
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(content)
     info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-    cells: list[tuple[Cell, Exported, dict[str, str]]] = [(cell, Exported(exported, info), {}) for cell in broken.cells]
-    baseline.keep(tmp_path, cells)
-    checked = check(broken, tmp_path, limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
+    cells: list[tuple[Cell, Exported, dict[str, str]]] = [(cell, Exported(path, info), {}) for cell in spec.cells]
+    baseline.write(tmp_path, cells)
+    checked = check(spec, tmp_path, parse_limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
     sound, faulty = checked.cells
     assert (sound.failure, len(sound.verdicts)) == (None, 2)
     assert faulty.failure is not None and faulty.failure.exit_code == 5
     assert faulty.verdicts == ()
     with pytest.raises(RequirementError):
-        verdict(checked, strict=False)
+        raise_for_outcome(checked, strict=False)
     assert verdicts.headline(checked).endswith("; 1 could not be measured.")
-    assert ElementTree.fromstring(junit.render(checked))[1][0][0].tag == "error"
+    assert ElementTree.fromstring(junit.render_gate(checked))[1][0][0].tag == "error"
 
 
-def test_a_cell_without_a_baseline_is_one_line(kept: Path) -> None:
+def test_a_cell_without_a_baseline_is_reported_in_one_line(baseline_folder: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        check(WIDER, kept, P50, 0.5, quiet)
+        check(WIDER, baseline_folder, P50, 0.5, quiet)
     assert str(caught.value) == (
-        "the baseline has no 1.0 MobileNet-32 fp32 on onnxruntime;"
-        " keep it anew; it has 0.25 MobileNet-32 fp32 on onnxruntime"
+        "the baseline has no 1.0 MobileNet-32 fp32 on onnxruntime (it has 0.25 MobileNet-32 fp32 on onnxruntime);"
+        " write the baseline again with `mbbench keep`"
     )
 
 
-def test_a_baseline_that_was_changed_is_refused(slower: Path) -> None:
-    (entry,) = baseline.load(slower)
-    (slower / entry.file).write_bytes(b"other")
-    with pytest.raises(UsageError, match="is not the file that was kept"):
-        check(WIDER, slower, P50, 0.5, quiet)
+def test_a_modified_baseline_is_refused(misnamed_baseline: Path) -> None:
+    (entry,) = baseline.read_manifest(misnamed_baseline)
+    (misnamed_baseline / entry.file_name).write_bytes(b"other")
+    with pytest.raises(UsageError, match="does not have its recorded SHA-256"):
+        check(WIDER, misnamed_baseline, P50, 0.5, quiet)
 
 
-def test_no_baseline_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no baseline"):
-        baseline.load(tmp_path)
+def test_a_missing_baseline_is_reported_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no baseline in"):
+        baseline.read_manifest(tmp_path)
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -170,7 +170,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_baseline_is_built_from_a_commit(tmp_path: Path) -> None:
-    """A checkpoint changes between two commits; the working tree's is held against the first one's."""
+    """The checkpoint in the working tree is compared with the committed one: unchanged, then changed."""
 
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True,
@@ -192,68 +192,72 @@ def test_the_baseline_is_built_from_a_commit(tmp_path: Path) -> None:
     git("add", ".")
     git("commit", "-m", "first")
     options = ("--alpha", "0.25", "--res", "32", "--backend", "onnxruntime", "--weights", "w.safetensors")
-    same = run("check", "--base-ref", "main", *options, "--fail-on", "top1:-0.5pt", folder=tmp_path)
-    assert same.returncode == 0, same.stderr
-    assert "byte for byte" in same.stdout
+    unchanged = run("check", "--base-ref", "main", *options, "--fail-on", "top1:-0.5pt", folder=tmp_path)
+    assert unchanged.returncode == 0, unchanged.stderr
+    assert "byte for byte" in unchanged.stdout
     save(1)
-    other = run("check", "--base-ref", "main", *options, "--fail-on", "size:1%", "--format", "json", folder=tmp_path)
-    assert other.returncode == 0, other.stderr
-    (cell,) = msgspec.json.decode(other.stdout, type=Checked).cells
+    changed = run("check", "--base-ref", "main", *options, "--fail-on", "size:1%", "--format", "json", folder=tmp_path)
+    assert changed.returncode == 0, changed.stderr
+    (cell,) = msgspec.json.decode(changed.stdout, type=GateRecord).cells
     assert cell.baseline_sha256 != cell.candidate_sha256
     assert cell.verdicts[0].change.change == 0
-    gone = run("check", "--base-ref", "nowhere", *options, folder=tmp_path)
-    assert gone.returncode == 2
-    assert gone.stderr.splitlines()[-1].startswith("error: cannot check out nowhere: ")
-    listed = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, capture_output=True, text=True).stdout
-    assert len(listed.splitlines()) == 1
+    unknown = run("check", "--base-ref", "nowhere", *options, folder=tmp_path)
+    assert unknown.returncode == 2
+    assert unknown.stderr.splitlines()[-1].startswith("error: cannot check out nowhere: ")
+    worktrees = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert len(worktrees.splitlines()) == 1
 
 
-def test_the_command_writes_every_format_of_one_run(
-    slower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_one_run_of_the_command_writes_every_format(
+    misnamed_baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exports: list[Any] = []
+    outputs: list[Any] = []
     for name in ("gate.json", "gate.md", "gate.xml"):
-        exports += ["--output", str(tmp_path / name)]
-    arguments = ["--baseline", str(slower), "--res", "32", "--alpha", "1.0", "--backend", "onnxruntime"]
+        outputs += ["--output", str(tmp_path / name)]
+    arguments = ["--baseline", str(misnamed_baseline), "--res", "32", "--alpha", "1.0", "--backend", "onnxruntime"]
     arguments += ["--weights", "random", "--fail-on", "size:1%"]
-    monkeypatch.setattr(sys, "argv", ["mbbench", "check", *arguments, *exports])
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(sys, "argv", ["mbbench", "check", *arguments, *outputs])
+    with pytest.raises(SystemExit) as caught:
         app.main()
-    assert ended.value.code == 3
+    assert caught.value.code == 3
     printed = capsys.readouterr()
     assert "FAIL, 1 of 1 cells: 1.0 MobileNet-32 on onnxruntime (Size +" in printed.out
     assert printed.err.splitlines()[-1] == (
-        "error: 1 of 1 cells got worse than allowed; see the table, or raise --fail-on"
+        "error: 1 of 1 cells are worse than their limits allow; see the table, or raise --fail-on"
     )
-    checked = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=Checked)
+    checked = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=GateRecord)
     assert checked.outcome == "fail"
     assert msgspec.json.decode((tmp_path / "gate.json").read_bytes())["outcome"] == "fail"
     assert (tmp_path / "gate.md").read_text().startswith("**FAIL, 1 of 1 cells")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert suite[0][0].tag == "failure"
-    assert (tmp_path / "gate.xml").read_text() == junit.render(checked)
+    assert (tmp_path / "gate.xml").read_text() == junit.render_gate(checked)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "check compares with exactly one baseline; give --baseline DIR or --base-ref REF"),
-        (["--baseline", "x", "--base-ref", "main"], "check compares with exactly one baseline"),
-        (["--baseline", "x", "--time", "0s"], "--time is out of range: 0s; give 1s to 1h"),
+        ([], "check needs exactly one baseline; give either --baseline DIR or --base-ref REF"),
+        (["--baseline", "x", "--base-ref", "main"], "check needs exactly one baseline"),
+        (["--baseline", "x", "--time", "0s"], "--time is out of range: 0s; give a time from 1s to 1h"),
         (
             ["--baseline", "x", "--output", "a.html"],
             "a.html has no known format; end its name with one of .json, .md, .xml",
         ),
-        (["--baseline", "x"], "x holds no baseline"),
+        (["--baseline", "x"], "there is no baseline in x"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_reported_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mbbench", "check", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         app.main()
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

@@ -26,7 +26,8 @@ QUIET = Snapshot(
     swap_used_bytes=0,
     gpu_processes=(),
 )
-LATER = replace(QUIET, time_s=1.0, busy_ticks=1100, total_ticks=4400, own_ticks=200)  # 1 s of 4 CPUs, 100 ticks ours
+# 1 s of 4 CPUs later; all 100 busy ticks are the measuring process's.
+LATER = replace(QUIET, time_s=1.0, busy_ticks=1100, total_ticks=4400, own_ticks=200)
 
 
 @pytest.fixture
@@ -42,19 +43,19 @@ def test_a_quiet_machine_has_no_warnings(machine: Machine) -> None:
     assert [check.status for check in judge(machine, QUIET, LATER)] == ["ok"] * 10
 
 
-def test_load_is_what_others_use_and_names_them(machine: Machine) -> None:
+def test_load_counts_other_processes_and_names_them(machine: Machine) -> None:
     after = replace(LATER, busy_ticks=1150, process_ticks={"7 builder": 55, "8 idle": 0})
     check = one("load", machine, after=after)
     assert (check.status, check.found) == ("warn", "other processes use 0.50 of 4 cores")
     assert check.remedy == "stop builder, or measure when the machine is idle"
 
 
-def test_our_own_work_is_no_load(machine: Machine) -> None:
+def test_load_excludes_the_measuring_process(machine: Machine) -> None:
     after = replace(LATER, busy_ticks=1400, own_ticks=500)
     assert one("load", machine, after=after).found == "other processes use 0.00 of 4 cores"
 
 
-def test_steal_is_a_share_of_the_time(machine: Machine) -> None:
+def test_steal_is_a_share_of_the_cpu_time(machine: Machine) -> None:
     check = one("steal", machine, after=replace(LATER, steal_ticks=20))
     assert (check.status, check.found) == ("warn", "the hypervisor took 5.0% of the CPU time")
 
@@ -64,14 +65,14 @@ def test_steal_is_a_share_of_the_time(machine: Machine) -> None:
     [
         ("governor", {"governors": ("powersave",)}, "powersave", "cpupower frequency-set -g performance"),
         ("turbo", {"boost": "on"}, "on: clock rates depend", "no_turbo"),
-        ("clock rate", {"clock_mhz": 2000.0}, "3.00 GHz before, 2.00 GHz after", "let it cool"),
-        ("heat", {"thermal_throttles": 3}, "throttled 3 times for heat", "cool"),
-        ("SMT", {"smt": True}, "on: a neighbour", "smt/control"),
+        ("clock rate", {"clock_mhz": 2000.0}, "3.00 GHz before, 2.00 GHz after", "cool down"),
+        ("heat", {"thermal_throttles": 3}, "throttled 3 times because of heat", "cool down"),
+        ("SMT", {"smt": True}, "on: another thread", "smt/control"),
         ("memory", {"memory_available_bytes": 10**9}, "1.0 GB available", "free memory"),
         ("memory", {"swap_used_bytes": 2 * 10**9}, "12.0 GB available, 2.0 GB swapped out", "swapoff"),
     ],
 )
-def test_each_fault_has_its_figure_and_its_remedy(
+def test_each_warning_has_a_value_and_a_remedy(
     machine: Machine, name: str, change: dict[str, object], found: str, remedy: str
 ) -> None:
     check = one(name, machine, after=replace(LATER, **change))  # type: ignore[arg-type]
@@ -92,20 +93,20 @@ def test_each_fault_has_its_figure_and_its_remedy(
         ("load", {"total_ticks": QUIET.total_ticks}),
     ],
 )
-def test_what_the_kernel_does_not_show_is_unknown_and_no_warning(
+def test_a_counter_the_kernel_does_not_show_is_unknown_and_not_a_warning(
     machine: Machine, name: str, change: dict[str, object]
 ) -> None:
     assert one(name, machine, after=replace(LATER, **change)).status == "unknown"  # type: ignore[arg-type]
 
 
-def test_throttling_counts_while_measuring(machine: Machine) -> None:
+def test_quota_throttling_is_counted_between_the_snapshots(machine: Machine) -> None:
     limited = replace(machine, cgroup_cpu_quota=1.5)
     assert one("cgroup quota", limited).status == "ok"
     check = one("cgroup quota", limited, after=replace(LATER, throttled=4))
     assert (check.status, check.found) == ("warn", "a quota of 1.5 cores, throttled 4 times")
 
 
-def test_a_virtual_machine_and_a_shared_gpu_are_said(machine: Machine) -> None:
+def test_a_virtual_machine_and_a_shared_gpu_are_warnings(machine: Machine) -> None:
     assert one("virtual machine", replace(machine, hypervisor="KVM")).status == "warn"
     with_gpu = replace(machine, gpus=("NVIDIA X",))
     check = one("GPU users", with_gpu, after=replace(LATER, gpu_processes=("12, python",)))
@@ -130,8 +131,8 @@ def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = snapshot(tmp_path)
-    assert replace(found, time_s=0.0, gpu_processes=()) == Snapshot(
+    counters = snapshot(tmp_path)
+    assert replace(counters, time_s=0.0, gpu_processes=()) == Snapshot(
         time_s=0.0,
         busy_ticks=165,
         total_ticks=1185,

@@ -26,7 +26,7 @@ CPU part\t: 0xd40
 
 
 def tree(root: Path, **files: str) -> Path:
-    """Write files; `__` in a name stands for the slash."""
+    """Write files under `root`; `__` in a name means a slash."""
     for name, text in files.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def tree(root: Path, **files: str) -> Path:
 
 
 def topology(root: Path, cores: list[int]) -> Path:
-    """Logical CPU i is a thread of core cores[i]."""
+    """Write a topology in which logical CPU i is a thread of core cores[i]."""
     for cpu, core in enumerate(cores):
         folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
         folder.mkdir(parents=True)
@@ -53,16 +53,18 @@ def topology(root: Path, cores: list[int]) -> Path:
     ],
     ids=["amd", "intel", "arm"],
 )
-def test_the_cpu_and_what_it_can_do(tmp_path: Path, cpuinfo: str, cpu: str, isa: tuple[str, ...]) -> None:
+def test_the_fingerprint_names_the_cpu_and_its_instruction_sets(
+    tmp_path: Path, cpuinfo: str, cpu: str, isa: tuple[str, ...]
+) -> None:
     machine = fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo, proc__meminfo="MemTotal:  1048576 kB\n"))
     assert (machine.cpu, machine.isa, machine.memory_bytes) == (cpu, isa, 2**30)
 
 
-def test_cores_are_counted_once_whatever_their_threads(tmp_path: Path) -> None:
+def test_a_core_with_two_threads_counts_once(tmp_path: Path) -> None:
     assert fingerprint(topology(tmp_path, [0, 1, 0, 1])).physical_cores == 2
 
 
-def test_a_hypervisor_shows_in_the_flags(tmp_path: Path) -> None:
+def test_a_hypervisor_is_recognized_by_the_cpu_flags(tmp_path: Path) -> None:
     root = tree(tmp_path, proc__cpuinfo=AMD, sys__class__dmi__id__sys_vendor="QEMU\n")
     assert fingerprint(root).hypervisor == "QEMU"
     assert fingerprint(tree(tmp_path, proc__cpuinfo=INTEL)).hypervisor is None
@@ -76,25 +78,25 @@ def test_a_hypervisor_shows_in_the_flags(tmp_path: Path) -> None:
         ("nothing", "", None),
     ],
 )
-def test_a_quota_of_cgroup_2(tmp_path: Path, name: str, text: str, quota: float | None) -> None:
+def test_the_cpu_quota_of_cgroup_v2_is_in_cores(tmp_path: Path, name: str, text: str, quota: float | None) -> None:
     assert cpu_quota(tree(tmp_path, **{name: text})) == quota
 
 
 @pytest.mark.parametrize(("microseconds", "quota"), [("200000", 2.0), ("-1", None)])
-def test_a_quota_of_cgroup_1(tmp_path: Path, microseconds: str, quota: float | None) -> None:
+def test_the_cpu_quota_of_cgroup_v1_is_in_cores(tmp_path: Path, microseconds: str, quota: float | None) -> None:
     folder = "sys__fs__cgroup__cpu__cpu.cfs_"
     files = {f"{folder}quota_us": microseconds, f"{folder}period_us": "100000"}
     assert cpu_quota(tree(tmp_path, **files)) == quota
 
 
-def test_an_empty_machine_degrades_without_failing(tmp_path: Path) -> None:
+def test_a_machine_without_proc_and_sys_has_a_fingerprint(tmp_path: Path) -> None:
     machine = fingerprint(tmp_path)
     assert machine.isa == ()
     assert machine.cpu
     assert machine.physical_cores >= 1
 
 
-def test_the_id_names_what_makes_measurements_comparable(tmp_path: Path) -> None:
+def test_the_id_depends_only_on_what_makes_measurements_comparable(tmp_path: Path) -> None:
     machine = fingerprint(tree(tmp_path, proc__cpuinfo=AMD))
     assert replace(machine, kernel="other", python="3.99").id == machine.id
     assert replace(machine, memory_bytes=machine.memory_bytes + 1000).id == machine.id
@@ -124,12 +126,12 @@ def test_x86_without_vnni_saturates_int8(architecture: str, isa: tuple[str, ...]
     assert replace(fingerprint(), architecture=architecture, isa=isa).saturates_int8 is saturates
 
 
-def test_cpus_are_picked_from_the_end_one_thread_a_core_first(tmp_path: Path) -> None:
+def test_the_last_cores_are_picked_first_with_one_thread_each(tmp_path: Path) -> None:
     root = topology(tmp_path, [0, 1, 2, 0, 1, 2])
-    everything = frozenset(range(6))
-    assert pick_cpus(1, root, everything) == (5,)
-    assert pick_cpus(3, root, everything) == (5, 4, 3)
-    assert pick_cpus(4, root, everything) == (5, 4, 3, 2)
+    all_cpus = frozenset(range(6))
+    assert pick_cpus(1, root, all_cpus) == (5,)
+    assert pick_cpus(3, root, all_cpus) == (5, 4, 3)
+    assert pick_cpus(4, root, all_cpus) == (5, 4, 3, 2)
     assert pick_cpus(2, root, frozenset({0, 3, 1})) == (3, 1)
 
 
@@ -140,30 +142,34 @@ def test_without_a_topology_every_cpu_is_a_core(tmp_path: Path) -> None:
 def test_more_threads_than_allowed_cpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         pick_cpus(3, tmp_path, frozenset({0, 1}))
-    assert str(caught.value) == "3 threads do not fit on the 2 CPUs allowed here; give --threads 2"
+    assert str(caught.value) == "threads must be at most the number of available CPUs, 2: 3; give --threads 2"
 
 
 @pytest.mark.parametrize(
     ("cpuinfo", "native"),
     [(AMD, {"fp32", "bf16", "int8"}), (INTEL, {"fp32", "bf16", "int8"}), (ARM, {"fp32", "bf16", "fp16", "int8"})],
 )
-def test_native_precisions_have_instructions(tmp_path: Path, cpuinfo: str, native: set[str]) -> None:
+def test_a_precision_is_native_if_the_cpu_has_instructions_for_it(
+    tmp_path: Path, cpuinfo: str, native: set[str]
+) -> None:
     assert fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo)).native == native
 
 
-def caches(root: Path, cpu: int, *found: tuple[int, str, str]) -> None:
-    for index, (level, size, shared) in enumerate(found):
+def write_caches(root: Path, cpu: int, *caches: tuple[int, str, str]) -> None:
+    """Write the (level, size, sharing CPUs) of a CPU's caches."""
+    for index, (level, size, shared) in enumerate(caches):
         folder = root / f"sys/devices/system/cpu/cpu{cpu}/cache/index{index}"
         tree(folder, level=f"{level}\n", size=f"{size}\n", shared_cpu_list=f"{shared}\n")
 
 
-def test_last_level_caches_count_once_each(tmp_path: Path) -> None:
+def test_a_shared_last_level_cache_counts_once(tmp_path: Path) -> None:
     for cpu, shared in ((0, "0-1"), (1, "0-1"), (2, "2-3")):
-        own = str(cpu)
-        caches(tmp_path, cpu, (1, "32K", own), (1, "64K", own), (2, "1024K", own), (3, "16384K", shared))
+        private = str(cpu)
+        levels = [(1, "32K", private), (1, "64K", private), (2, "1024K", private), (3, "16384K", shared)]
+        write_caches(tmp_path, cpu, *levels)
     assert cache_sizes((0, 1, 2), tmp_path) == CacheSizes(2**20, 2**25)
     assert cache_sizes((1,), tmp_path) == CacheSizes(2**20, 2**24)
 
 
-def test_caches_the_kernel_does_not_tell_of_are_assumed(tmp_path: Path) -> None:
+def test_cache_sizes_the_kernel_does_not_show_are_assumed(tmp_path: Path) -> None:
     assert cache_sizes((0,), tmp_path) == CacheSizes(2**18, 2**24)

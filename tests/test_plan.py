@@ -6,7 +6,7 @@ from mbbench.profile import Profile
 from mbbench.spec import Family, ModelSpec
 
 
-def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
+def test_every_backend_has_a_cell_followed_by_its_baselines() -> None:
     spec = plan.plan(Profile(alpha=(0.5,), res=(128,), backend=("openvino", "torch"), baselines=True))
     rows = [(cell.backend, cell.role, cell.model.label, cell.weights) for cell in spec.cells]
     assert rows == [
@@ -19,7 +19,7 @@ def test_a_cell_for_every_backend_followed_by_its_baselines() -> None:
     ]
 
 
-def test_a_grid_goes_by_width_then_resolution_then_precision_and_its_baselines_take_the_largest_resolution() -> None:
+def test_a_grid_is_ordered_by_width_resolution_and_precision_and_baselines_have_its_largest_resolution() -> None:
     grid = Profile(alpha=(0.25, 0.5), res=(128, 160), precision=("fp32", "int8"), baselines=True)
     assert [(cell.model.label, cell.precision) for cell in plan.plan(grid).cells] == [
         ("0.25 MobileNet-128", "fp32"),
@@ -35,12 +35,12 @@ def test_a_grid_goes_by_width_then_resolution_then_precision_and_its_baselines_t
     ]
 
 
-def test_a_network_is_no_baseline_of_itself() -> None:
+def test_a_network_is_not_a_baseline_of_itself() -> None:
     spec = plan.plan(Profile(model=("vgg16",), weights="random", baselines=True))
     assert [cell.model for cell in spec.cells] == [ModelSpec(family="vgg16"), ModelSpec(family="googlenet")]
 
 
-def test_beside_mobilenet_the_others_are_baselines() -> None:
+def test_next_to_mobilenet_the_other_families_are_baselines() -> None:
     families: tuple[Family, ...] = ("mobilenet_v1", "vgg16")
     spec = plan.plan(Profile(model=families, alpha=(0.5,), precision=("fp32", "int8"), baselines=True))
     assert [(cell.model.label, cell.precision, cell.role, cell.weights) for cell in spec.cells] == [
@@ -52,7 +52,7 @@ def test_beside_mobilenet_the_others_are_baselines() -> None:
     ]
 
 
-def test_which_family_is_named_first_does_not_matter() -> None:
+def test_roles_do_not_depend_on_the_order_of_families() -> None:
     spec = plan.plan(Profile(model=("vgg16", "mobilenet_v1"), alpha=(0.5,)))
     assert [(cell.model.label, cell.role, cell.weights) for cell in spec.cells] == [
         ("VGG16-224", "baseline", "random"),
@@ -60,10 +60,10 @@ def test_which_family_is_named_first_does_not_matter() -> None:
     ]
 
 
-def test_cells_of_one_artifact_can_stand_side_by_side() -> None:
+def test_cells_can_be_grouped_by_artifact() -> None:
     profile = Profile(alpha=(0.5,), res=(128, 160), backend=("openvino", "torch"), precision=("fp32", "int8"))
     spec = plan.plan(profile)
-    assert [(cell.model.resolution, cell.precision, cell.backend) for cell in plan.grouped(spec).cells] == [
+    assert [(cell.model.resolution, cell.precision, cell.backend) for cell in plan.group_by_artifact(spec).cells] == [
         (res, precision, backend)
         for res in (128, 160)
         for precision in ("fp32", "int8")
@@ -71,17 +71,17 @@ def test_cells_of_one_artifact_can_stand_side_by_side() -> None:
     ]
 
 
-def test_an_alpha_for_a_network_without_one_is_refused() -> None:
+def test_an_alpha_for_vgg16_is_refused() -> None:
     with pytest.raises(UsageError, match="no width multiplier"):
         plan.plan(Profile(model=("vgg16",), alpha=(0.5,)))
 
 
-def test_all_is_every_backend_that_can_start_and_names_count_once() -> None:
-    everything = plan.expand(["all", "onnxruntime"])
-    assert {"onnxruntime", "openvino", "torch-eager"} <= set(everything) <= set(registry.names())
-    assert len(everything) == len(set(everything))
+def test_all_means_every_backend_that_can_start_and_repeated_names_count_once() -> None:
+    names = plan.expand_backends(["all", "onnxruntime"])
+    assert {"onnxruntime", "openvino", "torch-eager"} <= set(names) <= set(registry.names())
+    assert len(names) == len(set(names))
 
 
-def test_no_backend_at_all_is_refused() -> None:
+def test_an_empty_list_of_backends_is_refused() -> None:
     with pytest.raises(UsageError, match="no backend is named"):
-        plan.expand([""])
+        plan.expand_backends([""])

@@ -9,15 +9,15 @@ from mbbench.spec import Settings
 SHIPPED = ("ci", "default", "edge", "quick", "reference", "rigorous")
 
 
-def test_the_shipped_profiles_are_all_there_and_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_shipped_profiles_can_be_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert profile.names() == SHIPPED
     for name in SHIPPED:
-        assert profile.load(name).description
+        assert profile.read_profile(name).description
 
 
-def test_the_default_profile_is_the_defaults() -> None:
-    loaded = profile.load("default")
+def test_the_default_profile_equals_the_defaults_in_code() -> None:
+    loaded = profile.read_profile("default")
     assert loaded.settings == Settings()
     assert (loaded.model, loaded.alpha, loaded.res, loaded.backend) == (
         ("mobilenet_v1",),
@@ -27,68 +27,68 @@ def test_the_default_profile_is_the_defaults() -> None:
     )
 
 
-def test_a_profile_in_the_working_folder_wins_over_the_shipped_one(
+def test_a_profile_in_the_working_folder_takes_precedence_over_a_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "quick.toml").write_text("alpha = 0.33\n")
     monkeypatch.chdir(tmp_path)
-    assert profile.load("quick").alpha == (0.33,)
+    assert profile.read_profile("quick").alpha == (0.33,)
 
 
-def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_profile_can_be_a_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('backend = ["torch", "openvino"]\nimages = 5\n[settings]\nthreads = 2\n')
-    loaded = profile.load(str(path))
+    loaded = profile.read_profile(str(path))
     assert (loaded.backend, loaded.images, loaded.settings.threads) == (("torch", "openvino"), 5, 2)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("alpah = 0.5", "p has an unknown key 'alpah'; did you mean alpha?"),
-        ("[settings]\nthread = 2", "p [settings] has an unknown key 'thread'; did you mean threads?"),
-        ("zzz = 1", "p has an unknown key 'zzz'; known keys: description, model,"),
+        ("alpah = 0.5", "p has an unknown key: 'alpah'; write alpha"),
+        ("[settings]\nthread = 2", "p [settings] has an unknown key: 'thread'; write threads"),
+        ("zzz = 1", "p has an unknown key: 'zzz'; choose one of description, model,"),
         ("alpha = ", "p is not TOML: Invalid value"),
-        ('alpha = "wide"', "p: Expected `float`, got `str` - at `$.alpha[0]`; mend that value"),
-        ("[settings]\nthreads = 0", "threads is 0; it counts something"),
+        ('alpha = "wide"', "p: Expected `float`, got `str` - at `$.alpha[0]`; fix that value"),
+        ("[settings]\nthreads = 0", "threads must be at least 1: 0; raise threads"),
     ],
 )
-def test_a_wrong_profile_is_one_line(text: str, message: str) -> None:
+def test_an_invalid_profile_is_reported_in_one_line(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         profile.parse(text, "p")
     assert str(caught.value).startswith(message)
 
 
-def test_an_unknown_name_lists_the_profiles() -> None:
+def test_an_unknown_profile_is_refused_with_the_list() -> None:
     with pytest.raises(UsageError, match="choose one of ci, default, edge, quick, reference, rigorous"):
-        profile.load("fast")
+        profile.read_profile("fast")
 
 
-def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the profile"):
-        profile.load(str(tmp_path / "none.toml"))
+        profile.read_profile(str(tmp_path / "none.toml"))
 
 
-def test_the_command_line_wins_and_silence_does_not() -> None:
+def test_options_override_the_profile_unless_they_are_none() -> None:
     base = profile.parse("alpha = 0.25\nres = 96\n[settings]\nthreads = 2\n", "p")
     changed = profile.override(base, {"threads": None, "batch": 4}, {"alpha": None, "res": (128,), "baselines": False})
     assert (changed.alpha, changed.res, changed.settings.threads, changed.settings.batch) == ((0.25,), (128,), 2, 4)
 
 
-def test_one_alpha_needs_no_brackets_and_several_have_them() -> None:
+def test_a_single_value_needs_no_brackets() -> None:
     grid = profile.parse("alpha = [0.25, 1.0]\nres = 128\n", "p")
     assert (grid.alpha, grid.res) == ((0.25, 1.0), (128,))
     assert [model.label for model in grid.models] == ["0.25 MobileNet-128", "1.0 MobileNet-128"]
 
 
-def test_of_several_families_alpha_and_variant_are_mobilenets() -> None:
+def test_with_several_families_alpha_and_variant_apply_to_mobilenet_only() -> None:
     grid = profile.parse('model = ["vgg16", "mobilenet_v1"]\nalpha = [0.25, 0.5]\nvariant = "shallow"\n', "p")
     labels = ["VGG16-224", "Shallow 0.25 MobileNet-224", "Shallow 0.5 MobileNet-224"]
     assert [model.label for model in grid.models] == labels
 
 
-def test_a_profiles_alpha_is_not_anothers_networks() -> None:
+def test_the_profiles_alpha_and_variant_are_dropped_for_another_family() -> None:
     base = profile.parse('alpha = 0.25\nvariant = "shallow"\n', "p")
     changed = profile.override(base, {}, {"model": ("vgg16",)})
     assert (changed.model, changed.alpha, changed.variant) == (("vgg16",), (1.0,), "standard")

@@ -9,36 +9,45 @@ from mbbench.errors import BackendError
 from mbbench.testing import FakeBackend
 
 
-def test_the_projects_own_backends_are_found_without_being_imported() -> None:
+def test_the_installed_backends_are_listed() -> None:
     assert {"torch", "torch-eager", "onnxruntime", "openvino", "tensorrt"} <= set(registry.names())
 
 
-def test_loading_gives_a_backend() -> None:
+def test_load_returns_a_backend() -> None:
     assert isinstance(registry.load("onnxruntime"), Backend)
 
 
-def test_an_unknown_name_lists_the_installed() -> None:
-    with pytest.raises(BackendError, match=r"there is no backend 'tensorflow'; installed are: .*onnxruntime.*torch"):
+def test_an_unknown_backend_is_refused_with_the_list() -> None:
+    with pytest.raises(
+        BackendError, match=r"unknown backend: 'tensorflow'; choose an installed backend \(.*onnxruntime.*torch"
+    ):
         registry.load("tensorflow")
 
 
-def test_an_uninstalled_backend_of_the_project_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_uninstalled_backend_of_the_repository_has_the_command_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda **_: ())
     with pytest.raises(BackendError) as caught:
         registry.load("torch-eager")
     assert caught.value.cause == "backend torch-eager is not installed"
-    assert caught.value.remedy == "run `pip install -e backends/torch` in mbbench's checkout; installed are: none"
+    assert (
+        caught.value.remedy
+        == "run `pip install -e backends/torch` in mbbench's checkout, or choose another backend (none)"
+    )
 
 
-def test_a_backend_describes_itself() -> None:
-    found = registry.describe("onnxruntime")
-    assert found.error is None
-    assert found.versions == {"onnxruntime": metadata.version("onnxruntime")}
-    assert list(found.devices) == ["cpu"]
-    assert found.precisions == {"cpu": ["fp32", "int8"]}
+def test_a_description_has_versions_devices_and_precisions() -> None:
+    description = registry.describe("onnxruntime")
+    assert description.error is None
+    assert description.versions == {"onnxruntime": metadata.version("onnxruntime")}
+    assert list(description.devices) == ["cpu"]
+    assert description.precisions == {"cpu": ["fp32", "int8"]}
 
 
-def test_a_backend_without_a_device_still_tells_its_version_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_description_of_a_backend_without_a_device_has_versions_and_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Missing(FakeBackend):
         def devices(self) -> Mapping[str, str]:
             raise BackendError("no GPU was found", "plug one in")
@@ -56,7 +65,7 @@ def test_a_backend_without_a_device_still_tells_its_version_and_says_why(monkeyp
         ("faulty-class", "backend faulty-class (mbbench_faulty:NotABackend) is not an mbbench Backend"),
     ],
 )
-def test_a_broken_third_party_backend_is_named(name: str, cause: str) -> None:
+def test_a_broken_third_party_backend_is_reported_with_its_entry_point(name: str, cause: str) -> None:
     with pytest.raises(BackendError) as caught:
         registry.load(name)
     assert caught.value.cause.startswith(cause)

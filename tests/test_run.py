@@ -1,4 +1,4 @@
-"""The whole way on ONNX Runtime, and what happens to a run when one of its cells fails."""
+"""Whole runs on ONNX Runtime, including runs with cells that fail."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,11 @@ from mbbench import registry, store
 from mbbench.artifacts import prepare
 from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError, UsageError
-from mbbench.events import Announce, Event, Finished, Measuring, Working
+from mbbench.events import Announce, Event, Finished, Measuring, Preparing
 from mbbench.measure import ceilings
 from mbbench.models.cost import cost_of
 from mbbench.result import Ceilings, Failure, Result
-from mbbench.run import run, verdict
+from mbbench.run import raise_for_failures, run
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
@@ -36,7 +36,7 @@ def quiet(event: Event) -> None:
     pass
 
 
-def test_a_run_measures_stores_and_announces(tmp_path: Path) -> None:
+def test_a_run_measures_stores_and_announces_a_cell(tmp_path: Path) -> None:
     path = tmp_path / "reports" / "results.jsonl"
     events: list[Event] = []
     (result,) = run(spec_of(CELL), path, events.append)
@@ -56,66 +56,66 @@ def test_a_run_measures_stores_and_announces(tmp_path: Path) -> None:
         layer.name for layer in cost_of(result.cell.model).layers
     ]
     assert result.ceilings is not None and result.ceilings.threads == 1
-    kinds = [type(event) for event in events if not isinstance(event, Working)]
+    kinds = [type(event) for event in events if not isinstance(event, Preparing)]
     assert kinds == [Measuring, Finished]
 
 
-def test_ceilings_that_cannot_be_measured_cost_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_is_measured_even_if_the_ceilings_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Ceilings:
-        raise MbbenchError("no kernel runs", "mend it")
+        raise MbbenchError("no kernel runs", "fix it")
 
-    monkeypatch.setattr(ceilings, "of", fail)
+    monkeypatch.setattr(ceilings, "machine_ceilings", fail)
     (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
     assert result.failure is None
-    assert (result.ceilings, result.reasons["ceilings"]) == (None, "no kernel runs; mend it")
+    assert (result.ceilings, result.reasons["ceilings"]) == (None, "no kernel runs; fix it")
 
 
-def test_a_cell_on_another_device_has_no_ceilings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_does_not_run_on_a_cpu_has_no_ceilings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Ceilings:
-        raise AssertionError("measured")
+        raise AssertionError("ceilings were measured")
 
-    def elsewhere(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
+    def on_gpu(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
         return [replace(item, device="GPU.0") for item in prepare_all(spec, announce) if isinstance(item, Ready)]
 
     prepare_all = prepare.prepare_all
-    monkeypatch.setattr(ceilings, "of", fail)
-    monkeypatch.setattr(prepare, "prepare_all", elsewhere)
+    monkeypatch.setattr(ceilings, "machine_ceilings", fail)
+    monkeypatch.setattr(prepare, "prepare_all", on_gpu)
     (result,) = run(spec_of(CELL), tmp_path / "results.jsonl", quiet)
     assert result.failure is None
     assert (result.ceilings, result.reasons["ceilings"]) == (None, "ceilings are measured for CPUs only")
 
 
-def test_the_second_run_prepares_nothing_and_has_the_same_id(tmp_path: Path) -> None:
+def test_a_repeated_run_uses_the_cached_artifact_and_has_the_same_id(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     (first,) = run(spec_of(CELL), path, quiet)
     events: list[Event] = []
     (second,) = run(spec_of(CELL), path, events.append)
-    assert not any(isinstance(event, Working) for event in events)
+    assert not any(isinstance(event, Preparing) for event in events)
     assert first.id == second.id
     assert len(store.read(path)) == 2
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_failing_cell_becomes_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failing_cell_is_recorded_and_the_run_continues(tmp_path: Path) -> None:
     cells = (replace(CELL, backend="faulty-killed"), CELL)
     results = list(run(spec_of(*cells), tmp_path / "results.jsonl", quiet))
     assert [result.failure is None for result in results] == [False, True]
     assert store.read(tmp_path / "results.jsonl") == results
     with pytest.raises(CellsFailedError, match="1 of 2 cells failed: the measuring process was killed by the kernel"):
-        verdict(results)
+        raise_for_failures(results)
 
 
-def test_a_backend_that_cannot_start_costs_only_its_own_cells(tmp_path: Path) -> None:
+def test_a_backend_that_cannot_start_fails_only_its_cells(tmp_path: Path) -> None:
     cells = (replace(CELL, device="gpu"), CELL)
     results = list(run(spec_of(*cells), tmp_path / "results.jsonl", quiet))
     assert results[0].failure is not None
-    assert (results[0].failure.exit_code, results[0].failure.cause) == (6, "no device 'gpu'")
+    assert (results[0].failure.exit_code, results[0].failure.cause) == (6, "unknown device: 'gpu'")
     assert results[1].failure is None
 
 
-def test_no_backend_that_can_start_ends_the_run_at_once(tmp_path: Path) -> None:
+def test_a_run_without_a_backend_that_can_start_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    with pytest.raises(BackendError, match="there is no backend 'tensorflow'"):
+    with pytest.raises(BackendError, match="unknown backend: 'tensorflow'"):
         list(run(spec_of(replace(CELL, backend="tensorflow")), path, quiet))
     assert path.read_bytes() == b""
 
@@ -126,11 +126,11 @@ def test_no_backend_that_can_start_ends_the_run_at_once(tmp_path: Path) -> None:
         (replace(CELL, weights="/no/such.safetensors"), "no/such.safetensors"),
         (
             replace(CELL, model=ModelSpec(family="vgg16", resolution=32), weights=None),
-            "VGG16-32 has no embedded weights",
+            "VGG16-32 has no default weights",
         ),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_measured(tmp_path: Path, cell: Cell, message: str) -> None:
+def test_invalid_input_is_refused_before_anything_is_measured(tmp_path: Path, cell: Cell, message: str) -> None:
     path = tmp_path / "results.jsonl"
     with pytest.raises(UsageError, match=message):
         list(run(spec_of(CELL, cell), path, quiet))
@@ -138,9 +138,9 @@ def test_bad_input_is_refused_before_anything_is_measured(tmp_path: Path, cell: 
 
 
 def test_more_threads_than_cpus_are_refused(tmp_path: Path) -> None:
-    many = replace(spec_of(CELL), settings=replace(SETTINGS, threads=4096))
-    with pytest.raises(UsageError, match="4096 threads do not fit"):
-        list(run(many, tmp_path / "results.jsonl", quiet))
+    spec = replace(spec_of(CELL), settings=replace(SETTINGS, threads=4096))
+    with pytest.raises(UsageError, match=r"threads must be at most the number of available CPUs, .*: 4096"):
+        list(run(spec, tmp_path / "results.jsonl", quiet))
 
 
 def failed(result: Result, exit_code: int) -> Result:
@@ -158,16 +158,16 @@ def failed(result: Result, exit_code: int) -> Result:
         ((5, 0), RequirementError),
     ],
 )
-def test_the_verdict_follows_the_failures(make_result, codes, expected) -> None:  # type: ignore[no-untyped-def]
+def test_the_error_of_a_run_depends_on_its_failures(make_result, codes, expected) -> None:  # type: ignore[no-untyped-def]
     results = [failed(make_result(), code) if code else make_result() for code in codes]
     if expected is None:
-        verdict(results)
+        raise_for_failures(results)
         return
     with pytest.raises(expected):
-        verdict(results)
+        raise_for_failures(results)
 
 
-def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp_path: Path) -> None:
+def test_int8_is_executed_and_not_calibrated_on_the_test_images(tmp_path: Path) -> None:
     cell = replace(CELL, precision="int8")
     spec = replace(spec_of(cell), require_effective=True)
     (result,) = run(spec, tmp_path / "results.jsonl", quiet)
@@ -176,17 +176,17 @@ def test_int8_is_calibrated_apart_from_the_test_images_executed_and_recorded(tmp
         result.artifact is not None and result.artifact.dialect == registry.load("onnxruntime").dialects("cpu")["int8"]
     )
     assert result.executed is not None and result.quantization is not None
-    kept = [name for name in result.quantization.kept_fp32 if name.endswith(".conv")]
-    assert kept == (["stem.conv", "blocks.0.0.conv"] if result.artifact.dialect == "u8s8f" else [])
+    fp32_layers = [name for name in result.quantization.kept_fp32 if name.endswith(".conv")]
+    assert fp32_layers == (["stem.conv", "blocks.0.0.conv"] if result.artifact.dialect == "u8s8f" else [])
     shares = {share.precision: share.layers for share in result.executed.shares}
-    assert shares == ({"int8": 28 - len(kept), "fp32": len(kept)} if kept else {"int8": 28})
+    assert shares == ({"int8": 28 - len(fp32_layers), "fp32": len(fp32_layers)} if fp32_layers else {"int8": 28})
     assert (result.quantization.calibration, result.quantization.judged_by) == ("digits", "agreement")
     assert result.data is not None
     assert result.quantization.calibration_fingerprint != result.data.fingerprint
     assert store.read(tmp_path / "results.jsonl") == [result]
 
 
-def test_photos_without_labels_calibrate_and_show_agreement(tmp_path: Path) -> None:
+def test_images_without_labels_calibrate_int8_and_measure_agreement(tmp_path: Path) -> None:
     for number in range(20):
         noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{number}.png")
@@ -197,29 +197,29 @@ def test_photos_without_labels_calibrate_and_show_agreement(tmp_path: Path) -> N
     assert (result.measured.accuracy.images, result.measured.accuracy.top1) == (4, None)
     assert result.reasons["accuracy.top1"] == "random weights have no accuracy"
     trained = replace(spec, cells=(replace(CELL, weights=None),))
-    with pytest.raises(UsageError, match="has no labels to learn; give --weights FILE"):
+    with pytest.raises(UsageError, match="has no labels to train on; give --weights FILE"):
         list(run(trained, tmp_path / "results.jsonl", quiet))
 
 
-def test_a_precision_that_would_be_emulated_is_refused(tmp_path: Path) -> None:
+def test_a_precision_that_is_not_native_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BackendError, match=r"onnxruntime has no native bf16 on cpu here.*choose --precision fp32, int8"
     ):
         list(run(spec_of(replace(CELL, precision="bf16")), tmp_path / "results.jsonl", quiet))
 
 
-def test_a_larger_drop_than_allowed_fails_with_all_it_measured(tmp_path: Path) -> None:
+def test_a_cell_beyond_max_drop_fails_and_keeps_its_measurements(tmp_path: Path) -> None:
     spec = replace(spec_of(replace(CELL, precision="int8")), max_drop=0.0, calibration="random")
     (result,) = run(spec, tmp_path / "results.jsonl", quiet)
     assert result.failure is not None
     assert result.failure.cause.startswith("without labels, ")
-    assert result.failure.cause.endswith(" of the answers differ from fp32's, more than 0")
+    assert result.failure.cause.endswith(" of the answers differ from fp32's, more than --max-drop 0")
     assert result.measured.latency is not None
     with pytest.raises(RequirementError):
-        verdict([result])
+        raise_for_failures([result])
 
 
-def test_noise_calibrates_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_random_calibration_is_used_if_requested(tmp_path: Path) -> None:
     spec = replace(spec_of(replace(CELL, precision="int8")), calibration="random")
     (result,) = run(spec, tmp_path / "results.jsonl", quiet)
     assert result.quantization is not None

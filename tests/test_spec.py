@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import ModelSpec, Settings, bytes_of, content_key
+from mbbench.spec import ModelSpec, Settings, content_key, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -18,28 +18,28 @@ from mbbench.spec import ModelSpec, Settings, bytes_of, content_key
         (ModelSpec(family="googlenet", resolution=96), "GoogLeNet-96"),
     ],
 )
-def test_labels_are_the_papers(spec: ModelSpec, label: str) -> None:
+def test_labels_are_in_the_papers_style(spec: ModelSpec, label: str) -> None:
     assert spec.label == label
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 8.1, 1000.0, math.nan, math.inf])
-def test_an_alpha_that_cannot_be_built_is_refused(alpha: float) -> None:
-    with pytest.raises(UsageError, match=r"alpha .* is outside \(0, 8\]; the paper's"):
+def test_an_alpha_out_of_range_is_refused(alpha: float) -> None:
+    with pytest.raises(UsageError, match=r"alpha must be more than 0 and at most 8: .*; use one of the paper's"):
         ModelSpec(alpha=alpha)
 
 
 @pytest.mark.parametrize("resolution", [-1, 0, 31, 2049])
-def test_a_resolution_that_cannot_be_built_is_refused(resolution: int) -> None:
-    with pytest.raises(UsageError, match=f"resolution {resolution} is outside 32 to 2048"):
+def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
+    with pytest.raises(UsageError, match=f"resolution must be 32 to 2048: {resolution}"):
         ModelSpec(resolution=resolution)
 
 
-def test_a_width_multiplier_is_mobilenets_alone() -> None:
+def test_a_width_multiplier_for_another_network_is_refused() -> None:
     with pytest.raises(UsageError, match="VGG16 has no width multiplier"):
         ModelSpec(family="vgg16", alpha=0.5)
 
 
-def test_unknown_names_are_refused_with_the_list() -> None:
+def test_an_unknown_network_is_refused_with_the_list() -> None:
     with pytest.raises(UsageError, match="choose one of mobilenet_v1, vgg16, googlenet"):
         ModelSpec(family="resnet")  # type: ignore[arg-type]
 
@@ -58,28 +58,28 @@ def test_a_content_key_depends_on_every_part() -> None:
         ("scenario_s", 0.0),
     ],
 )  # fmt: skip
-def test_settings_that_measure_nothing_are_refused(field: str, value: float) -> None:
+def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: float) -> None:
     with pytest.raises(UsageError, match=field):
         Settings(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])
-def test_a_bound_that_nothing_keeps_is_refused(bound: float) -> None:
-    with pytest.raises(UsageError, match="cannot be kept"):
+def test_a_bound_that_is_not_positive_is_refused(bound: float) -> None:
+    with pytest.raises(UsageError, match="bound_ms must be more than 0"):
         Settings(bound_ms=bound)
 
 
-def test_the_longest_time_must_hold_the_shortest() -> None:
+def test_a_maximum_time_below_the_minimum_is_refused() -> None:
     with pytest.raises(UsageError, match="max_s 1 is below min_s 2"):
         Settings(min_s=2.0, max_s=1.0)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("5MB", 5e6), ("1.5 GB", 1.5e9), ("512KiB", 524288), ("7B", 7)])
 def test_sizes_have_decimal_or_binary_units(text: str, expected: float) -> None:
-    assert bytes_of(text) == expected
+    assert parse_bytes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["5", "MB", "5 mb", "-1MB"])
 def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size; write it like 5MB"):
-        bytes_of(text)
+    with pytest.raises(UsageError, match=r"not a size: .*; write it like 5MB"):
+        parse_bytes(text)

@@ -6,14 +6,14 @@ from scipy.stats import binomtest, trim_mean, ttest_1samp
 
 from mbbench.stats import (
     Interval,
+    allowed_excesses,
+    count_outliers,
     holm,
     interquartile_mean,
     jackknife_effect,
-    may_exceed,
     mcnemar,
     median,
     median_interval,
-    outliers,
     paired_interval,
     percentile,
     samples_needed,
@@ -24,16 +24,16 @@ from mbbench.stats import (
 
 
 @pytest.mark.parametrize(("q", "n"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
-def test_samples_needed_are_loadgens(q: float, n: int) -> None:
+def test_samples_needed_are_those_of_loadgen(q: float, n: int) -> None:
     assert samples_needed(q) == n
 
 
 @pytest.mark.parametrize(
-    ("n", "q", "most"),
+    ("n", "q", "expected"),
     [(661, 0.99, -1), (662, 0.99, 0), (1000, 0.99, 1), (5000, 0.99, 32), (63, 0.9, -1), (64, 0.9, 0), (1, 0.99, -1)],
 )
-def test_samples_over_a_bound_are_as_many_as_loadgen_allows(n: int, q: float, most: int) -> None:
-    assert may_exceed(n, q) == most
+def test_allowed_excesses_are_those_of_loadgen(n: int, q: float, expected: int) -> None:
+    assert allowed_excesses(n, q) == expected
 
 
 def test_percentile_is_the_nearest_rank() -> None:
@@ -42,18 +42,18 @@ def test_percentile_is_the_nearest_rank() -> None:
     assert percentile([7.0], 0.99) == 7.0
 
 
-def test_median_of_an_even_number_is_the_middle() -> None:
+def test_the_median_of_an_even_number_is_between_the_middle_samples() -> None:
     assert median([4.0, 1.0, 3.0, 2.0]) == 2.5
 
 
-def test_wilson_interval_is_the_textbooks() -> None:
+def test_wilson_interval_equals_a_published_example() -> None:
     # 8 of 10: 0.490 to 0.943 (Brown, Cai and DasGupta 2001 tabulate the formula; worked by hand).
     interval = wilson_interval(8, 10)
     assert (round(interval.low, 4), round(interval.high, 4)) == (0.4902, 0.9433)
 
 
 @given(n=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_wilson_interval_holds_the_estimate_and_stays_within_0_and_1(n: int, share: float) -> None:
+def test_wilson_interval_contains_the_estimate_and_is_within_0_and_1(n: int, share: float) -> None:
     successes = round(n * share)
     interval = wilson_interval(successes, n)
     assert 0 <= interval.low <= successes / n + 1e-12
@@ -61,15 +61,15 @@ def test_wilson_interval_holds_the_estimate_and_stays_within_0_and_1(n: int, sha
     assert interval.low < interval.high
 
 
-def test_median_interval_needs_a_hundred_samples() -> None:
+def test_median_interval_is_none_below_a_hundred_samples() -> None:
     assert median_interval([1.0] * 99) is None
     interval = median_interval([1.0] * 100)
     assert interval is not None
     assert (interval.low, interval.high) == (1.0, 1.0)
 
 
-def test_median_interval_is_wide_where_samples_drift() -> None:
-    """Half of the run 10 % slower: one sample's noise says nothing, the blocks do."""
+def test_median_interval_is_wide_if_samples_drift() -> None:
+    """Half of the run is 10 % slower, which an interval from single samples would miss."""
     rng = np.random.default_rng(0)
     steady = 1 + 0.01 * rng.standard_normal(1000)
     drifting = steady * np.where(np.arange(1000) < 500, 1.0, 1.1)
@@ -80,7 +80,7 @@ def test_median_interval_is_wide_where_samples_drift() -> None:
     assert wide.high - wide.low > 0.08
 
 
-def test_median_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_coverage_of_median_interval_is_about_95_percent() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for seed in range(200):
@@ -91,39 +91,39 @@ def test_median_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (10, 2, 158 / 4096)])
-def test_mcnemar_is_the_binomial_test_of_what_differs(first: int, second: int, p: float) -> None:
+def test_mcnemar_is_the_binomial_test_of_the_differing_images(first: int, second: int, p: float) -> None:
     assert mcnemar(first, second) == pytest.approx(p)
     assert mcnemar(second, first) == mcnemar(first, second)
     if first + second:
         assert mcnemar(first, second) == pytest.approx(binomtest(first, first + second).pvalue)
 
 
-def test_the_paired_interval_narrows_with_images_and_holds_the_difference() -> None:
+def test_paired_interval_contains_the_difference_and_narrows_with_more_images() -> None:
     few, many = paired_interval(6, 2, 100), paired_interval(60, 20, 1000)
     assert few.low < 0.04 < few.high and many.low < 0.04 < many.high
     assert many.high - many.low < few.high - few.low
     assert few.low < 0 < many.low
 
 
-def test_the_paired_interval_covers_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    draws = random.multinomial(400, (0.05, 0.02, 0.93), 2000)
+def test_the_coverage_of_paired_interval_is_about_95_percent() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(400, (0.05, 0.02, 0.93), 2000)
     inside = sum(i.low <= 0.03 <= i.high for i in (paired_interval(int(a), int(b), 400) for a, b, _ in draws))
     assert 0.93 < inside / 2000 < 0.98
 
 
-def test_interquartile_mean_leaves_out_a_quarter_on_either_side() -> None:
+def test_interquartile_mean_omits_a_quarter_on_either_side() -> None:
     assert interquartile_mean([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0]) == 3.5
     assert interquartile_mean([5.0, 1.0, 3.0]) == 3.0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))
-def test_interquartile_mean_is_scipys_trimmed_mean(samples: list[float]) -> None:
+def test_interquartile_mean_equals_scipys_trimmed_mean(samples: list[float]) -> None:
     assert interquartile_mean(samples) == pytest.approx(trim_mean(samples, 0.25), rel=1e-9, abs=1e-9)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=4))
-def test_of_few_replicates_trimmed_effect_is_scipys_t_test(replicates: list[float]) -> None:
+def test_trimmed_effect_of_few_replicates_equals_scipys_t_test(replicates: list[float]) -> None:
     effect = trimmed_effect(replicates)
     assert effect is not None
     if effect.standard_error < 1e-6:
@@ -134,20 +134,20 @@ def test_of_few_replicates_trimmed_effect_is_scipys_t_test(replicates: list[floa
     assert (effect.ci95.low, effect.ci95.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
 
 
-def test_two_replicates_have_no_spread_to_go_by() -> None:
+def test_two_replicates_are_too_few_for_an_effect() -> None:
     assert trimmed_effect([1.0, 2.0]) is None
     assert jackknife_effect(sum, [1.0, 2.0]) is None
 
 
-def test_replicates_that_agree_wholly_leave_no_doubt() -> None:
+def test_equal_replicates_have_an_interval_of_width_0() -> None:
     for value, p_value in ((0.0, 1.0), (2.0, 0.0)):
         effect = trimmed_effect([value] * 4)
         assert effect is not None
         assert (effect.estimate, effect.ci95, effect.p_value) == (value, Interval(value, value), p_value)
 
 
-def test_trimmed_effect_is_yuens() -> None:
-    """Worked by hand: 1 to 10 without two on each side; the winsorized variance is that of 3 3 3 4 5 6 7 8 8 8."""
+def test_trimmed_effect_equals_yuens() -> None:
+    """By hand: 1 to 10 without two on either side; the winsorized variance is that of 3 3 3 4 5 6 7 8 8 8."""
     effect = trimmed_effect([float(i) for i in range(1, 11)])
     assert effect is not None
     winsorized = float(np.var([3, 3, 3, 4, 5, 6, 7, 8, 8, 8], ddof=1))
@@ -155,26 +155,26 @@ def test_trimmed_effect_is_yuens() -> None:
     assert effect.standard_error == pytest.approx((winsorized * 9 / (6 * 5)) ** 0.5)
 
 
-def test_what_the_order_of_setting_up_does_is_taken_off() -> None:
-    """A tenth more for every other one is no spread."""
+def test_the_effect_of_alternating_order_is_removed() -> None:
+    """A constant shift of every other replicate does not count as spread."""
     replicates = [0.02, 0.021, 0.019, 0.0205, 0.0195, 0.02, 0.0202, 0.0198, 0.0201, 0.0199]
-    swayed = [value + (0.1 if index % 2 else -0.1) for index, value in enumerate(replicates)]
-    plain, adjusted = trimmed_effect(swayed), trimmed_effect(swayed, alternating=True)
+    shifted = [value + (0.1 if index % 2 else -0.1) for index, value in enumerate(replicates)]
+    plain, adjusted = trimmed_effect(shifted), trimmed_effect(shifted, alternating=True)
     assert plain is not None and adjusted is not None
     assert plain.standard_error > 0.03
     assert adjusted.standard_error < 0.001
     assert adjusted.estimate == pytest.approx(0.02, abs=0.0005)
 
 
-def test_alternating_replicates_cover_the_truth_as_often_as_they_say() -> None:
-    chance = np.random.default_rng(2)
+def test_the_coverage_of_alternating_replicates_is_about_95_percent() -> None:
+    rng = np.random.default_rng(2)
     order = np.where(np.arange(20) % 2, 0.02, -0.02)
-    effects = [trimmed_effect((chance.normal(0.02, 0.01, 20) + order).tolist(), alternating=True) for _ in range(2000)]
+    effects = [trimmed_effect((rng.normal(0.02, 0.01, 20) + order).tolist(), alternating=True) for _ in range(2000)]
     covered = sum(effect is not None and effect.ci95.low <= 0.02 <= effect.ci95.high for effect in effects)
     assert 0.93 <= covered / 2000 <= 0.97
 
 
-def test_one_replicate_far_off_does_not_hide_an_effect() -> None:
+def test_one_outlying_replicate_does_not_hide_an_effect() -> None:
     effect = trimmed_effect([0.019, 0.021, 0.02, 0.0195, 0.0205, 0.02, -0.08, 0.0202])
     assert effect is not None
     assert effect.estimate == pytest.approx(0.02, abs=0.001)
@@ -182,7 +182,7 @@ def test_one_replicate_far_off_does_not_hide_an_effect() -> None:
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=4))
-def test_the_jackknife_of_the_mean_is_the_means_own_standard_error(replicates: list[float]) -> None:
+def test_the_jackknife_error_of_a_mean_is_its_standard_error(replicates: list[float]) -> None:
     plain, jackknife = (
         trimmed_effect(replicates),
         jackknife_effect(lambda values: sum(values) / len(values), replicates),
@@ -192,14 +192,14 @@ def test_the_jackknife_of_the_mean_is_the_means_own_standard_error(replicates: l
 
 
 @pytest.mark.parametrize("count", [4, 8])
-def test_the_interval_covers_the_truth_as_often_as_it_says(count: int) -> None:
-    chance = np.random.default_rng(1)
-    effects = [trimmed_effect(chance.normal(0.02, 0.01, count).tolist()) for _ in range(2000)]
+def test_the_coverage_of_trimmed_effect_is_about_95_percent(count: int) -> None:
+    rng = np.random.default_rng(1)
+    effects = [trimmed_effect(rng.normal(0.02, 0.01, count).tolist()) for _ in range(2000)]
     covered = sum(effect is not None and effect.ci95.low <= 0.02 <= effect.ci95.high for effect in effects)
     assert 0.93 <= covered / 2000 <= 0.97
 
 
-def test_holm_is_the_papers() -> None:
+def test_holm_equals_a_published_example() -> None:
     # Holm 1979: the smallest of four is multiplied by 4, the next by 3; never below one before it, never above 1.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
@@ -207,21 +207,21 @@ def test_holm_is_the_papers() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1))
-def test_holm_never_makes_surer_and_keeps_the_order(p_values: list[float]) -> None:
+def test_holm_never_lowers_a_p_value_and_keeps_the_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)
-    assert all(own <= after <= 1 for own, after in zip(p_values, adjusted, strict=True))
+    assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     assert [adjusted[index] for index in order] == sorted(adjusted)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
-def test_superiority_is_counted_over_all_pairs(first: list[int], second: list[int]) -> None:
+def test_superiority_equals_the_count_over_all_pairs(first: list[int], second: list[int]) -> None:
     wins = sum((b > a) + (b == a) / 2 for a in first for b in second)
     assert superiority(first, second) == pytest.approx(wins / (len(first) * len(second)))
     assert superiority(first, second) + superiority(second, first) == pytest.approx(1.0)
 
 
 def test_outliers_are_beyond_three_interquartile_ranges() -> None:
-    calm = [float(i) for i in range(101)]  # quartiles 25 and 75: fences at -125 and 225
-    assert outliers(calm) == 0
-    assert outliers([*calm, 224.0, 231.0, -131.0]) == 2
+    samples = [float(i) for i in range(101)]  # quartiles 25 and 75: fences at -125 and 225
+    assert count_outliers(samples) == 0
+    assert count_outliers([*samples, 224.0, 231.0, -131.0]) == 2

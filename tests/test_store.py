@@ -1,4 +1,5 @@
 import gc
+import gzip
 import os
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from mbbench.result import Result
 Make = Callable[..., Result]
 
 
-def test_what_was_appended_is_read_back_in_order(tmp_path: Path, make_result: Make) -> None:
+def test_appended_results_are_read_back_in_order(tmp_path: Path, make_result: Make) -> None:
     path = tmp_path / "results.jsonl"
     written = [make_result(backend=name) for name in ("openvino", "torch")]
     for result in written:
@@ -25,18 +26,36 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path, make_result: Ma
     assert len(path.read_bytes().splitlines()) == 2
 
 
+def test_gzip_is_read_but_not_appended_to(tmp_path: Path, make_result: Make) -> None:
+    plain, packed = tmp_path / "results.jsonl", tmp_path / "results.jsonl.gz"
+    store.append(plain, make_result())
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert store.read(packed) == store.read(plain)
+    with pytest.raises(UsageError, match=r"cannot append to a gzip file: .*results.jsonl.gz; choose another file"):
+        store.require_writable(packed)
+
+
+def test_damaged_gzip_is_reported_in_one_line(tmp_path: Path, make_result: Make) -> None:
+    packed = tmp_path / "results.jsonl.gz"
+    content = gzip.compress(msgspec.json.encode(make_result()))
+    for damaged in (content[: len(content) // 2], content[:20] + b"x" * 50 + content[70:], content[:-8] + b"y" * 8):
+        packed.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"^cannot (read|unpack) .*results.jsonl.gz \([^\n]*\); "):
+            store.read(packed)
+
+
 def test_samples_can_be_left_out(tmp_path: Path, make_result: Make) -> None:
     path = tmp_path / "results.jsonl"
-    result = make_result(backend='"samples_ms":[1]')  # a name is not what it looks like
+    result = make_result(backend='"samples_ms":[1]')  # a string that looks like samples
     latency = result.measured.latency
     assert latency is not None and len(latency.samples_ms) == 700
     store.append(path, result)
-    (found,) = store.read(path, samples=False)
-    assert found == replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=())))
+    (stored,) = store.read(path, samples=False)
+    assert stored == replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=())))
     assert gc.isenabled()
 
 
-def test_a_line_torn_by_a_crash_takes_nothing_with_it(tmp_path: Path, make_result: Make) -> None:
+def test_a_line_cut_short_by_a_crash_is_skipped(tmp_path: Path, make_result: Make) -> None:
     path = tmp_path / "results.jsonl"
     store.append(path, make_result(backend="first"))
     whole = path.read_bytes()
@@ -46,7 +65,7 @@ def test_a_line_torn_by_a_crash_takes_nothing_with_it(tmp_path: Path, make_resul
 
 
 @pytest.mark.parametrize("cut", range(0, 2000, 97))
-def test_any_cut_leaves_the_lines_before_it(tmp_path: Path, make_result: Make, cut: int) -> None:
+def test_the_lines_before_a_cut_are_read(tmp_path: Path, make_result: Make, cut: int) -> None:
     path = tmp_path / "results.jsonl"
     store.append(path, make_result(backend="first"))
     store.append(path, make_result(backend="second"))
@@ -62,19 +81,19 @@ def test_concurrent_writers_do_not_mix_their_lines(tmp_path: Path, make_result: 
     assert sorted(r.cell.backend for r in store.read(path)) == sorted(f"b{n}" for n in range(40))
 
 
-def test_a_full_disk_is_one_line_and_the_result_is_saved_elsewhere(
+def test_on_a_full_disk_the_result_is_written_to_the_temporary_folder(
     tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(UsageError) as caught:
-        store.append(Path("/dev/full"), make_result(backend="kept"))
+        store.append(Path("/dev/full"), make_result(backend="rescued"))
     assert caught.value.cause == "cannot write /dev/full (No space left on device)"
     rescued = tmp_path / "mbbench-rescued.jsonl"
-    assert caught.value.remedy == f"free space or fix it, then append {rescued} to it"
-    assert [result.cell.backend for result in store.read(rescued)] == ["kept"]
+    assert caught.value.remedy == f"free space or fix the file, then append {rescued} to it"
+    assert [result.cell.backend for result in store.read(rescued)] == ["rescued"]
 
 
-def test_a_disk_that_takes_half_a_line_is_left_as_it_was(
+def test_a_partially_written_line_is_removed(
     tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -83,12 +102,12 @@ def test_a_disk_that_takes_half_a_line_is_left_as_it_was(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
-    with pytest.raises(UsageError, match=r"No space left on device.*this result is only in the report"):
+    with pytest.raises(UsageError, match=r"No space left on device.*; free space, and keep the report"):
         store.append(path, make_result(backend="second"))
     assert path.read_bytes() == before
 
 
-def test_a_line_is_on_the_disk_before_append_returns(
+def test_append_returns_after_the_line_is_on_disk(
     tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
@@ -98,37 +117,37 @@ def test_a_line_is_on_the_disk_before_append_returns(
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_folder_is_found_before_anything_is_measured(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="Permission denied"):
         store.require_writable(tmp_path / "results.jsonl")
 
 
-def test_a_file_in_the_folders_place_is_found_too(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("")
     with pytest.raises(UsageError, match=r"cannot write .*reports/results.jsonl .*--results"):
         store.require_writable(tmp_path / "reports" / "results.jsonl")
 
 
-def test_requiring_makes_the_folder(tmp_path: Path) -> None:
+def test_require_writable_creates_the_folder(tmp_path: Path) -> None:
     store.require_writable(tmp_path / "a" / "b" / "results.jsonl")
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_another_schema_is_refused_by_its_number(tmp_path: Path) -> None:
+def test_another_schema_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(msgspec.json.encode({"schema": 2}))
-    with pytest.raises(UsageError, match="line 1 has schema 2, this mbbench reads 1"):
+    with pytest.raises(UsageError, match="line 1 has schema 2, but this version of mbbench reads 1"):
         store.read(path)
 
 
-def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
+def test_a_line_of_json_that_is_not_a_result_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"schema": 1, "id": 3}\n')
-    with pytest.raises(UsageError, match=r"line 1 is no result"):
+    with pytest.raises(UsageError, match=r"line 1 is not a result"):
         store.read(path)
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         store.read(tmp_path / "none.jsonl")

@@ -1,4 +1,4 @@
-"""A sweep measures what is not known, whatever ended the one before."""
+"""A sweep measures the cells without a stored result, even after the previous sweep was killed."""
 
 import json
 import random
@@ -44,59 +44,63 @@ def measured(events: list[Event]) -> list[str]:
     return [event.cell.label for event in events if isinstance(event, Measuring)]
 
 
-def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
+def test_a_stored_result_is_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     (first,) = sweep.sweep(replace(SPEC, cells=CELLS[:1]), path, lambda _: None)
     events: list[Event] = []
-    both = list(sweep.sweep(SPEC, path, events.append))
+    results = list(sweep.sweep(SPEC, path, events.append))
     assert measured(events) == ["0.5 MobileNet-32 on onnxruntime"]
-    assert both == store.read(path) and both[0] == first
+    assert results == store.read(path) and results[0] == first
     events.clear()
-    assert list(sweep.sweep(SPEC, path, events.append)) == both
+    assert list(sweep.sweep(SPEC, path, events.append)) == results
     assert measured(events) == []
 
 
-def test_a_result_that_failed_or_was_measured_otherwise_is_not_known(tmp_path: Path) -> None:
+def test_a_failed_result_and_one_with_other_settings_are_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    one = replace(SPEC, cells=CELLS[:1])
-    (first,) = sweep.sweep(one, path, lambda _: None)
+    spec = replace(SPEC, cells=CELLS[:1])
+    (first,) = sweep.sweep(spec, path, lambda _: None)
     path.unlink()
-    store.append(path, replace(first, failure=Failure(cause="killed", remedy="again", exit_code=7)))
+    store.append(path, replace(first, failure=Failure(cause="killed", remedy="run it again", exit_code=7)))
     events: list[Event] = []
-    (again,) = sweep.sweep(one, path, events.append)
+    (again,) = sweep.sweep(spec, path, events.append)
     assert (again.failure, len(measured(events))) == (None, 1)
-    longer = replace(one, settings=replace(SETTINGS, min_samples=21))
+    longer = replace(spec, settings=replace(SETTINGS, min_samples=21))
     list(sweep.sweep(longer, path, events.append))
     assert len(measured(events)) == 2
 
 
-def test_a_sweep_is_resumed_with_what_was_asked_for(tmp_path: Path) -> None:
+def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    with pytest.raises(UsageError, match=r"no sweep into .*results.jsonl was begun; name its --results"):
-        sweep.resumed(path)
+    with pytest.raises(UsageError, match=r"no sweep to resume in .*results.jsonl; give its --results"):
+        sweep.read_spec(path)
     list(sweep.sweep(replace(SPEC, cells=CELLS[:1]), path, lambda _: None))
-    assert sweep.resumed(path) == replace(SPEC, cells=CELLS[:1])
+    assert sweep.read_spec(path) == replace(SPEC, cells=CELLS[:1])
     (tmp_path / "results.sweep.json").write_text("{")
-    with pytest.raises(UsageError, match=r"results.sweep.json cannot be read: .*; begin the sweep anew"):
-        sweep.resumed(path)
+    with pytest.raises(UsageError, match=r"cannot read .*results.sweep.json: .*; start the sweep again"):
+        sweep.read_spec(path)
 
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_points_measures_every_cell_once(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(PROFILE)
-    command = [sys.executable, "-m", "mbbench", "sweep", "--output", "json", "--results", "found.jsonl"]
-    wanted = ["--profile", "tiny.toml", "--alpha", "0.25-1+0.25"]
-    chance = random.Random(7)
-    path = tmp_path / "found.jsonl"
+    command = [sys.executable, "-m", "mbbench", "sweep", "--output", "json", "--results", "results.jsonl"]
+    options = ["--profile", "tiny.toml", "--alpha", "0.25-1+0.25"]
+    rng = random.Random(7)
+    path = tmp_path / "results.jsonl"
     before: list[str] = []
     killed = 0
     while True:
-        asked = ["--resume"] if (tmp_path / "found.sweep.json").exists() else wanted
+        arguments = ["--resume"] if (tmp_path / "results.sweep.json").exists() else options
         process = subprocess.Popen(
-            [*command, *asked], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            [*command, *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
-            out, _ = process.communicate(timeout=chance.uniform(1, 15))
+            out, _ = process.communicate(timeout=rng.uniform(1, 15))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()

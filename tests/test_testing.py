@@ -1,4 +1,4 @@
-"""The conformance suite must catch a backend that breaks the contract: each of its tests is failed here once."""
+"""The conformance suite rejects backends that break the contract: each of its tests fails here at least once."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ ARTIFACT = Artifact(Path("model.onnx"), "onnx", "fp32", "fp32", ModelSpec(alpha=
 IMAGES = np.zeros((2, 3, 32, 32), np.float32)
 
 
-def test_the_fake_takes_its_scripted_latencies_and_then_the_last_for_ever() -> None:
+def test_the_fake_takes_its_scripted_latencies_and_then_repeats_the_last() -> None:
     clock = FakeClock()
     stages: list[Stage] = []
     with FakeBackend((3.0, 1.5), clock).open(ARTIFACT, "", threads=1, stage=stages.append) as session:
@@ -41,8 +41,8 @@ def test_the_fake_takes_its_scripted_latencies_and_then_the_last_for_ever() -> N
     assert stages == ["import", "load", "compile"]
 
 
-class Bad(Session, LayerAudit, LayerProfile):
-    """Gives one and the same buffer each time, of the wrong type, whatever the images; times a node it does not run."""
+class BadSession(Session, LayerAudit, LayerProfile):
+    """Returns the same buffer every time, with the wrong type and shape; profiles a node it does not execute."""
 
     facts: Mapping[str, str] = {"precision": ""}
 
@@ -50,7 +50,7 @@ class Bad(Session, LayerAudit, LayerProfile):
         self._buffer = np.zeros((1, 10))
 
     def run(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        time.sleep(0.001)  # what it says of its node: only the name is wrong
+        time.sleep(0.001)  # the time it reports for its node: only the name is wrong
         self._buffer += 1
         return self._buffer
 
@@ -75,7 +75,7 @@ class BadBackend(Backend):
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("compile")
-        return Bad()
+        return BadSession()
 
 
 def contract_tests() -> list[str]:
@@ -83,12 +83,12 @@ def contract_tests() -> list[str]:
 
 
 @pytest.mark.parametrize("name", contract_tests())
-def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Path) -> None:
+def test_every_test_of_the_suite_rejects_a_bad_backend(name: str, tmp_path: Path) -> None:
     test = getattr(BackendContract(), name)
     stages: list[Stage] = []
     session = BadBackend().open(ARTIFACT, "", threads=1, stage=stages.append)
     (tmp_path / "model.onnx").write_bytes(b"")
-    known: dict[str, Any] = {
+    fixtures: dict[str, Any] = {
         "backend": BadBackend(),
         "artifact": replace(ARTIFACT, path=tmp_path / "model.onnx"),
         "opened": (session, stages),
@@ -96,13 +96,13 @@ def test_every_test_of_the_suite_fails_for_a_bad_backend(name: str, tmp_path: Pa
         "batch": 1,
         "monkeypatch": pytest.MonkeyPatch(),
     }
-    wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
+    arguments = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test(**{argument: known[argument] for argument in wanted})
+        test(**{argument: fixtures[argument] for argument in arguments})
 
 
-def test_times_in_another_unit_are_caught() -> None:
-    class Microseconds(Bad):
+def test_times_in_the_wrong_unit_are_rejected() -> None:
+    class Microseconds(BadSession):
         def executed(self) -> tuple[Executed, ...]:
             return (Executed(("stem.conv",), "Conv", "fp32"),)
 
@@ -110,11 +110,11 @@ def test_times_in_another_unit_are_caught() -> None:
             return (NodeTime(("stem.conv",), "Conv", "fp32", 1000.0),)
 
     with pytest.raises(AssertionError):
-        BackendContract().test_a_profile_times_the_nodes_that_are_executed((Microseconds(), []))
+        BackendContract().test_profiled_nodes_are_executed_nodes((Microseconds(), []))
 
 
-class Boastful(FakeBackend):
-    """Right in fp32; claims INT8 and answers with zeros."""
+class FalseInt8(FakeBackend):
+    """Correct in fp32; claims INT8 but returns zeros."""
 
     def precisions(self, device: str) -> frozenset[Precision]:
         return frozenset({"fp32", "int8"})
@@ -128,14 +128,14 @@ class Boastful(FakeBackend):
         return super().open(artifact, device, threads=threads, stage=stage)
 
 
-def test_a_backend_that_claims_a_precision_and_answers_with_zeros_is_caught(
+def test_a_backend_that_returns_zeros_in_a_claimed_precision_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(AssertionError, match="int8"):
-        BackendContract().test_every_precision_it_claims_is_executed(Boastful(), tmp_path, monkeypatch)
+        BackendContract().test_every_claimed_precision_is_executed(FalseInt8(), tmp_path, monkeypatch)
 
 
-def test_a_backend_that_cannot_start_here_is_skipped_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_start_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoDevice(FakeBackend):
         def devices(self) -> Mapping[str, str]:
             raise BackendError("no GPU was found", "plug one in")

@@ -1,4 +1,4 @@
-"""ExecuTorch on the CPU as an mbbench backend: programs for its XNNPACK delegate, made ahead of time."""
+"""ExecuTorch on the CPU as an mbbench backend, with programs converted ahead of time for its XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BULK = 16  # beside the artifact's batch and 1, the images of one call: what does not fit is divided
-_FLOAT = 6  # ExecuTorch's number for the type
-_KINDS = {"Conv 1x1": "GEMM", "Conv DW 3x3": "DWConv", "Fully connected": "GEMM"}
+_BULK = 16  # programs have methods for 1, 16 and the artifact's batch; other batches are split
+_FLOAT = 6  # ExecuTorch's number for float32
+_KERNELS = {"Conv 1x1": "GEMM", "Conv DW 3x3": "DWConv", "Fully connected": "GEMM"}
 _WEIGHTED = re.compile(r"(Convolution|Fully Connected) ")
 _INTEGERS = re.compile(r"\bQ[A-Z]*8")  # QS8, QC8, QC8W, QD8, QDU8, ...
 
 
 class ExecuTorchBackend(Backend, Converter):
+    """ExecuTorch on the CPU, with XNNPACK."""
+
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
     makes: ClassVar[Format] = "pte"
 
@@ -64,17 +66,17 @@ class ExecuTorchBackend(Backend, Converter):
         return frozenset({"fp32", "int8"})
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
-        return {"fp32": "fp32", "int8": "u8s8"}  # XNNPACK's sums do not saturate on any CPU
+        return {"fp32": "fp32", "int8": "u8s8"}  # XNNPACK's accumulators do not saturate on any CPU
 
     def convert(self, artifact: Artifact, target: Path) -> None:
         try:
             with _quietly():
                 from mbbench_executorch_convert import lower
 
-                program = lower(artifact, {_method(batch): batch for batch in _batches(artifact)})
-        except Exception as error:  # whatever PyTorch's exporter, a pass or the delegate raises
+                program = lower(artifact, {_method_name(batch): batch for batch in _batches(artifact)})
+        except Exception as error:  # the exporter, passes and the delegate raise many types
             raise BackendError(
-                f"ExecuTorch cannot convert {artifact.path}: {_first_line(error)}", "choose another backend for it"
+                f"ExecuTorch cannot convert {artifact.path}: {_first_line(error)}", "choose another backend"
             ) from error
         with target.open("wb") as file:
             program.write_to_file(file)
@@ -84,7 +86,7 @@ class ExecuTorchBackend(Backend, Converter):
         pick_device(device, self.devices())
         with _quietly():
             runtime = _runtime()
-            # Unsafe beside open programs, by its name, and so not done without need.
+            # Resetting is unsafe while programs are open, so it is done only if the count differs.
             if runtime._threadpool_get_thread_count() != threads:
                 runtime._unsafe_reset_threadpool(threads)
             try:
@@ -94,7 +96,7 @@ class ExecuTorchBackend(Backend, Converter):
                 return _ExecuTorchSession(runtime, program, artifact)
             except RuntimeError as error:
                 raise BackendError(
-                    f"ExecuTorch refuses {artifact.path}: {_first_line(error)}", "convert the model again"
+                    f"ExecuTorch cannot load {artifact.path}: {_first_line(error)}", "convert the model again"
                 ) from error
 
 
@@ -104,7 +106,7 @@ class _ExecuTorchSession(Session, LayerAudit, LayerProfile):
 
         self._runtime, self._program, self._artifact = runtime, program, artifact
         self._from_numpy, self._batch = torch.from_numpy, artifact.batch
-        self._methods = {artifact.batch: program.load_method(_method(artifact.batch))}
+        self._methods = {artifact.batch: program.load_method(_method_name(artifact.batch))}
         self._method = self._methods[artifact.batch]
         precision = self._method.method_meta().input_tensor_meta(0).dtype()
         self.facts = {
@@ -114,19 +116,19 @@ class _ExecuTorchSession(Session, LayerAudit, LayerProfile):
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if len(images) != self._batch:
-            return self._in_parts(images)
-        # Without its clone and with NumPy's copy a call is a microsecond faster.
+            return self._run_in_parts(images)
+        # False skips the method's clone of its outputs: NumPy's copy is a microsecond faster.
         logits: NDArray[np.float32] = self._method((self._from_numpy(images),), False)[0].numpy().copy()
         return logits
 
-    def _in_parts(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_in_parts(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         import numpy as np
 
         parts, start = [], 0
         for size in _batches(self._artifact):
             while len(images) - start >= size:
                 if size not in self._methods:
-                    self._methods[size] = self._program.load_method(_method(size))
+                    self._methods[size] = self._program.load_method(_method_name(size))
                 parts.append(self._methods[size]((self._from_numpy(images[start : start + size]),))[0].numpy())
                 start += size
         return np.concatenate(parts)
@@ -135,27 +137,27 @@ class _ExecuTorchSession(Session, LayerAudit, LayerProfile):
         import numpy as np
 
         (call,) = self._trace(np.zeros(self._artifact.input_shape, np.float32), 1)
-        return _named([operator for operator, _ in call], cost_of(self._artifact.spec).layers)
+        return _name_nodes([operator for operator, _ in call], cost_of(self._artifact.spec).layers)
 
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
         calls = self._trace(images, runs + 1)[1:]
         layers = cost_of(self._artifact.spec).layers
         operators = [operator for operator, _ in calls[0]]
-        if not _in_order([operator for operator in operators if _WEIGHTED.match(operator)], layers):
+        if not _match_layers([operator for operator in operators if _WEIGHTED.match(operator)], layers):
             return ()
         medians = [median(times) for times in zip(*([time for _, time in call] for call in calls), strict=True)]
         return tuple(
-            NodeTime(node.names, node.type, node.precision, own)
-            for node, own in zip(_named(operators, layers), medians, strict=True)
+            NodeTime(node.names, node.type, node.precision, median_ms)
+            for node, median_ms in zip(_name_nodes(operators, layers), medians, strict=True)
         )
 
     def _trace(self, images: NDArray[np.float32], runs: int) -> list[list[tuple[str, float]]]:
-        """The operators, with their milliseconds, of each of `runs` calls of a second program that notes them."""
+        """Return the operators and their milliseconds in each of `runs` calls of a second program that records them."""
         with _quietly(), tempfile.TemporaryDirectory() as folder:
             from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
 
             program = _load(self._artifact.path, self._runtime, enable_etdump=True)
-            method = program.load_method(_method(len(images)))
+            method = program.load_method(_method_name(len(images)))
             for _ in range(runs):
                 method((self._from_numpy(images),))
             path = Path(folder, "trace")
@@ -168,18 +170,18 @@ class _ExecuTorchSession(Session, LayerAudit, LayerProfile):
 
 
 def _batches(artifact: Artifact) -> list[int]:
-    """What a program has methods for, the largest first. One for any batch takes up to 3 % longer."""
+    """Return the batch sizes of a program's methods, largest first. One method for any batch is up to 3 % slower."""
     return sorted({1, _BULK, artifact.batch}, reverse=True)
 
 
-def _method(batch: int) -> str:
+def _method_name(batch: int) -> str:
     return f"batch_{batch}"
 
 
 def _calls(trace: Any) -> list[list[tuple[str, float]]]:
-    """Each call's operators with their milliseconds.
+    """Return each call's operators with their milliseconds.
 
-    XNNPACK's times are cut to whole microseconds: half of one is what that costs on average.
+    XNNPACK truncates times to whole microseconds, so the mean loss of 0.5 us is added to each.
     """
     return [
         [
@@ -193,33 +195,33 @@ def _calls(trace: Any) -> list[list[tuple[str, float]]]:
 
 
 def _operator(event: Any) -> str:
-    """The delegate's name for what it ran, without its number, or that of a kernel outside; empty for other events."""
+    """Return the name, without its number, of a delegated operator or of another kernel; empty for other events."""
     if event.delegate_debug_id_str:
         return str(event.delegate_debug_id_str).rpartition(" #")[0]
     return event.name if event.name and event.name.startswith("native_call_") else ""
 
 
-def _named(operators: Sequence[str], layers: Sequence[Layer]) -> tuple[Executed, ...]:
-    """The executed nodes, with the layers that those with weights are; the delegate leaves no name of these.
+def _name_nodes(operators: Sequence[str], layers: Sequence[Layer]) -> tuple[Executed, ...]:
+    """Return the executed nodes, those with weights under the names of `layers`, which the delegate does not keep.
 
-    Where their order does not tell and all ran in one precision, the first stands for every layer.
+    If the order does not identify the layers but all ran in one precision, the first node gets all names.
     """
     nodes = [Executed((), operator, _precision(operator)) for operator in operators]
     weighted = [index for index, operator in enumerate(operators) if _WEIGHTED.match(operator)]
     names: list[tuple[str, ...]] = []
-    if _in_order([operators[index] for index in weighted], layers):
+    if _match_layers([operators[index] for index in weighted], layers):
         names = [(layer.name,) for layer in layers]
     elif len({nodes[index].precision for index in weighted}) == 1:
         names = [tuple(layer.name for layer in layers)]
-    for index, own in zip(weighted, names, strict=False):
-        nodes[index] = replace(nodes[index], names=own)
+    for index, layer_names in zip(weighted, names, strict=False):
+        nodes[index] = replace(nodes[index], names=layer_names)
     return tuple(nodes)
 
 
-def _in_order(weighted: Sequence[str], layers: Sequence[Layer]) -> bool:
-    """Whether these operators can be the layers in their order: as many, and of the kind that each takes."""
-    kinds = [_KINDS.get(layer.type, "IGEMM") for layer in layers]
-    return [operator.rpartition(" ")[2] for operator in weighted] == kinds
+def _match_layers(weighted: Sequence[str], layers: Sequence[Layer]) -> bool:
+    """Return whether the operators match `layers` in order: as many, each of the kernel that its layer uses."""
+    kernels = [_KERNELS.get(layer.type, "IGEMM") for layer in layers]
+    return [operator.rpartition(" ")[2] for operator in weighted] == kernels
 
 
 def _precision(operator: str) -> str:
@@ -229,16 +231,16 @@ def _precision(operator: str) -> str:
 
 
 def _load(path: Path, runtime: ModuleType, **options: bool) -> Any:
-    """The program, its tables verified. Raises `RuntimeError`."""
+    """Load the program at `path` and verify its tables. Raises `RuntimeError` if it is not valid."""
     with path.open("rb") as file:
         identifier = file.read(8)[4:]
-    if not identifier.isascii():  # printed by the runtime as text, which ends the process where it is none
-        raise RuntimeError("it is not a program")
+    if not identifier.isascii():  # the runtime prints it as text, and the process dies
+        raise RuntimeError("it is not an ExecuTorch program")
     return runtime._load_program(str(path), program_verification=runtime.Verification.InternalConsistency, **options)
 
 
 def _runtime() -> ModuleType:
-    """The binding itself: `executorch.runtime` imports the whole converter, 2.8 s and 137 MB more."""
+    """Import the binding itself: `executorch.runtime` imports the converter too, 2.8 s and 137 MB more."""
     try:
         import torch  # noqa: F401  (loads the libraries that the binding needs)
         from executorch.extension.pybindings import _C
@@ -250,7 +252,7 @@ def _runtime() -> ModuleType:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what ExecuTorch logs, warns of and prints through Python."""
+    """Suppress ExecuTorch's logging, warnings and output to Python's standard error."""
     before = logging.root.manager.disable
     logging.disable()
     try:

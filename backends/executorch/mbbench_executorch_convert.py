@@ -1,4 +1,4 @@
-"""The ahead-of-time half of the ExecuTorch backend: an artifact as a program for the XNNPACK delegate."""
+"""Conversion of an artifact to an ExecuTorch program for the XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def lower(artifact: Artifact, batches: Mapping[str, int]) -> Any:
-    """A program with a method for each of the batches, which share their weights. Nothing copies images or logits."""
+    """Return a program with a method for each of `batches` (name -> batch size).
+
+    The methods share their weights, and copy neither images nor logits.
+    """
     import onnx
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -34,11 +37,11 @@ def lower(artifact: Artifact, batches: Mapping[str, int]) -> Any:
 
 
 def _adapt(module: fx.GraphModule) -> None:
-    """Write a quantized graph as XNNPACK has it, with the same scales.
+    """Rewrite a quantized graph in the form that XNNPACK executes, with the same scales.
 
-    A convolution pads by itself if no pair stands behind the padding. What is concatenated has one scale, which is that
-    of the result. The last layer, with its result in floats, chooses the scale of its input anew for every image: no
-    other integer product gives floats.
+    The Q/DQ pair after padding is removed, so that convolutions pad by themselves. The inputs of a concatenation get
+    the scale of its result. The last layer, whose result stays float, chooses the scale of its input for every image:
+    XNNPACK has no other integer product with a float result.
     """
     import torch
     from torch.nn import functional
@@ -48,21 +51,21 @@ def _adapt(module: fx.GraphModule) -> None:
     for node in graph.nodes:
         if node.target is dequantize and node.args[0].args[0].target is functional.pad:
             node.replace_all_uses_with(node.args[0].args[0])
-        elif node.target is torch.cat and (taker := next(iter(node.users))).target is quantize:
-            limits = taker.args[1:]
+        elif node.target is torch.cat and (user := next(iter(node.users))).target is quantize:
+            limits = user.args[1:]
             with graph.inserting_before(node):
-                integers = [graph.call_function(quantize, (given, *limits)) for given in node.args[0]]
-                node.args = ([graph.call_function(dequantize, (given, *limits)) for given in integers], node.args[1])
+                integers = [graph.call_function(quantize, (part, *limits)) for part in node.args[0]]
+                node.args = ([graph.call_function(dequantize, (part, *limits)) for part in integers], node.args[1])
     last: Any = graph.output_node().args[0]
     if last.target is functional.linear and last.args[1].target is operators.dequantize_per_channel.default:
-        given, limits = last.args[0], (-128, 127, torch.int8)
+        features, limits = last.args[0], (-128, 127, torch.int8)
         with graph.inserting_before(last):
-            chosen = graph.call_function(operators.choose_qparams_per_token_asymmetric.default, (given, torch.int8))
+            chosen = graph.call_function(operators.choose_qparams_per_token_asymmetric.default, (features, torch.int8))
             scales = [graph.call_function(operator.getitem, (chosen, index)) for index in range(2)]
-            rounded = graph.call_function(operators.quantize_per_token.default, (given, *scales, *limits))
+            rounded = graph.call_function(operators.quantize_per_token.default, (features, *scales, *limits))
             floats = graph.call_function(
                 operators.dequantize_per_token.default, (rounded, *scales, *limits, torch.float32)
             )
-        last.replace_input_with(given, floats)
+        last.replace_input_with(features, floats)
     graph.eliminate_dead_code()
     module.recompile()

@@ -24,7 +24,7 @@ from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 
 pytest.importorskip("mbbench_executorch", reason="mbbench-executorch is not installed: run `make mobile`")
-from mbbench_executorch import ExecuTorchBackend, _calls, _named
+from mbbench_executorch import ExecuTorchBackend, _calls, _name_nodes
 from mbbench_executorch_convert import _adapt
 
 SPEC = ModelSpec(alpha=0.25, resolution=64, classes=1000, padding="keras")
@@ -38,8 +38,8 @@ class TestExecuTorch(BackendContract):
 @dataclass(frozen=True)
 class Converted:
     graph: onnx.ModelProto  # with Q/DQ pairs
-    artifact: Artifact  # what was made of it
-    noise: str  # what was printed meanwhile
+    artifact: Artifact  # the converted program
+    output: str  # of the conversion
 
 
 def images(count: int, resolution: int) -> NDArray[np.float32]:
@@ -47,6 +47,7 @@ def images(count: int, resolution: int) -> NDArray[np.float32]:
 
 
 def quantized(spec: ModelSpec, keep: tuple[str, ...] = ()) -> onnx.ModelProto:
+    """Return the Q/DQ graph of a random network with nonzero biases."""
     module = build(spec)
     randomize(module, seed=0)
     folded, generator = fold_batch_norm(module), torch.Generator().manual_seed(0)
@@ -55,14 +56,14 @@ def quantized(spec: ModelSpec, keep: tuple[str, ...] = ()) -> onnx.ModelProto:
             torch.nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
     plain = to_onnx(folded, spec.resolution)
     ranges = calibrate.ranges(calibrate.statistics(plain, images(8, spec.resolution)), "minmax")
-    kept = [node.name for node in plain.graph.node if node.name.replace(".act", ".conv") in keep]
-    return quantize.write(plain, ranges, "u8s8", keep=kept)
+    fp32_nodes = [node.name for node in plain.graph.node if node.name.replace(".act", ".conv") in keep]
+    return quantize.write(plain, ranges, "u8s8", keep_fp32=fp32_nodes)
 
 
-def logits(module: torch.nn.Module, given: NDArray[np.float32]) -> NDArray[np.float32]:
+def logits_of(module: torch.nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.inference_mode():
-        found: NDArray[np.float32] = module(torch.from_numpy(given)).numpy()
-    return found
+        logits: NDArray[np.float32] = module(torch.from_numpy(inputs)).numpy()
+    return logits
 
 
 PREPARE = f"""
@@ -86,8 +87,8 @@ print(*(name for name in ("executorch.exir", "executorch.backends", "torchao", "
 )
 
 
-def output(code: str, folder: Path) -> str:
-    """What a fresh process prints and logs."""
+def output_of(code: str, folder: Path) -> str:
+    """Return what a new process prints and logs."""
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return (done.stdout + done.stderr).strip()
@@ -95,40 +96,40 @@ def output(code: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    """INT8 with Keras's padding, but for two layers."""
+    """Return a converted network with Keras's padding, in INT8 except for two layers."""
     pytest.importorskip("executorch", reason="ExecuTorch is not installed")
     folder = tmp_path_factory.mktemp("executorch")
     graph = quantized(SPEC, KEPT)
     onnx.save(graph, folder / "model.onnx")
-    noise = output(CONVERT, folder)
-    return Converted(graph, Artifact(folder / "model.pte", "pte", "int8", "u8s8", SPEC, 1, ""), noise)
+    output = output_of(CONVERT, folder)
+    return Converted(graph, Artifact(folder / "model.pte", "pte", "int8", "u8s8", SPEC, 1, ""), output)
 
 
 @pytest.fixture(scope="module")
 def session(converted: Converted) -> Iterator[Session]:
-    with open_(converted.artifact) as opened:
+    with open_session(converted.artifact) as opened:
         yield opened
 
 
 def inverted(whole: bytes) -> bytes:
-    """With other bits in the middle of its tables, and of the right size."""
+    """Return `whole` with 200 bytes inverted in the middle of its tables."""
     return whole[:1900] + bytes(255 - byte for byte in whole[1900:2100]) + whole[2100:]
 
 
-def open_(artifact: Artifact) -> Session:
+def open_session(artifact: Artifact) -> Session:
     return ExecuTorchBackend().open(artifact, "cpu", threads=1, stage=lambda _: None)
 
 
 def test_converting_prints_nothing(converted: Converted) -> None:
-    assert converted.noise == ""
+    assert converted.output == ""
 
 
 def test_the_measuring_process_loads_no_converter_and_prints_nothing(converted: Converted) -> None:
-    assert output(MEASURE, converted.artifact.path.parent) == ""
+    assert output_of(MEASURE, converted.artifact.path.parent) == ""
 
 
 def test_the_program_holds_the_graphs_integers_and_scales(converted: Converted) -> None:
-    """Of a pointwise convolution and the classifier, whose weights XNNPACK keeps in the graph's order."""
+    """Compare a pointwise convolution and the classifier, whose weights XNNPACK keeps in the graph's order."""
     content = converted.artifact.path.read_bytes()
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in converted.graph.graph.initializer}
     for name in ("blocks.5.1.conv.weight", "classifier.weight"):
@@ -139,37 +140,37 @@ def test_the_program_holds_the_graphs_integers_and_scales(converted: Converted) 
     assert len(content) < 1.15 * sum(array.nbytes for array in arrays.values())
 
 
-def test_logits_are_the_graphs_but_for_rounding_and_not_in_8_bits(converted: Converted, session: Session) -> None:
-    given = images(8, 64)
-    expected = calibrate.logits(converted.graph, given)
-    found = session.run(given)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.03 * np.abs(expected).max())
-    assert all(len(np.unique(row)) > 256 for row in found)
+def test_logits_are_close_to_the_graphs_and_are_not_8_bit(converted: Converted, session: Session) -> None:
+    inputs = images(8, 64)
+    expected = calibrate.logits(converted.graph, inputs)
+    logits = session.run(inputs)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=0.03 * np.abs(expected).max())
+    assert all(len(np.unique(row)) > 256 for row in logits)
 
 
-def test_a_batch_is_divided_into_those_that_the_program_takes(session: Session) -> None:
-    given = images(18, 64)
-    single = np.concatenate([session.run(given[index : index + 1]) for index in range(18)])
-    np.testing.assert_allclose(session.run(given), single, rtol=0, atol=1e-5)
+def test_a_batch_is_split_into_the_programs_batch_sizes(session: Session) -> None:
+    inputs = images(18, 64)
+    single = np.concatenate([session.run(inputs[index : index + 1]) for index in range(18)])
+    np.testing.assert_allclose(session.run(inputs), single, rtol=0, atol=1e-5)
 
 
-def test_all_but_the_kept_layers_are_integers_and_so_is_what_is_padded(session: Session) -> None:
+def test_all_layers_except_the_kept_ones_run_in_int8_and_so_does_padding(session: Session) -> None:
     assert isinstance(session, LayerAudit)
     nodes = session.executed()
-    found = audit(nodes, cost_of(SPEC).layers)
-    assert found.fp32_layers == KEPT
-    assert {share.precision: share.layers for share in found.shares} == {"int8": 26, "fp32": 2}
+    info = audit(nodes, cost_of(SPEC).layers)
+    assert info.fp32_layers == KEPT
+    assert {share.precision: share.layers for share in info.shares} == {"int8": 26, "fp32": 2}
     assert not any("Pad" in node.type and "X8" not in node.type for node in nodes)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\0\0\0\0\xff\xfe\xfd\xfc" * 20, bytes(1000)], ids=["empty", "binary", "zeros"]
 )
-def test_what_is_no_program_is_refused(converted: Converted, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_program_is_refused(converted: Converted, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.pte"
     path.write_bytes(content)
     with pytest.raises(BackendError, match="convert the model again"):
-        open_(replace(converted.artifact, path=path))
+        open_session(replace(converted.artifact, path=path))
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1000], lambda whole: whole[:300] + whole[400:], inverted])
@@ -177,35 +178,37 @@ def test_a_damaged_program_is_refused(converted: Converted, tmp_path: Path, dama
     path = tmp_path / "model.pte"
     path.write_bytes(damage(converted.artifact.path.read_bytes()))
     with pytest.raises(BackendError, match="convert the model again"):
-        open_(replace(converted.artifact, path=path))
+        open_session(replace(converted.artifact, path=path))
 
 
-def test_an_operator_that_is_unknown_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     pytest.importorskip("executorch", reason="ExecuTorch is not installed")
     node = onnx.helper.make_node("Softmax", ["images"], ["logits"], name="last")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("images", "logits")]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("images", "logits")
+    ]
     path = tmp_path / "model.onnx"
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:])), path)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])), path)
     with pytest.raises(BackendError, match=r"operator Softmax \(last\) is unknown"):
         ExecuTorchBackend().convert(Artifact(path, "onnx", "fp32", "fp32", SPEC, 1, ""), tmp_path / "model.pte")
 
 
-def test_what_is_concatenated_has_the_scale_of_the_whole_and_no_value_changes() -> None:
+def test_concatenated_tensors_get_the_scale_of_the_result_and_keep_their_values() -> None:
     spec = ModelSpec("googlenet", resolution=64, classes=10)
     module = to_module(quantized(spec))
-    given = images(2, 64)
-    expected = logits(module, given)
+    inputs = images(2, 64)
+    expected = logits_of(module, inputs)
     _adapt(module)
     concatenations = [node for node in module.graph.nodes if node.target is torch.cat]
     quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
-    taken = [(node, taker) for node in concatenations for taker in node.users if taker.target is quantize]
-    assert len(taken) == 6  # the others are pooled before they meet a pair
-    for node, taker in taken:
-        assert {part.args[1:] for part in node.args[0]} == {taker.args[1:]}
-    np.testing.assert_allclose(logits(module, given), expected, rtol=0, atol=0.01 * np.abs(expected).max())
+    pairs = [(node, user) for node in concatenations for user in node.users if user.target is quantize]
+    assert len(pairs) == 6  # the others are pooled before they are quantized
+    for node, user in pairs:
+        assert {part.args[1:] for part in node.args[0]} == {user.args[1:]}
+    np.testing.assert_allclose(logits_of(module, inputs), expected, rtol=0, atol=0.01 * np.abs(expected).max())
 
 
-def test_an_fp32_graph_is_left_as_it_is() -> None:
+def test_an_fp32_graph_is_not_changed() -> None:
     spec = ModelSpec(alpha=0.25, resolution=32, classes=10, padding="keras")
     module = to_module(to_onnx(fold_batch_norm(build(spec)), 32))
     before = str(module.graph)
@@ -223,7 +226,7 @@ OPERATORS = (
 
 
 def test_nodes_get_the_layers_names_in_order() -> None:
-    assert _named(OPERATORS, LAYERS) == (
+    assert _name_nodes(OPERATORS, LAYERS) == (
         Executed((), "Convert (NC)", "unknown"),
         Executed(("stem.conv",), "Convolution (NHWC, QC8) IGEMM", "int8"),
         Executed(("blocks.0.0.conv",), "Convolution (NHWC, F32) DWConv", "fp32"),
@@ -232,12 +235,12 @@ def test_nodes_get_the_layers_names_in_order() -> None:
 
 
 @pytest.mark.parametrize("operators", [OPERATORS[::-1], OPERATORS[:-1], (*OPERATORS, OPERATORS[-1])])
-def test_nodes_of_other_kinds_or_number_get_none(operators: tuple[str, ...]) -> None:
-    assert not any(node.names for node in _named(operators, LAYERS))
+def test_nodes_of_other_kinds_or_number_get_no_names(operators: tuple[str, ...]) -> None:
+    assert not any(node.names for node in _name_nodes(operators, LAYERS))
 
 
-def test_one_precision_is_every_layers_whatever_the_order() -> None:
-    nodes = _named((OPERATORS[3], OPERATORS[1], OPERATORS[1]), LAYERS)
+def test_a_common_precision_applies_to_every_layer_in_any_order() -> None:
+    nodes = _name_nodes((OPERATORS[3], OPERATORS[1], OPERATORS[1]), LAYERS)
     assert [share.precision for share in audit(nodes, LAYERS).shares] == ["int8"]
 
 

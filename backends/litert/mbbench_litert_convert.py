@@ -1,4 +1,4 @@
-"""The program that makes a LiteRT file of an artifact: `python -m mbbench_litert_convert ONNX TFLITE`."""
+"""The program that converts an artifact to a LiteRT file: `python -m mbbench_litert_convert ONNX TFLITE`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def convert(model: onnx.ModelProto) -> bytes:
-    """The graph, fp32 or u8s8, as a LiteRT file for one image (1, 3, H, W), which resizing makes one for N.
+    """Convert an fp32 or u8s8 graph to a LiteRT file for one image (1, 3, H, W), resizable to N images.
 
-    Raises `ValueError` if a layer's weights are not in it as they were.
+    Raises `ValueError` if an operator is not supported, or if a layer's weights in the file differ from the graph's.
     """
     import torch
 
@@ -30,14 +30,14 @@ def convert(model: onnx.ModelProto) -> bytes:
     network = to_module(model)
     _quantize_weights(network)
     _quantize_concatenations(network)
-    import litert_torch  # takes seconds, and a graph that cannot be converted is refused by now
+    import litert_torch  # takes seconds, so after unsupported graphs are refused
 
-    converted = litert_torch.convert(network, (torch.zeros(1, *shape),), quant_config=_quantized_ahead())
+    converted = litert_torch.convert(network, (torch.zeros(1, *shape),), quant_config=_keep_quantization())
     return _finish(converted.model_content(), _layers(model))
 
 
-def _quantized_ahead() -> Any:
-    """Has the converter turn Q/DQ pairs into integer kernels. The quantizer that it takes this from never runs."""
+def _keep_quantization() -> Any:
+    """Return the option that makes the converter turn Q/DQ pairs into integer kernels; its quantizer never runs."""
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
@@ -45,9 +45,9 @@ def _quantized_ahead() -> Any:
 
 
 def _quantize_weights(network: fx.GraphModule) -> None:
-    """Integer weights become the floats they stand for, quantized in the graph: the converter takes no others.
+    """Replace int8 weights by float weights that are quantized in the graph: the converter accepts only these.
 
-    But for those of a product of matrices, as VGG16's pooling is: LiteRT has one scale for them, and they have several.
+    The weights of a matrix product (VGG16's pooling) stay float: they have several scales, and LiteRT allows one.
     """
     import torch
 
@@ -55,24 +55,24 @@ def _quantize_weights(network: fx.GraphModule) -> None:
     for node in network.graph.nodes:
         if node.target is operators.dequantize_per_channel.default:
             integers, scales, zeros, *limits = node.args
-            tensors = (network.get_buffer(own.target) for own in (integers, scales, zeros))
+            tensors = (network.get_buffer(buffer.target) for buffer in (integers, scales, zeros))
             network.register_buffer(integers.target, operators.dequantize_per_channel(*tensors, *limits))
             if any(user.target is torch.matmul for user in node.users):
                 node.replace_all_uses_with(integers)
                 continue
             with network.graph.inserting_before(node):
-                again = network.graph.call_function(
+                quantized = network.graph.call_function(
                     operators.quantize_per_channel.default, (integers, scales, zeros, *limits)
                 )
-            node.update_arg(0, again)
+            node.update_arg(0, quantized)
     network.graph.eliminate_dead_code()
     network.recompile()
 
 
 def _quantize_concatenations(network: fx.GraphModule) -> None:
-    """A pair behind every concatenation of quantized tensors that has none, with the widest of its inputs' scales.
+    """Add a Q/DQ pair after every concatenation of quantized tensors that has none, with its inputs' largest scale.
 
-    The converter would take the first's, and cut off what is larger in the others.
+    The converter would use the scale of the first input, and clip larger values of the others.
     """
     import torch
 
@@ -81,62 +81,64 @@ def _quantize_concatenations(network: fx.GraphModule) -> None:
     for node in network.graph.nodes:
         if (
             node.target is torch.cat
-            and all(given.target is dequantize for given in node.args[0])
+            and all(part.target is dequantize for part in node.args[0])
             and not any(user.target is quantize for user in node.users)
         ):
-            limits = max((given.args[1:] for given in node.args[0]), key=lambda limits: limits[0])
+            limits = max((part.args[1:] for part in node.args[0]), key=lambda limits: limits[0])
             with network.graph.inserting_after(node):
                 integers = network.graph.call_function(quantize, (node, *limits))
             with network.graph.inserting_after(integers):
                 floats = network.graph.call_function(dequantize, (integers, *limits))
-            node.replace_all_uses_with(floats, delete_user_cb=lambda user, own=integers: user is not own)
+            node.replace_all_uses_with(floats, delete_user_cb=lambda user, quantized=integers: user is not quantized)
     network.recompile()
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
+    """A layer with weights."""
+
     name: str
     weights: NDArray[Any]  # in LiteRT's order: (out, H, W, in), depthwise (1, H, W, out), fully connected (out, in)
     scales: NDArray[np.float32] | None  # None: the weights are fp32
 
 
 def _layers(model: onnx.ModelProto) -> list[_Layer]:
-    """The layers of an ONNX graph that have weights."""
+    """Return the layers with weights of an ONNX graph."""
     import onnx
 
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    makers = {output: node for node in model.graph.node for output in node.output}
-    found = []
+    producers = {output: node for node in model.graph.node for output in node.output}
+    layers = []
     for node in model.graph.node:
         if node.op_type not in ("Conv", "Gemm"):
             continue
         source, scales = node.input[1], None
-        if source not in arrays:  # it comes out of DequantizeLinear
-            source, scale, *_ = makers[source].input
+        if source not in arrays:  # the output of a DequantizeLinear
+            source, scale, *_ = producers[source].input
             scales = arrays[scale].reshape(-1)
         weights = arrays[source]
         if node.op_type == "Conv":
             is_depthwise = any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
             weights = weights.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
-        found.append(_Layer(node.name, weights, scales))
-    return found
+        layers.append(_Layer(node.name, weights, scales))
+    return layers
 
 
 def _finish(content: bytes, layers: list[_Layer]) -> bytes:
-    """The converter's file with what it cannot be told to write."""
+    """Return the converter's file with the changes that the converter has no options for."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     editor = _Editor(content)
     editor.name_layers(layers)
     editor.pad_in_convolutions()
-    editor.take_any_batch()
-    editor.take_floats()
+    editor.allow_any_batch()
+    editor.quantize_images()
     editor.drop_unused_constants()
     return bytes(flatbuffer_utils.convert_object_to_bytearray(editor.model))
 
 
 class _Editor:
-    """Edits a LiteRT file as a tree of objects, those of its schema."""
+    """An editor of a LiteRT file as a tree of its schema's objects."""
 
     def __init__(self, content: bytes) -> None:
         from ai_edge_litert import schema_py_generated
@@ -147,91 +149,92 @@ class _Editor:
         (self._graph,) = self.model.subgraphs
 
     def name_layers(self, layers: list[_Layer]) -> None:
-        """Call what a layer makes by the layer's name; a layer is known by its weights.
+        """Name each layer's output after the layer, which is identified by its weights.
 
-        A fully connected layer whose outputs have no scale came out with float weights. In 8 bits they take a quarter,
-        and XNNPACK multiplies integers, after rounding the inputs once more, and still gives floats.
+        The converter writes float weights for a fully connected layer whose output has no scale. As int8 they take a
+        quarter of the size, and XNNPACK rounds the inputs again, multiplies integers and still returns floats.
         """
-        known: dict[bytes, _Layer] = {}
+        by_weights: dict[bytes, _Layer] = {}
         for layer in layers:
-            known[layer.weights.tobytes()] = layer
+            by_weights[layer.weights.tobytes()] = layer
             if layer.scales is not None and layer.weights.ndim == 2:
-                known[(layer.weights * layer.scales[:, None]).tobytes()] = layer
+                by_weights[(layer.weights * layer.scales[:, None]).tobytes()] = layer
         missing = {layer.name for layer in layers}
         for operator in self._operators(*_WEIGHTED):
             weights = self._graph.tensors[operator.inputs[1]]
             content = self._data(weights).tobytes()
-            if content not in known:  # a product of matrices, as VGG16's pooling is
+            if content not in by_weights:  # a matrix product (VGG16's pooling)
                 continue
-            layer = known[content]
+            layer = by_weights[content]
             if layer.scales is not None and weights.type == self._schema.TensorType.FLOAT32:
                 self._quantize(weights, layer.weights, layer.scales)
             self._graph.tensors[operator.outputs[0]].name = layer.name.encode()
             missing.discard(layer.name)
         if missing:
-            raise ValueError(f"the weights of {', '.join(sorted(missing))} came out changed")
+            raise ValueError(f"the converter changed the weights of {', '.join(sorted(missing))}")
 
     def pad_in_convolutions(self) -> None:
-        """Keras's padding at stride 2 is what LiteRT calls SAME, and needs no operator of its own.
+        """Replace Keras's padding at stride 2 by LiteRT's SAME padding, which needs no operator.
 
-        The converter finds that in fp32. In a quantized graph it pads channels first, between two transpositions, which
-        takes half as long again at 0.5/128.
+        The converter does so itself in fp32. In a quantized graph it pads in channels-first layout, between two
+        transpositions, which makes the network 50 % slower at 0.5/128.
         """
-        makers = {output: operator for operator in self._graph.operators for output in operator.outputs}
+        producers = {output: operator for operator in self._graph.operators for output in operator.outputs}
         for operator in self._operators("CONV_2D", "DEPTHWISE_CONV_2D"):
-            turned = makers.get(operator.inputs[0])
-            if turned is None or self._kind(turned) != "TRANSPOSE":
+            transpose = producers.get(operator.inputs[0])
+            if transpose is None or self._kind(transpose) != "TRANSPOSE":
                 continue
-            padded = makers.get(turned.inputs[0])
-            if padded is None or self._kind(padded) != "PAD" or not self._is_same(padded):
+            pad = producers.get(transpose.inputs[0])
+            if pad is None or self._kind(pad) != "PAD" or not self._is_same(pad):
                 continue
-            source = padded.inputs[0]
-            before = makers.get(source)
-            self._graph.operators.remove(padded)
-            if before is not None and self._kind(before) == "TRANSPOSE":
-                self._graph.operators.remove(before)
-                self._graph.operators.remove(turned)
-                operator.inputs[0] = before.inputs[0]
+            source = pad.inputs[0]
+            previous = producers.get(source)
+            self._graph.operators.remove(pad)
+            if previous is not None and self._kind(previous) == "TRANSPOSE":
+                self._graph.operators.remove(previous)
+                self._graph.operators.remove(transpose)
+                operator.inputs[0] = previous.inputs[0]
             else:
-                turned.inputs[0] = source
+                transpose.inputs[0] = source
                 batch, channels, height, width = self._graph.tensors[source].shape
-                self._graph.tensors[turned.outputs[0]].shape = [batch, height, width, channels]
+                self._graph.tensors[transpose.outputs[0]].shape = [batch, height, width, channels]
             operator.builtinOptions.padding = self._schema.Padding.SAME
 
-    def _is_same(self, padded: Any) -> bool:
-        """Whether it pads as a 3x3 convolution of stride 2 with SAME does, channels first."""
-        amounts = self._data(self._graph.tensors[padded.inputs[1]]).view("int32").tolist()
-        _, _, height, width = self._graph.tensors[padded.inputs[0]].shape
+    def _is_same(self, pad: Any) -> bool:
+        """Return whether `pad` pads as SAME does for a 3x3 convolution of stride 2, in channels-first layout."""
+        amounts = self._data(self._graph.tensors[pad.inputs[1]]).view("int32").tolist()
+        _, _, height, width = self._graph.tensors[pad.inputs[0]].shape
         return bool(amounts == [0, 0, 0, 0, 0, 1, 0, 1] and height % 2 == width % 2 == 0)
 
-    def take_any_batch(self) -> None:
-        """Reshape to whatever the first dimension comes to: it is the batch, or a multiple of it."""
+    def allow_any_batch(self) -> None:
+        """Let reshapes infer their first dimension: it is the batch size, or a multiple of it."""
         import numpy as np
 
         for operator in self._operators("RESHAPE"):
             shape = self._graph.tensors[operator.inputs[1]]
             sizes = self._data(shape).view("int32").tolist()
             self._fill(shape, np.array([-1, *sizes[1:]], np.int32))
-            operator.builtinOptions = None  # says the same again
+            operator.builtinOptions = None  # repeats the shape
 
-    def take_floats(self) -> None:
-        """Quantize the images, if the first layer wants that; the converter leaves it to the caller."""
+    def quantize_images(self) -> None:
+        """Quantize the images in the file if the first layer expects int8; the converter leaves it to the caller."""
         schema, graph = self._schema, self._graph
-        (given,) = graph.inputs
-        wanted = graph.tensors[given]
-        if wanted.type == schema.TensorType.FLOAT32:
+        (first_input,) = graph.inputs
+        quantized = graph.tensors[first_input]
+        if quantized.type == schema.TensorType.FLOAT32:
             return
-        images = schema.TensorT(name=b"images", shape=wanted.shape, type=schema.TensorType.FLOAT32)
+        images = schema.TensorT(name=b"images", shape=quantized.shape, type=schema.TensorType.FLOAT32)
         graph.tensors.append(images)
         graph.inputs = [len(graph.tensors) - 1]
         self.model.signatureDefs[0].inputs[0].tensorIndex = graph.inputs[0]
         code = schema.BuiltinOperator.QUANTIZE
         self.model.operatorCodes.append(schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=1))
         index = len(self.model.operatorCodes) - 1
-        graph.operators.insert(0, schema.OperatorT(opcodeIndex=index, inputs=graph.inputs, outputs=[given]))
+        graph.operators.insert(0, schema.OperatorT(opcodeIndex=index, inputs=graph.inputs, outputs=[first_input]))
 
     def drop_unused_constants(self) -> None:
-        used = {tensor.buffer for tensor in self._graph.tensors} | {own.buffer for own in self.model.metadata or ()}
+        used = {tensor.buffer for tensor in self._graph.tensors}
+        used |= {metadata.buffer for metadata in self.model.metadata or ()}
         for index, buffer in enumerate(self.model.buffers):
             if index not in used:
                 buffer.data = None
@@ -245,16 +248,17 @@ class _Editor:
         return [operator for operator in self._graph.operators if self._kind(operator) in kinds]
 
     def _data(self, tensor: Any) -> NDArray[np.uint8]:
-        """The bytes of a constant."""
+        """Return the bytes of a constant."""
         data: NDArray[np.uint8] = self.model.buffers[tensor.buffer].data
         return data
 
     def _fill(self, tensor: Any, values: NDArray[Any]) -> None:
-        """In a buffer of its own: constants that are equal share one."""
+        """Give `tensor` a new buffer with `values`: equal constants share a buffer."""
         self.model.buffers.append(self._schema.BufferT(data=values.reshape(-1).view("uint8")))
         tensor.buffer = len(self.model.buffers) - 1
 
     def _quantize(self, weights: Any, integers: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        """Replace float weights by int8 weights with one scale per output."""
         import numpy as np
 
         self._fill(weights, integers)

@@ -31,17 +31,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DEVICES = ("cpu",)
-_PARAM = "model.param"  # in the archive behind the weights
-# Left alone ncnn computes in fp16 where an ARM CPU can, and keeps the classifier's weights in it on x86.
-_NARROWER = ("use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
-_AS_STORED = 1  # `Extractor.extract` otherwise turns int8 into floats
+_PARAM = "model.param"  # in the archive after the weights
+# By default ncnn computes in fp16 on ARM CPUs that can, and stores the classifier's weights in fp16 on x86.
+_NARROW_OPTIONS = ("use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
+_AS_STORED = 1  # by default `Extractor.extract` converts int8 to float
 
 
 class NcnnBackend(Backend, Converter):
-    """One file holds ncnn's two: the weights (.bin), which ncnn reads from its beginning, and behind them the network.
+    """ncnn on the CPU, from a single file that holds both of ncnn's files.
 
-    That (.param) is in a zip archive, whose directory stands at a file's end. So ncnn reads the weights itself, and no
-    second copy of them adds to the memory that is measured.
+    The file starts with the weights (.bin), which ncnn reads from the start of a file. A zip archive with the network
+    (.param) follows, since the directory of an archive is at the end of a file. ncnn therefore reads the weights from
+    disk itself, and no second copy of them adds to the measured memory.
     """
 
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
@@ -70,38 +71,42 @@ class NcnnBackend(Backend, Converter):
         try:
             param, weights = write(onnx.load(artifact.path))
         except ValueError as error:
-            raise BackendError(f"ncnn's file cannot be written: {error}", "choose another backend") from error
+            raise BackendError(
+                f"{artifact.path} cannot be converted to ncnn: {error}", "choose another backend"
+            ) from error
         target.write_bytes(weights)
         with zipfile.ZipFile(target, "a") as archive:
-            archive.writestr(zipfile.ZipInfo(_PARAM), param)  # this class's date is always the same
+            archive.writestr(zipfile.ZipInfo(_PARAM), param)  # has a constant date, unlike a plain name
             archive.comment = str(len(weights)).encode()
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         stage("import")
         ncnn = _ncnn()
         pick_device(device, _DEVICES)
-        stage("compile")  # ncnn reads a layer's weights and packs them for its kernels at once
+        stage("compile")  # ncnn reads and packs each layer's weights in one step
         try:
             with zipfile.ZipFile(artifact.path) as archive:
                 param = archive.read(_PARAM).decode()
                 if archive.getinfo(_PARAM).header_offset != int(archive.comment):
                     raise ValueError("weights are missing")
-        except Exception as error:  # a damaged archive raises some of six kinds
-            raise BackendError(f"{artifact.path} has no network for ncnn: {error}", "export the model again") from error
+        except Exception as error:  # a damaged archive raises any of six types
+            raise BackendError(
+                f"{artifact.path} is not a valid ncnn file: {error}", "export the model again"
+            ) from error
         net = ncnn.Net()
         net.opt.num_threads = threads
         net.opt.use_vulkan_compute = False
-        for name in _NARROWER:
+        for name in _NARROW_OPTIONS:
             setattr(net.opt, name, False)
-        with silent_stderr():  # ncnn writes there why it refuses a file
-            refused = net.load_param_mem(param) or net.load_model(str(artifact.path))
-        if refused:
-            raise BackendError(f"ncnn refuses {artifact.path}", "export the model again")
+        with silent_stderr():  # ncnn prints there why it rejects a file
+            failed = net.load_param_mem(param) or net.load_model(str(artifact.path))
+        if failed:
+            raise BackendError(f"ncnn cannot load {artifact.path}", "export the model again")
         return _NcnnSession(ncnn, net, artifact)
 
 
 class _NcnnSession(Session, LayerAudit):
-    """ncnn takes one image at a time: its batches are a loop too, and no faster."""
+    """A session that runs the images of a batch one by one; ncnn's own batches are also a loop, and no faster."""
 
     def __init__(self, ncnn: ModuleType, net: Any, artifact: Artifact) -> None:
         import numpy as np
@@ -112,15 +117,15 @@ class _NcnnSession(Session, LayerAudit):
         self._images: list[Any] = []
         self._example = np.zeros(artifact.input_shape[1:], np.float32)
         self.facts = {
-            "precision": ", ".join(name for name in _NARROWER if getattr(net.opt, name)) or "float32",
+            "precision": ", ".join(name for name in _NARROW_OPTIONS if getattr(net.opt, name)) or "float32",
             "threads": str(net.opt.num_threads),
         }
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if images is not self._bound:  # what is bound already shows what was written into it since
+        if images is not self._bound:  # matrices share the array's memory, so a bound array may change in place
             self._images = [self._mat(image) for image in images]
             self._bound = images
-        # The buffer protocol takes 0.7 us; ncnn's own `Mat.numpy` takes 3.
+        # Copying through the buffer protocol takes 0.7 us, ncnn's `Mat.numpy` 3 us.
         logits: NDArray[np.float32] = self._array([self._logits(image) for image in self._images])
         return logits
 
@@ -129,17 +134,17 @@ class _NcnnSession(Session, LayerAudit):
         extractor = self._net.create_extractor()
         extractor.input(self._input, image)
         if extractor.extract(self._output, logits):
-            raise BackendError("ncnn could not run the model", "free some memory, or try another version of ncnn")
+            raise BackendError("ncnn failed to run the model", "free memory or try another version of ncnn")
         return logits
 
     def executed(self) -> tuple[Executed, ...]:
-        """What takes int8 computes in it: ncnn has integer kernels alone for that."""
+        """Return the layers, as int8 where their input is int8: for such inputs ncnn has only integer kernels."""
         extractor = self._net.create_extractor()
         extractor.input(self._input, self._mat(self._example))
 
-        def precision(given: int) -> str:
+        def precision(blob: int) -> str:
             tensor = self._mat()
-            extractor.extract(given, tensor, _AS_STORED)
+            extractor.extract(blob, tensor, _AS_STORED)
             return "int8" if tensor.elembits() == 8 else "fp32"
 
         return tuple(
@@ -154,6 +159,7 @@ class _NcnnSession(Session, LayerAudit):
 
 
 def _ncnn() -> ModuleType:
+    """Import ncnn. Raises `BackendError` if the import fails."""
     try:
         import ncnn
     except ImportError as error:

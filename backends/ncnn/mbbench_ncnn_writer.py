@@ -1,4 +1,4 @@
-"""An artifact's ONNX graph as ncnn's own files: the network as text (.param) and its weights (.bin)."""
+"""Conversion of an artifact's ONNX graph to ncnn's files: the network as text (.param) and its weights (.bin)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-_MAGIC = 7767517  # begins every .param
-_FLOATS, _INTEGERS = 0, 0x000D4B38  # begin a layer's weights in a .bin
-_RELU, _CLIP = 1, 3  # activations that a layer applies itself
-_REQUANTIZED = 100  # added to int8_scale_term: the layer rounds its output to int8
+_MAGIC = 7767517  # the first line of every .param
+_FLOATS, _INTEGERS = 0, 0x000D4B38  # the tag before a layer's weights in a .bin
+_RELU, _CLIP = 1, 3  # the activations that ncnn fuses into a layer
+_REQUANTIZED = 100  # added to int8_scale_term if the layer rounds its output to int8
 _NO_WINOGRAD = 1 << 6
 _WEIGHTED = ("Conv", "Gemm")
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A line of the .param, and what the .bin holds for it."""
+    """A line of the .param, with the layer's part of the .bin."""
 
     type: str
     name: str
@@ -40,13 +40,14 @@ class Layer:
 
 
 def write(model: onnx.ModelProto) -> tuple[str, bytes]:
-    """The .param and the .bin of an fp32 graph of `mbbench.export.to_onnx`, or of the s8s8 graph that was made of it.
+    """Convert a graph to the text of a .param and the bytes of a .bin.
 
-    Layers and blobs keep the names of the graph's nodes and tensors; a layer takes its activation in. What is quantized
-    in the graph becomes int8 where an integer kernel takes it, with the same scales. Elsewhere the pair is left out:
-    ncnn turns no int8 back into floats, and its floats are nearer to what is meant.
+    `model` is an fp32 graph of `mbbench.graphs.onnx.to_onnx`, or the s8s8 graph quantized from it. Layers and blobs
+    keep the names of the graph's nodes and tensors; activations are fused into the layers before them. Quantized
+    tensors become int8, with the same scales, where an integer kernel reads them. Elsewhere the Q/DQ pair is left out:
+    ncnn cannot convert int8 back to float, and the unrounded floats are more accurate.
 
-    Raises `ValueError` for what mbbench does not export.
+    Raises `ValueError` for an operator that mbbench does not export.
     """
     layers = list(_split(_Writer(model).write()))
     blobs = sum(len(layer.outputs) for layer in layers)
@@ -61,25 +62,25 @@ def _setting(key: int, value: int | Sequence[float]) -> str:
 
 
 def _split(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """The layers with a Split behind each blob that several take: ncnn frees a blob once it is taken."""
-    takers = Counter(name for layer in layers for name in layer.inputs)
-    copies = {name: [f"{name}.{copy}" for copy in range(count)] for name, count in takers.items() if count > 1}
-    left = {name: iter(own) for name, own in copies.items()}
+    """Yield the layers, with a Split after each blob that several layers read: ncnn frees a blob after one read."""
+    reads = Counter(name for layer in layers for name in layer.inputs)
+    copies = {name: [f"{name}.{copy}" for copy in range(count)] for name, count in reads.items() if count > 1}
+    unread = {name: iter(names) for name, names in copies.items()}
     for layer in layers:
-        yield replace(layer, inputs=tuple(next(left[name]) if name in left else name for name in layer.inputs))
+        yield replace(layer, inputs=tuple(next(unread[name]) if name in unread else name for name in layer.inputs))
         for name in copies.keys() & layer.outputs:
             yield Layer("Split", f"{name}.split", (name,), tuple(copies[name]))
 
 
 class _Writer:
-    """Writes the layer that an ONNX node amounts to; a method for each type of node."""
+    """A converter of an ONNX graph to ncnn layers, with one method per ONNX operator."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
 
         graph = model.graph
         self._images, self._logits = graph.input[0].name, graph.output[0].name
-        self._makers = {output: node for node in graph.node for output in node.output}
+        self._producers = {output: node for node in graph.node for output in node.output}
         self._arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._layers: list[Layer] = []
         self._blobs: dict[str, str] = {self._images: self._images}
@@ -94,17 +95,17 @@ class _Writer:
         return output
 
     def _blob(self, name: str) -> str:
-        """What bears the tensor `name`, after all it depends on (quantizers leave nodes unsorted)."""
+        """Return the blob of tensor `name`, after adding all layers it depends on (quantizers leave nodes unsorted)."""
         if name not in self._blobs:
-            self._blobs[name] = self._constant(name) if name in self._arrays else self._made(name)
+            self._blobs[name] = self._constant(name) if name in self._arrays else self._convert(name)
         return self._blobs[name]
 
-    def _made(self, name: str) -> str:
-        node = self._makers[name]
-        write = getattr(self, f"_{node.op_type}", None)
-        if write is None:
-            raise ValueError(f"operator {node.op_type} ({node.name}) is unknown")
-        blob: str = write(node, _attributes(node))
+    def _convert(self, name: str) -> str:
+        node = self._producers[name]
+        method = getattr(self, f"_{node.op_type}", None)
+        if method is None:
+            raise ValueError(f"operator {node.op_type} ({node.name}) is not supported")
+        blob: str = method(node, _attributes(node))
         return blob
 
     def _constant(self, name: str) -> str:
@@ -114,74 +115,75 @@ class _Writer:
 
     def _QuantizeLinear(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         scale = self._arrays[node.input[1]]
-        if self._comes_in_integers(node):
-            return self._weighted(node.input[0], node.output[0], scale)
+        if self._fuses_into_convolution(node):
+            return self._add_weighted(node.input[0], node.output[0], scale)
         return self._add("Quantize", node.name, [self._blob(node.input[0])], node.output[0], {}, _floats(1 / scale))
 
     def _DequantizeLinear(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         if node.input[0] not in self._arrays:
-            return self._blob(self._makers[node.input[0]].input[0])
+            return self._blob(self._producers[node.input[0]].input[0])
         self._arrays[node.output[0]] = self._arrays[node.input[0]] * self._arrays[node.input[1]]
         return self._constant(node.output[0])
 
-    def _comes_in_integers(self, quantizer: onnx.NodeProto) -> bool:
-        """Whether what is quantized comes from a convolution in int8, which can round its output itself."""
-        maker = self._makers.get(quantizer.input[0])
-        if maker is not None and maker.op_type in ("Clip", "Relu"):
-            maker = self._makers[maker.input[0]]
-        return maker is not None and maker.op_type == "Conv" and self._is_integer(maker)
+    def _fuses_into_convolution(self, quantizer: onnx.NodeProto) -> bool:
+        """Return whether the quantized tensor comes from an int8 convolution, which can round its output itself."""
+        producer = self._producers.get(quantizer.input[0])
+        if producer is not None and producer.op_type in ("Clip", "Relu"):
+            producer = self._producers[producer.input[0]]
+        return producer is not None and producer.op_type == "Conv" and self._is_integer(producer)
 
     def _is_integer(self, node: onnx.NodeProto) -> bool:
         return node.op_type in _WEIGHTED and all(
-            name in self._makers and self._makers[name].op_type == "DequantizeLinear" for name in node.input[:2]
+            name in self._producers and self._producers[name].op_type == "DequantizeLinear" for name in node.input[:2]
         )
 
     def _Conv(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
-        return self._weighted(node.output[0], node.output[0])
+        return self._add_weighted(node.output[0], node.output[0])
 
-    _Clip = _Gemm = _Relu = _Conv  # a layer applies its activation itself
+    _Clip = _Gemm = _Relu = _Conv  # ncnn fuses the activation into the layer
 
-    def _weighted(self, result: str, blob: str, scale: NDArray[np.float32] | None = None) -> str:
-        """Add the convolution or fully connected layer, with its activation, that gives `result`.
+    def _add_weighted(self, result: str, blob: str, scale: NDArray[np.float32] | None = None) -> str:
+        """Add the convolution or fully connected layer that computes tensor `result`, with its activation, as `blob`.
 
-        With `scale`, `blob` is `result` in int8.
+        With `scale`, the layer rounds its output, and `blob` holds `result` in int8.
         """
-        node = self._makers[result]
+        node = self._producers[result]
         settings: dict[int, int | Sequence[float]] = {}
         if node.op_type not in _WEIGHTED:
             settings = self._activation(node)
-            node = self._makers[node.input[0]]
+            node = self._producers[node.input[0]]
         if node.op_type not in _WEIGHTED:
-            raise ValueError(f"an activation of {node.op_type} ({node.name}) is unknown")
+            raise ValueError(f"an activation after {node.op_type} ({node.name}) is not supported")
         source, weight = node.input[:2]
         bias = _floats(self._arrays[node.input[2]]) if len(node.input) > 2 else b""
         if not self._is_integer(node):
             tensors = [struct.pack("<I", _FLOATS), _floats(self._arrays[weight]), bias]
             weights = self._arrays[weight]
         else:
-            source = self._makers[source].input[0]
-            weight, weight_scale = self._makers[weight].input[:2]
+            source = self._producers[source].input[0]
+            weight, weight_scale = self._producers[weight].input[:2]
             weights = self._arrays[weight]
-            given = self._arrays[self._makers[source].input[1]]
+            input_scale = self._arrays[self._producers[source].input[1]]
             tensors = [struct.pack("<I", _INTEGERS), weights.tobytes(), bytes(-weights.size % 4), bias]
-            tensors += [_floats(1 / self._arrays[weight_scale]), _floats(1 / given)]
+            tensors += [_floats(1 / self._arrays[weight_scale]), _floats(1 / input_scale)]
             settings[8] = 1
         if scale is not None:
             tensors.append(_floats(1 / scale))
             settings[8] = 1 + _REQUANTIZED
-        kind, own = _geometry(node, weights.shape, bool(bias), self._is_integer(node))
-        return self._add(kind, node.name, [self._blob(source)], blob, own | settings, b"".join(tensors))
+        kind, geometry = _geometry(node, weights.shape, bool(bias), self._is_integer(node))
+        return self._add(kind, node.name, [self._blob(source)], blob, geometry | settings, b"".join(tensors))
 
     def _activation(self, node: onnx.NodeProto) -> dict[int, int | Sequence[float]]:
         if node.op_type == "Relu":
             return {9: _RELU}
         return {9: _CLIP, 10: [float(self._arrays[name]) for name in node.input[1:]]}
 
-    def _MaxPool(self, node: onnx.NodeProto, own: dict[str, Any]) -> str:  # noqa: N802
-        (height, width), (down, right) = own["kernel_shape"], own["strides"]
-        top, left, bottom, beyond = own["pads"]
-        valid = 0 if own["ceil_mode"] else 1
-        settings = {0: 0, 1: width, 11: height, 2: right, 12: down, 3: left, 14: beyond, 13: top, 15: bottom, 5: valid}
+    def _MaxPool(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
+        (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes["strides"]
+        top, left, bottom, right = attributes["pads"]
+        mode = 0 if attributes["ceil_mode"] else 1
+        settings = {0: 0, 1: width, 11: height, 2: stride_w, 12: stride_h}
+        settings |= {3: left, 14: right, 13: top, 15: bottom, 5: mode}
         return self._add("Pooling", node.name, [self._blob(node.input[0])], node.output[0], settings)
 
     def _ReduceMean(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
@@ -200,20 +202,20 @@ class _Writer:
 def _geometry(
     node: onnx.NodeProto, shape: tuple[int, ...], bias: bool, integer: bool
 ) -> tuple[str, dict[int, int | Sequence[float]]]:
-    """ncnn's type of a weighted layer, and its settings by ncnn's numbers."""
+    """Return ncnn's type of a weighted layer, and its settings by ncnn's parameter numbers."""
     outputs, size = shape[0], math.prod(shape)
     if node.op_type == "Gemm":
         return "InnerProduct", {0: outputs, 1: int(bias), 2: size}
-    own = _attributes(node)
-    (height, width), (down, right) = own["kernel_shape"], own["strides"]
-    top, left, bottom, beyond = own["pads"]
-    settings: dict[int, int | Sequence[float]] = {0: outputs, 1: width, 11: height, 3: right, 13: down}
-    settings |= {4: left, 15: beyond, 14: top, 16: bottom, 5: int(bias), 6: size}
+    attributes = _attributes(node)
+    (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes["strides"]
+    top, left, bottom, right = attributes["pads"]
+    settings: dict[int, int | Sequence[float]] = {0: outputs, 1: width, 11: height, 3: stride_w, 13: stride_h}
+    settings |= {4: left, 15: right, 14: top, 16: bottom, 5: int(bias), 6: size}
     if integer:
-        settings[31] = _NO_WINOGRAD  # its integer transforms are exact for weights of 6 bits only
-    if own["group"] == 1:
+        settings[31] = _NO_WINOGRAD  # ncnn's int8 transforms are exact only for 6-bit weights
+    if attributes["group"] == 1:
         return "Convolution", settings
-    return "ConvolutionDepthWise", settings | {7: own["group"]}
+    return "ConvolutionDepthWise", settings | {7: attributes["group"]}
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

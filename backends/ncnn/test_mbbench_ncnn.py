@@ -28,7 +28,7 @@ from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 
 SPEC = ModelSpec(alpha=0.25, resolution=64, classes=10, padding="keras")
-FULL = replace(SPEC, variant="full-conv", padding="symmetric")
+FULL_CONV = replace(SPEC, variant="full-conv", padding="symmetric")
 GOOGLENET = ModelSpec(family="googlenet", resolution=64, classes=10)
 
 
@@ -39,7 +39,7 @@ class TestNcnn(BackendContract):
         assert opened[0].facts == {"precision": "float32", "threads": "1"}
 
 
-def test_layers_that_ncnn_is_slow_at_in_integers_stay_in_floats() -> None:
+def test_int8_leaves_layers_in_fp32_that_ncnn_runs_slowly_in_int8() -> None:
     assert NcnnBackend().native("cpu") == {"fp32": "fp32", "int8": "s8s8f"}
 
 
@@ -49,7 +49,7 @@ def images_of(resolution: int, count: int = 4) -> NDArray[np.float32]:
 
 
 def graph_of(spec: ModelSpec) -> onnx.ModelProto:
-    """With biases, which random weights have not."""
+    """Return the fp32 graph of a random network with nonzero biases."""
     module = build(spec)
     randomize(module, seed=0)
     folded = fold_batch_norm(module)
@@ -63,7 +63,7 @@ def graph_of(spec: ModelSpec) -> onnx.ModelProto:
 def quantized(graph: onnx.ModelProto, spec: ModelSpec, keep: Sequence[str] = ()) -> onnx.ModelProto:
     pytest.importorskip("onnxruntime")
     ranges = calibrate.ranges(calibrate.statistics(graph, images_of(spec.resolution)), "minmax")
-    return quantize.write(graph, ranges, "s8s8f", keep=keep)
+    return quantize.write(graph, ranges, "s8s8f", keep_fp32=keep)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,10 @@ def integers(graph: onnx.ModelProto) -> onnx.ModelProto:
 def converted(graph: onnx.ModelProto, folder: Path, spec: ModelSpec = SPEC) -> Artifact:
     source = Artifact(folder / "source.onnx", "onnx", "fp32", "fp32", spec, 1, "")
     onnx.save(graph, source.path)
-    own = replace(source, path=folder / "made.ncnn", format="ncnn")
-    own.path.unlink(missing_ok=True)
-    NcnnBackend().convert(source, own.path)
-    return own
+    target = replace(source, path=folder / "converted.ncnn", format="ncnn")
+    target.path.unlink(missing_ok=True)
+    NcnnBackend().convert(source, target.path)
+    return target
 
 
 @contextmanager
@@ -97,8 +97,9 @@ def logits_of(graph: onnx.ModelProto, folder: Path, spec: ModelSpec = SPEC) -> N
         return session.run(images_of(spec.resolution))
 
 
-def assert_close(got: NDArray[np.float32], expected: NDArray[np.float32], share: float) -> None:
-    np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
+def assert_close(actual: NDArray[np.float32], expected: NDArray[np.float32], share: float) -> None:
+    """Compare arrays with a tolerance of `share` of the largest expected value."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=share * np.abs(expected).max())
 
 
 def arrays(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -106,25 +107,25 @@ def arrays(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
 
 
 def layers_of(param: str) -> Mapping[str, str]:
-    """The lines of a .param by the layer's name."""
+    """Return the lines of a .param by layer name."""
     return {line.split()[1]: line for line in param.splitlines()[2:]}
 
 
 def tensors_of(graph: onnx.ModelProto, names: Sequence[str], images: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """What the graph's own arithmetic makes of int8 tensors."""
-    own = onnx.ModelProto()
-    own.CopyFrom(graph)
+    """Return int8 tensors of the Q/DQ graph as ONNX Runtime computes them."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(graph)
     for name in names:
-        own.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
-    found: list[NDArray[Any]] = calibrate.session(own).run(names, {"images": images})
-    return found
+        extended.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
+    tensors: list[NDArray[Any]] = calibrate.session(extended).run(names, {"images": images})
+    return tensors
 
 
-def test_padding_to_the_right_and_bottom_alone(graph: onnx.ModelProto, tmp_path: Path) -> None:
+def test_padding_at_the_right_and_bottom_gives_the_graphs_logits(graph: onnx.ModelProto, tmp_path: Path) -> None:
     assert_close(logits_of(graph, tmp_path), calibrate.logits(graph, images_of(64)), 1e-5)
 
 
-def test_branches_and_pooling_beyond_the_edge(tmp_path: Path) -> None:
+def test_branches_and_ceil_mode_pooling_give_the_graphs_logits(tmp_path: Path) -> None:
     graph = graph_of(GOOGLENET)
     expected = calibrate.logits(graph, images_of(64))
     assert_close(logits_of(graph, tmp_path, GOOGLENET), expected, 1e-5)
@@ -135,7 +136,7 @@ def test_branches_and_pooling_beyond_the_edge(tmp_path: Path) -> None:
         assert audit(session.executed(), cost_of(GOOGLENET).layers).fp32_layers == ("conv1.conv",)
 
 
-def test_what_vgg16_is_made_of(tmp_path: Path) -> None:
+def test_vgg16s_operators_give_the_graphs_logits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
         *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), AdaptiveAveragePool(7), nn.Flatten()),
@@ -148,31 +149,32 @@ def test_what_vgg16_is_made_of(tmp_path: Path) -> None:
     assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
 
 
-def test_integers_and_scales_are_the_graphs(integers: onnx.ModelProto) -> None:
+def test_int8_weights_and_scales_are_those_of_the_graph(integers: onnx.ModelProto) -> None:
     param, weights = write(integers)
-    layers, own = layers_of(param), arrays(integers)
+    layers, tensors = layers_of(param), arrays(integers)
     for block in range(13):
         name = f"blocks.{block}.1.conv"
-        assert own[f"{name}.weight_quantized"].dtype == np.int8
-        given = own[f"blocks.{block}.0.act_scale"]
-        scales = np.concatenate([1 / own[f"{name}.weight_scale"], [1 / given]]).astype(np.float32)
-        expected = own[f"{name}.weight_quantized"].tobytes() + own[f"{name}.bias"].tobytes() + scales.tobytes()
+        weight, bias = tensors[f"{name}.weight_quantized"], tensors[f"{name}.bias"]
+        assert weight.dtype == np.int8
+        input_scale = tensors[f"blocks.{block}.0.act_scale"]
+        scales = np.concatenate([1 / tensors[f"{name}.weight_scale"], [1 / input_scale]]).astype(np.float32)
+        expected = weight.tobytes() + bias.tobytes() + scales.tobytes()
         assert expected in weights
         assert " 8=1" in layers[name] and " 31=64" in layers[name]
         assert " 8=" not in layers[f"blocks.{block}.0.conv"]
-    assert own["classifier.weight_quantized"].tobytes() in weights
+    assert tensors["classifier.weight_quantized"].tobytes() in weights
     assert " 8=" not in layers["stem.conv"]
 
 
-def test_logits_are_the_q_dq_graphs(integers: onnx.ModelProto, tmp_path: Path) -> None:
+def test_logits_are_close_to_the_qdq_graphs(integers: onnx.ModelProto, tmp_path: Path) -> None:
     logits = logits_of(integers, tmp_path)
     assert_close(logits, calibrate.logits(integers, images_of(64)), 5e-2)
-    assert len(np.unique(logits)) == logits.size  # 8 bits of them would make ties
+    assert len(np.unique(logits)) == logits.size  # 8-bit logits would have ties
 
 
-def test_tensors_stay_in_int8_from_one_integer_layer_to_the_next_and_are_the_graphs(tmp_path: Path) -> None:
+def test_tensors_between_integer_layers_stay_int8_and_equal_the_graphs(tmp_path: Path) -> None:
     ncnn = pytest.importorskip("ncnn")
-    graph = quantized(graph_of(FULL), FULL)
+    graph = quantized(graph_of(FULL_CONV), FULL_CONV)
     param, weights = write(graph)
     assert " 8=101" in layers_of(param)["blocks.0.conv"]
     path = tmp_path / "weights.bin"
@@ -186,27 +188,29 @@ def test_tensors_stay_in_int8_from_one_integer_layer_to_the_next_and_are_the_gra
         extractor.input("images", ncnn.Mat(image[0]))
         assert not extractor.extract(name, values) and not extractor.extract(name, stored, 1)
         assert stored.elembits() == 8
-        assert np.mean(np.array(values) != expected[0]) < 1e-3, name  # halves are rounded to another side
+        assert np.mean(np.array(values) != expected[0]) < 1e-3, name  # halves are rounded differently
 
 
-def test_layers_that_are_kept_stay_in_fp32(graph: onnx.ModelProto, tmp_path: Path) -> None:
-    kept = quantized(graph, SPEC, ("blocks.3.1.conv", "blocks.3.1.act", "classifier"))
-    artifact = converted(kept, tmp_path)
+def test_kept_layers_run_in_fp32(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    partly = quantized(graph, SPEC, ("blocks.3.1.conv", "blocks.3.1.act", "classifier"))
+    artifact = converted(partly, tmp_path)
     with opened(artifact) as session:
-        assert_close(session.run(images_of(64)), calibrate.logits(kept, images_of(64)), 5e-2)
+        assert_close(session.run(images_of(64)), calibrate.logits(partly, images_of(64)), 5e-2)
         assert isinstance(session, LayerAudit)
-        found = audit(session.executed(), cost_of(SPEC).layers)
+        info = audit(session.executed(), cost_of(SPEC).layers)
     depthwise = [f"blocks.{block}.0.conv" for block in range(13)]
-    assert sorted(found.fp32_layers) == sorted(["stem.conv", "blocks.3.1.conv", "classifier", *depthwise])
-    assert {share.precision: share.layers for share in found.shares} == {"int8": 12, "fp32": 16}
+    assert sorted(info.fp32_layers) == sorted(["stem.conv", "blocks.3.1.conv", "classifier", *depthwise])
+    assert {share.precision: share.layers for share in info.shares} == {"int8": 12, "fp32": 16}
 
 
-def test_an_int8_file_is_about_a_quarter(graph: onnx.ModelProto, integers: onnx.ModelProto, tmp_path: Path) -> None:
-    sizes = [converted(own, tmp_path).path.stat().st_size for own in (graph, integers)]
-    assert 0.25 < sizes[1] / sizes[0] < 0.32  # the stem and the depthwise kernels stay as they are
+def test_an_int8_file_is_about_a_quarter_of_the_fp32_file(
+    graph: onnx.ModelProto, integers: onnx.ModelProto, tmp_path: Path
+) -> None:
+    sizes = [converted(model, tmp_path).path.stat().st_size for model in (graph, integers)]
+    assert 0.25 < sizes[1] / sizes[0] < 0.32  # the stem and the depthwise weights stay fp32
 
 
-def test_converting_another_day_gives_the_same_file_and_prints_nothing(
+def test_the_file_does_not_depend_on_the_date_and_nothing_is_printed(
     integers: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     today = converted(integers, tmp_path).path.read_bytes()
@@ -215,36 +219,36 @@ def test_converting_another_day_gives_the_same_file_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_operator_that_is_unknown_is_told(graph: onnx.ModelProto, tmp_path: Path) -> None:
-    other = onnx.ModelProto()
-    other.CopyFrom(graph)
-    next(node for node in other.graph.node if node.op_type == "ReduceMean").op_type = "ReduceMax"
-    with pytest.raises(BackendError, match=r"operator ReduceMax \(pool\) is unknown"):
-        converted(other, tmp_path)
+def test_an_unsupported_operator_is_named(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    unsupported = onnx.ModelProto()
+    unsupported.CopyFrom(graph)
+    next(node for node in unsupported.graph.node if node.op_type == "ReduceMean").op_type = "ReduceMax"
+    with pytest.raises(BackendError, match=r"operator ReduceMax \(pool\) is not supported"):
+        converted(unsupported, tmp_path)
 
 
-def test_damaged_weights_are_refused_in_silence(
+def test_a_damaged_file_is_refused_and_nothing_is_printed(
     integers: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     artifact = converted(integers, tmp_path)
     content = artifact.path.read_bytes()
     with zipfile.ZipFile(artifact.path) as archive:
         offset, param = archive.getinfo("model.param").header_offset, archive.read("model.param")
-    other_network = bytearray(content)
-    other_network[offset + 100] ^= 1
-    for damaged in (content[:-1], content[1000:], content[:1000], bytes(other_network), content[:1000]):
+    changed_network = bytearray(content)
+    changed_network[offset + 100] ^= 1
+    for damaged in (content[:-1], content[1000:], content[:1000], bytes(changed_network), content[:1000]):
         artifact.path.write_bytes(damaged)
-        with pytest.raises(BackendError, match="has no network for ncnn"), opened(artifact):
+        with pytest.raises(BackendError, match="is not a valid ncnn file"), opened(artifact):
             pass
-    with zipfile.ZipFile(artifact.path, "a") as archive:  # behind too few weights
+    with zipfile.ZipFile(artifact.path, "a") as archive:  # after truncated weights
         archive.writestr("model.param", param)
         archive.comment = b"1000"
-    with pytest.raises(BackendError, match="ncnn refuses"), opened(artifact):
+    with pytest.raises(BackendError, match="ncnn cannot load"), opened(artifact):
         pass
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_measures_imports_no_converter(graph: onnx.ModelProto, tmp_path: Path) -> None:
+def test_the_measuring_process_imports_no_converter(graph: onnx.ModelProto, tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
     path = converted(graph, tmp_path).path
     code = f"""

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
-_KERNEL_TIME = "_kernel_time"  # ends the trace's name of a node
+_KERNEL_TIME = "_kernel_time"  # suffix of a node's name in the trace
 
 
 class OnnxRuntimeBackend(Backend):
+    """ONNX Runtime on its CPU execution provider."""
+
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def versions(self) -> Mapping[str, str]:
@@ -58,11 +60,11 @@ class OnnxRuntimeBackend(Backend):
         device = pick_device(device, _PROVIDERS)
         stage("compile")  # one call reads and compiles; reading the file first would hold a large model twice
 
-        def make(optimized: Path | None = None, trace: Path | None = None) -> Any:
+        def make_session(optimized: Path | None = None, trace: Path | None = None) -> Any:
             options = ort.SessionOptions()
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-            options.log_severity_level = 4  # errors come back as exceptions
+            options.log_severity_level = 4  # errors are raised as exceptions
             if optimized is not None:
                 options.optimized_model_filepath = str(optimized)
             if trace is not None:
@@ -71,17 +73,17 @@ class OnnxRuntimeBackend(Backend):
             return ort.InferenceSession(artifact.path, options, providers=[_PROVIDERS[device]])
 
         try:
-            session = make()
-        except Exception as error:  # the binding's exceptions share no base class of their own
+            session = make_session()
+        except Exception as error:  # the binding's exceptions have no common base class
             raise BackendError(
-                f"ONNX Runtime refuses {artifact.path}: {str(error).splitlines()[0]}", "export the model again"
+                f"ONNX Runtime cannot open {artifact.path}: {_first_line(error)}", "export the model again"
             ) from error
-        return _OnnxRuntimeSession(session, threads, make)
+        return _OnnxRuntimeSession(session, make_session)
 
 
 class _OnnxRuntimeSession(Session, LayerAudit, LayerProfile):
-    def __init__(self, session: Any, threads: int, make: Callable[..., Any]) -> None:
-        self._make = make
+    def __init__(self, session: Any, make_session: Callable[..., Any]) -> None:
+        self._make_session = make_session
         self._run = session.run
         self._input = session.get_inputs()[0].name
         self._outputs = [session.get_outputs()[0].name]
@@ -96,28 +98,28 @@ class _OnnxRuntimeSession(Session, LayerAudit, LayerProfile):
         return logits
 
     def executed(self) -> tuple[Executed, ...]:
-        """The graph after ONNX Runtime's optimizations, which a second session writes down."""
+        """Return the nodes of the optimized graph, which a second session writes to a file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
-            self._make(path)
-            return _read(path)
+            self._make_session(path)
+            return _read_nodes(path)
 
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
-        """From the trace that a second session writes."""
+        """Return the nodes' times, from a trace that a second session writes."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
-            session = self._make(path, Path(folder, "trace"))
+            session = self._make_session(path, Path(folder, "trace"))
             for _ in range(runs + 1):
                 session.run(self._outputs, {self._input: images})
             events = json.loads(Path(session.end_profiling()).read_bytes())
-            return _node_times(events, _read(path), runs)
+            return _node_times(events, _read_nodes(path), runs)
 
     def close(self) -> None:
         del self._run
 
 
-def _read(path: Path) -> tuple[Executed, ...]:
-    """The nodes of the optimized graph at `path`."""
+def _read_nodes(path: Path) -> tuple[Executed, ...]:
+    """Return the nodes of the optimized graph at `path`."""
     import onnx
 
     return tuple(
@@ -127,15 +129,18 @@ def _read(path: Path) -> tuple[Executed, ...]:
 
 
 def _node_times(events: Iterable[Mapping[str, Any]], nodes: Sequence[Executed], runs: int) -> tuple[NodeTime, ...]:
-    """The nodes' times in a trace of `runs` calls after a first; empty if a node has not just one event in each.
+    """Return the nodes' median times in a trace of one warm-up call and `runs` timed calls.
 
-    The trace cuts a time to whole microseconds: half of one is what that costs on average.
+    Return an empty tuple unless every node has exactly one event per call. The trace truncates times to whole
+    microseconds, so the mean loss of 0.5 us is added to each.
     """
     times: dict[str, list[float]] = {}
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(_KERNEL_TIME):
             times.setdefault(event["name"].removesuffix(_KERNEL_TIME), []).append(event["dur"] + 0.5)
-    if sorted(times) != sorted(node.names[0] for node in nodes) or any(len(own) != runs + 1 for own in times.values()):
+    if sorted(times) != sorted(node.names[0] for node in nodes):
+        return ()
+    if any(len(durations) != runs + 1 for durations in times.values()):
         return ()
     return tuple(
         NodeTime(node.names, node.type, node.precision, median(times[node.names[0]][1:]) / 1e3) for node in nodes
@@ -143,11 +148,16 @@ def _node_times(events: Iterable[Mapping[str, Any]], nodes: Sequence[Executed], 
 
 
 def _is_integer(operator: str) -> bool:
-    """ONNX Runtime's integer kernels: QLinearConv, QGemm, ConvInteger, MatMulInteger, ..."""
+    """Return whether `operator` is an integer kernel: QLinearConv, QGemm, ConvInteger, MatMulInteger, ..."""
     return operator.startswith(("QLinear", "QGemm")) or operator.endswith("Integer")
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _onnxruntime() -> ModuleType:
+    """Import ONNX Runtime and switch its telemetry off. Raises `BackendError` if the import fails."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -30,7 +30,7 @@ def event(name: str, dur: int) -> dict[str, Any]:
     return {"cat": "Node", "name": name, "dur": dur}
 
 
-# A first call, then three.
+# One warm-up call, then three timed calls.
 TRACE = [
     {"cat": "Session", "name": "model_run", "dur": 100},
     *(event("stem.act_nchwc_kernel_time", dur) for dur in (900, 20, 22, 21)),
@@ -38,11 +38,11 @@ TRACE = [
 ]
 
 
-def test_the_cpu_is_its_one_device() -> None:
+def test_the_cpu_is_the_only_device() -> None:
     assert list(OnnxRuntimeBackend().devices()) == ["cpu"]
 
 
-def test_a_trace_gives_medians_under_the_graphs_names() -> None:
+def test_node_times_are_medians_under_the_graphs_names() -> None:
     assert _node_times(TRACE, NODES, 3) == (
         NodeTime(("stem.act_nchwc", "images"), "Conv", "fp32", 0.0215),
         NodeTime(("classifier", "x"), "QGemm", "int8", 0.0005),
@@ -50,5 +50,5 @@ def test_a_trace_gives_medians_under_the_graphs_names() -> None:
 
 
 @pytest.mark.parametrize("trace", [TRACE[:-1], [*TRACE, event("pool_kernel_time", 1)]])
-def test_a_trace_of_other_nodes_or_calls_gives_no_times(trace: list[dict[str, Any]]) -> None:
+def test_a_trace_with_missing_or_extra_events_gives_no_times(trace: list[dict[str, Any]]) -> None:
     assert _node_times(trace, NODES, 3) == ()

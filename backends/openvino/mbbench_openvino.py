@@ -41,6 +41,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class OpenVinoBackend(Backend, Streams):
+    """OpenVINO on every device that it finds."""
+
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def versions(self) -> Mapping[str, str]:
@@ -87,7 +89,7 @@ def _read(core: Any, artifact: Artifact) -> Any:
 
 
 def _settings(artifact: Artifact, device: str, threads: int, hint: str) -> dict[str, Any]:
-    # Without the precision hint a CPU with BF16 runs an fp32 model in bf16.
+    # Without the precision hint, OpenVINO runs an fp32 model in bf16 on CPUs that have bf16.
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": hint,
         "INFERENCE_PRECISION_HINT": _HINTS.get(artifact.precision, "f32"),
@@ -98,15 +100,15 @@ def _settings(artifact: Artifact, device: str, threads: int, hint: str) -> dict[
 
 
 def _compile(core: Any, model: Any, shape: Sequence[int], device: str, settings: Mapping[str, Any]) -> Any:
-    """`model` for inputs of `shape` (N, 3, H, W); itself it stays as it is."""
-    own = model.clone()
-    own.reshape(list(shape))
+    """Compile a copy of `model` for inputs of `shape` (N, 3, H, W). Raises `BackendError` if OpenVINO fails."""
+    reshaped = model.clone()
+    reshaped.reshape(list(shape))
     try:
-        return core.compile_model(own, device, settings)
+        return core.compile_model(reshaped, device, settings)
     except RuntimeError as error:
         raise BackendError(
             f"OpenVINO cannot compile the model for {device}: {_last_line(error)}",
-            "try another device, or another version of OpenVINO",
+            "try another device or another version of OpenVINO",
         ) from error
 
 
@@ -119,7 +121,7 @@ def _facts(compiled: Any, device: str) -> dict[str, str]:
 
 
 class _OpenVinoSession(Session, LayerAudit, LayerProfile):
-    """Static shapes are faster than a symbolic batch: every batch size gets a compiled model of its own."""
+    """A session with one compiled model per batch size: static shapes are faster than a symbolic batch."""
 
     def __init__(self, core: Any, model: Any, artifact: Artifact, device: str, settings: Mapping[str, Any]) -> None:
         self._tensor = _openvino().Tensor
@@ -133,15 +135,15 @@ class _OpenVinoSession(Session, LayerAudit, LayerProfile):
         name = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         self.facts = {**_facts(compiled, device), "device": name}
 
-    def _compile(self, batch: int, *, counting: bool = False) -> Any:
-        settings = {**self._settings, "PERF_COUNT": counting}
+    def _compile(self, batch: int, *, count_times: bool = False) -> Any:
+        settings = {**self._settings, "PERF_COUNT": count_times}
         return _compile(self._core, self._model, (batch, *self._shape), self._device, settings)
 
     def executed(self) -> tuple[Executed, ...]:
         return tuple(node for _, node in _nodes(self._request.get_compiled_model()))
 
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
-        compiled = self._compile(len(images), counting=True)
+        compiled = self._compile(len(images), count_times=True)
         request = compiled.create_infer_request()
         request.set_input_tensor(self._tensor(images, shared_memory=True))
         readings: dict[str, list[int]] = {}
@@ -150,20 +152,21 @@ class _OpenVinoSession(Session, LayerAudit, LayerProfile):
             request.infer()
             for node in request.profiling_info:
                 readings.setdefault(node.node_name, []).append(node.real_time // _MICROSECOND)
-                if node.status == node.Status.EXECUTED:  # a node is not, by its account, once its mean is below 1 us
+                # OpenVINO reports a node as not executed once its mean time is below 1 us.
+                if node.status == node.Status.EXECUTED:
                     executed.add(node.node_name)
-        single = _single_calls if self._device.startswith("CPU") else _all_but_the_first
+        call_times = _from_running_means if self._device.startswith("CPU") else _from_single_times
         return tuple(
-            NodeTime(node.names, node.type, node.precision, median(single(readings[name])) / 1e3)
+            NodeTime(node.names, node.type, node.precision, median(call_times(readings[name])) / 1e3)
             for name, node in _nodes(compiled)
             if name in executed
         )
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        # Binding takes 4 us, 2 % of the smallest model: an array that is bound already is not bound again.
+        # Binding takes 4 us, 2 % of the smallest model's latency, so an array that is already bound is not rebound.
         if images is not self._bound:
             self._bind(images)
-        logits: NDArray[np.float32] = self._request.infer().to_tuple()[0]  # a copy, and the cheapest way to one
+        logits: NDArray[np.float32] = self._request.infer().to_tuple()[0]  # the cheapest way to a copy
         return logits
 
     def _bind(self, images: NDArray[np.float32]) -> None:
@@ -179,7 +182,10 @@ class _OpenVinoSession(Session, LayerAudit, LayerProfile):
 
 
 class _OpenVinoRequests(Requests):
-    """As many as the runtime wants. A callback costs up to a sixth of the rate: none is set before it is needed."""
+    """Concurrent requests, as many as OpenVINO finds optimal.
+
+    A callback costs up to a sixth of the throughput, so none is set before it is needed.
+    """
 
     def __init__(self, compiled: Any, device: str) -> None:
         ov = _openvino()
@@ -187,7 +193,7 @@ class _OpenVinoRequests(Requests):
         self._tensor = ov.Tensor
         self._queue = ov.AsyncInferQueue(compiled, count)
         self._bound: NDArray[np.float32] | None = None
-        self._calls_back = False
+        self._has_callback = False
         self.facts = {**_facts(compiled, device), "requests": str(count)}
 
     def submit(self, images: NDArray[np.float32], done: Callable[[NDArray[np.float32]], None] | None = None) -> None:
@@ -196,58 +202,62 @@ class _OpenVinoRequests(Requests):
             for request in self._queue:
                 request.set_input_tensor(self._tensor(images, shared_memory=True))
             self._bound = images
-        if done is not None and not self._calls_back:
+        if done is not None and not self._has_callback:
             self.wait()
-            self._queue.set_callback(_call_back)
-            self._calls_back = True
+            self._queue.set_callback(_pass_logits)
+            self._has_callback = True
         self._queue.start_async(None, done)
 
     def wait(self) -> None:
         try:
             self._queue.wait_all()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_last_line(error)}", "try fewer streams") from error
+            raise BackendError(f"OpenVINO cannot run a request: {_last_line(error)}", "lower --streams") from error
 
     def close(self) -> None:
         self.wait()
         del self._queue
 
 
-def _call_back(request: Any, done: Callable[[NDArray[np.float32]], None] | None) -> None:
+def _pass_logits(request: Any, done: Callable[[NDArray[np.float32]], None] | None) -> None:
     if done is not None:
         done(request.get_output_tensor().data)
 
 
 def _nodes(compiled: Any) -> Iterator[tuple[str, Executed]]:
-    """The executed graph's nodes under their own names, in order."""
+    """Yield the name and the node of each operation in the executed graph, in order."""
     for node in compiled.get_runtime_model().get_ordered_ops():
         name = node.get_friendly_name()
         yield name, _executed(name, {key: value.astype(str) for key, value in node.get_rt_info().items()})
 
 
 def _executed(name: str, info: Mapping[str, str]) -> Executed:
-    """`runtimePrecision` is the type of what a node computes with: u8 or i8 for the integer kernels."""
+    """Return a node from its runtime information.
+
+    `runtimePrecision` is the type that the node computes in: u8 or i8 for integer kernels.
+    """
     precision = info["runtimePrecision"]
     origins = tuple(part for part in info["originalLayersNames"].split(",") if part)
     return Executed(origins or (name,), info["layerType"], _PRECISIONS.get(precision, precision))
 
 
-def _single_calls(averages: Sequence[int]) -> list[float]:
-    """Microseconds of each call after the first, from the mean so far that the CPU's counters tell after every call.
+def _from_running_means(means: Sequence[int]) -> list[float]:
+    """Return the microseconds of each call after the first, from the running mean that a CPU reports after every call.
 
-    Each call's time and the mean are cut to whole microseconds, so call k is known to within k. No call is taken to be
-    shorter than half of what the counter can tell.
+    OpenVINO truncates each call's time and the mean to whole microseconds, so the time of call k is exact to k
+    microseconds. Shorter times are raised to 0.5 us, half the resolution of the counter.
     """
-    calls = enumerate(pairwise(averages), 2)
-    return [max(k * mean - (k - 1) * before + 1, 0.5) for k, (before, mean) in calls]
+    calls = enumerate(pairwise(means), 2)
+    return [max(k * mean - (k - 1) * previous_mean + 1, 0.5) for k, (previous_mean, mean) in calls]
 
 
-def _all_but_the_first(times: Sequence[int]) -> list[float]:
+def _from_single_times(times: Sequence[int]) -> list[float]:
     return [max(time, 0.5) for time in times[1:]]
 
 
 def _openvino() -> ModuleType:
-    # The package imports its telemetry client if it finds one; None here makes it fall back to its silent stub.
+    """Import OpenVINO without its telemetry client. Raises `BackendError` if the import fails."""
+    # OpenVINO imports the client if it is installed; None makes it fall back to its silent stub.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
@@ -258,6 +268,6 @@ def _openvino() -> ModuleType:
 
 
 def _last_line(error: Exception) -> str:
-    """OpenVINO's messages are stack dumps; the last line that says something is the cause."""
+    """Return the last line that is not blank: OpenVINO's messages are stack dumps that end in the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -3,7 +3,7 @@ import sys
 from functools import partial
 
 import numpy as np
-from mbbench_openvino import OpenVinoBackend, _single_calls
+from mbbench_openvino import OpenVinoBackend, _from_running_means
 from numpy.typing import NDArray
 
 from mbbench import weights
@@ -19,7 +19,7 @@ class TestOpenVino(BackendContract):
     def test_an_fp32_model_runs_in_fp32_even_where_the_cpu_has_bf16(self, opened: tuple[Session, list[Stage]]) -> None:
         assert opened[0].facts["precision"] == "f32"
 
-    def test_threads_and_streams_are_the_runtimes_own_word(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_threads_and_streams_are_as_reported_by_the_runtime(self, opened: tuple[Session, list[Stage]]) -> None:
         assert opened[0].facts["threads"] == "1"
         assert opened[0].facts["streams"] == "1"
 
@@ -33,28 +33,28 @@ def test_the_telemetry_client_is_never_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_single_calls_come_back_from_the_mean_that_the_counters_tell() -> None:
-    """A cold call of 900 us, then 300, 302, 298, 300 and one that lost its core."""
+def test_call_times_are_recovered_from_running_means() -> None:
+    """A cold call of 900 us, then 300, 302, 298, 300 and 4300 us (a preempted call)."""
     totals = [900, 1200, 1502, 1800, 2100, 6400]
     means = [total // calls for calls, total in enumerate(totals, 1)]
     assert means == [900, 600, 500, 450, 420, 1066]
-    assert _single_calls(means) == [301.0, 301.0, 301.0, 301.0, 4297.0]
+    assert _from_running_means(means) == [301.0, 301.0, 301.0, 301.0, 4297.0]
 
 
-def test_no_call_is_shorter_than_half_of_what_the_counters_tell() -> None:
-    assert _single_calls([4, 1, 0]) == [0.5, 0.5]
+def test_call_times_are_at_least_half_the_counters_resolution() -> None:
+    assert _from_running_means([4, 1, 0]) == [0.5, 0.5]
 
 
-def test_requests_at_once_answer_as_the_session_does() -> None:
+def test_concurrent_requests_give_the_sessions_logits() -> None:
     spec = ModelSpec(alpha=0.25, resolution=32, classes=10)
-    found = weights.random(spec)
+    random_weights = weights.random(spec)
     backend = OpenVinoBackend()
-    artifact = export(spec, found.info.key, "onnx", found.build).artifact(spec, 2)
+    artifact = export(spec, random_weights.info.key, "onnx", random_weights.build).artifact(spec, 2)
     inputs = [np.random.default_rng(seed).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32) for seed in range(3)]
-    answers: dict[int, NDArray[np.float32]] = {}
+    results: dict[int, NDArray[np.float32]] = {}
 
     def keep(number: int, logits: NDArray[np.float32]) -> None:
-        answers[number] = logits.copy()
+        results[number] = logits.copy()
 
     with backend.open_requests(artifact, "CPU", threads=1, streams=1) as requests:
         assert (requests.facts["streams"], requests.facts["threads"], requests.facts["requests"]) == ("1", "1", "1")
@@ -63,6 +63,6 @@ def test_requests_at_once_answer_as_the_session_does() -> None:
             requests.submit(inputs[number], partial(keep, number))
         requests.wait()
     with backend.open(artifact, "CPU", threads=1, stage=lambda _: None) as session:
-        for number, logits in answers.items():
+        for number, logits in results.items():
             np.testing.assert_allclose(logits, session.run(inputs[number]), rtol=0, atol=1e-5)
-    assert sorted(answers) == [0, 1, 2]
+    assert sorted(results) == [0, 1, 2]

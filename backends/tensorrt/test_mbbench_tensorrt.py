@@ -1,4 +1,4 @@
-"""Parsing and building are tested on every machine; execution where there is a GPU (`make test-gpu`)."""
+"""Tests of parsing and building on every machine, and of execution on a machine with a GPU (`make test-gpu`)."""
 
 import hashlib
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ SHAPE = (1, 3, 32, 32)
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for the module, never the user's."""
+    """Use a temporary cache for the module, never the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -51,11 +51,11 @@ def has_gpu() -> bool:
         return False
 
 
-no_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
+no_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
 
 
 def small_model() -> onnx.ModelProto:
-    """Convolution, ReLU6, global pooling, fully connected, with a symbolic batch."""
+    """Return a network of convolution, ReLU6, global pooling and a fully connected layer, with a symbolic batch."""
     rng = np.random.default_rng(0)
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     constants = {
@@ -96,7 +96,7 @@ def test_an_engine_is_built_ahead_of_time_without_a_gpu(capability: str) -> None
 
 
 def exported(spec: ModelSpec, dialect: Dialect) -> Exported:
-    """What mbbench writes for TensorRT, of random weights."""
+    """Return what mbbench exports for TensorRT, with random weights."""
 
     def module() -> nn.Module:
         network = build(spec)
@@ -115,14 +115,14 @@ def exported(spec: ModelSpec, dialect: Dialect) -> Exported:
 
 @pytest.mark.parametrize("dialect", ["fp32", "fp16", "bf16", "s8s8"])
 @pytest.mark.parametrize("padding", ["symmetric", "keras"])
-def test_mobilenet_as_mbbench_exports_it_is_parsed_and_built(padding: Padding, dialect: Dialect) -> None:
-    written = exported(ModelSpec(alpha=0.25, resolution=64, classes=10, padding=padding), dialect)
-    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
+def test_an_exported_mobilenet_is_parsed_and_built(padding: Padding, dialect: Dialect) -> None:
+    network = exported(ModelSpec(alpha=0.25, resolution=64, classes=10, padding=padding), dialect)
+    assert len(build_engine(network.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 100_000
 
 
-def test_googlenet_as_mbbench_exports_it_is_parsed_and_built() -> None:
-    written = exported(ModelSpec("googlenet", resolution=64, classes=10), "fp32")
-    assert len(build_engine(written.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 20_000_000
+def test_an_exported_googlenet_is_parsed_and_built() -> None:
+    network = exported(ModelSpec("googlenet", resolution=64, classes=10), "fp32")
+    assert len(build_engine(network.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 20_000_000
 
 
 def test_a_corrupt_model_is_refused_in_one_line() -> None:
@@ -131,7 +131,7 @@ def test_a_corrupt_model_is_refused_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_engine_is_exported_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+def test_an_engine_is_exported_for_an_absent_gpu(tmp_path: Path) -> None:
     profile = Profile(alpha=(0.25,), res=(64,), backend=("tensorrt",), precision=("fp16",), weights="random", images=40)
     target = tmp_path / "model.engine"
     made = bundle.write(plan(profile), target, "8.9", lambda _: None)
@@ -140,16 +140,18 @@ def test_an_engine_is_exported_for_a_gpu_that_is_not_here(tmp_path: Path) -> Non
     assert made.artifact.size_bytes > 100_000
 
 
-def test_a_compute_capability_is_a_device_to_build_for() -> None:
+def test_a_compute_capability_is_a_device_for_building() -> None:
     backend = TensorRtBackend()
     assert backend.native("8.9") == {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
     assert "bf16" not in backend.precisions("7.5")
-    with pytest.raises(BackendError, match=r"TensorRT knows no compute capability 9\.9; choose one of 7\.5, 8\.0"):
+    with pytest.raises(
+        BackendError, match=r"TensorRT does not support compute capability 9\.9; choose one of 7\.5, 8\.0"
+    ):
         backend.precisions("9.9")
 
 
-def test_timings_are_kept_and_a_torn_file_of_them_is_begun_anew(tmp_path: Path) -> None:
-    """TensorRT-RTX keeps none, but takes and gives the file."""
+def test_timings_are_stored_and_a_torn_file_is_replaced(tmp_path: Path) -> None:
+    """TensorRT-RTX stores no timings, but reads and writes the file."""
     model, timings = small_model().SerializeToString(), tmp_path / "tensorrt" / "key.timings"
     build_engine(model, SHAPE, "8.9", timings)
     assert timings.stat().st_size > 0
@@ -159,10 +161,10 @@ def test_timings_are_kept_and_a_torn_file_of_them_is_begun_anew(tmp_path: Path) 
         assert timings.read_bytes() != b"torn"
 
 
-def test_an_unknown_compute_capability_lists_those_there_are() -> None:
+def test_an_unsupported_compute_capability_is_refused_with_the_supported_ones() -> None:
     with pytest.raises(BackendError) as caught:
         build_engine(small_model().SerializeToString(), SHAPE, "9.9")
-    assert caught.value.cause == "TensorRT knows no compute capability 9.9"
+    assert caught.value.cause == "TensorRT does not support compute capability 9.9"
     assert "8.9" in caught.value.remedy
 
 
@@ -178,9 +180,7 @@ def test_versions_name_the_package() -> None:
 
 
 @no_gpu
-def test_without_a_driver_it_says_so_in_one_line_and_prints_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_driver_is_one_line_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BackendError, match=r"no NVIDIA (driver|GPU) was found \(cudaError \d+") as caught:
         TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None)
     assert caught.value.exit_code == 6
@@ -190,7 +190,7 @@ def test_without_a_driver_it_says_so_in_one_line_and_prints_nothing(
 
 
 @pytest.mark.gpu
-def test_logits_equal_the_reference_at_every_batch(tmp_path: Path) -> None:
+def test_logits_equal_the_reference_at_every_batch_size(tmp_path: Path) -> None:
     reference = ReferenceEvaluator(small_model())
     rng = np.random.default_rng(1)
     with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
@@ -202,7 +202,7 @@ def test_logits_equal_the_reference_at_every_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_a_graph_computes_what_the_stream_does(tmp_path: Path) -> None:
+def test_the_cuda_graph_gives_the_streams_logits(tmp_path: Path) -> None:
     with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
         images = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
         by_graph = session.run(images)
@@ -212,7 +212,7 @@ def test_a_graph_computes_what_the_stream_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_an_engine_is_built_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_built_once_and_then_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "cache"))
     origins = []
     for _ in range(2):
@@ -226,20 +226,20 @@ def test_an_engine_is_built_once_and_found_again(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.gpu
-def test_a_given_engine_is_opened_as_it_is_and_not_once_it_was_changed(tmp_path: Path) -> None:
+def test_a_prebuilt_engine_is_opened_unless_it_has_changed(tmp_path: Path) -> None:
     backend, source, path = TensorRtBackend(), artifact(tmp_path), tmp_path / "model.engine"
     backend.build(source, path, next(iter(backend.devices())))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    given = replace(source, path=path, format="engine", sha256=digest)
-    with backend.open(given, "", threads=1, stage=lambda _: None) as session:
-        assert session.facts["engine"] == "given"
+    prebuilt = replace(source, path=path, format="engine", sha256=digest)
+    with backend.open(prebuilt, "", threads=1, stage=lambda _: None) as session:
+        assert session.facts["engine"] == "prebuilt"
         assert session.run(np.zeros(SHAPE, np.float32)).shape == (1, 5)
-    with pytest.raises(BackendError, match="was changed"):
-        backend.open(replace(given, sha256="another"), "", threads=1, stage=lambda _: None)
+    with pytest.raises(BackendError, match="has changed"):
+        backend.open(replace(prebuilt, sha256="another"), "", threads=1, stage=lambda _: None)
 
 
 @pytest.mark.gpu
-def test_the_devices_times_add_up_to_less_than_the_hosts(tmp_path: Path) -> None:
+def test_the_devices_times_add_up_to_at_most_the_hosts(tmp_path: Path) -> None:
     shape = (16, *SHAPE[1:])
     with TensorRtBackend().open(artifact(tmp_path, 16), "", threads=1, stage=lambda _: None) as session:
         images = np.zeros(shape, np.float32)
@@ -256,7 +256,7 @@ def test_the_devices_times_add_up_to_less_than_the_hosts(tmp_path: Path) -> None
 
 
 @pytest.mark.gpu
-def test_the_driver_tells_the_processes_memory_or_why_not(tmp_path: Path) -> None:
+def test_the_driver_reports_the_processs_memory_or_a_reason(tmp_path: Path) -> None:
     with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
         assert isinstance(session, OnDevice)
         try:
@@ -267,37 +267,37 @@ def test_the_driver_tells_the_processes_memory_or_why_not(tmp_path: Path) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dialect", ["fp32", "s8s8"])
-def test_every_layer_is_traced_and_timed(dialect: Dialect) -> None:
+def test_every_layer_is_identified_and_timed(dialect: Dialect) -> None:
     spec = ModelSpec(alpha=0.25, resolution=64, classes=10)
-    counted = cost_of(spec).layers
+    layers = cost_of(spec).layers
     source = exported(spec, dialect).artifact(spec, 1, "int8" if dialect == "s8s8" else "fp32")
     with TensorRtBackend().open(source, "", threads=1, stage=lambda _: None) as session:
         assert isinstance(session, LayerAudit) and isinstance(session, LayerProfile)
-        shares = audit(session.executed(), counted).shares
+        shares = audit(session.executed(), layers).shares
         assert "unknown" not in {share.precision for share in shares}, session.executed()
         times = session.profile(np.zeros((1, 3, 64, 64), np.float32), 10)
-        assert len(attribute(times, 10, counted, 1).layers) == len(counted), times
+        assert len(attribute(times, 10, layers, 1).layers) == len(layers), times
 
 
 @pytest.mark.gpu
 def test_a_result_outlives_the_next_call(tmp_path: Path) -> None:
     with TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session:
         first = session.run(np.zeros(SHAPE, np.float32))
-        kept = first.copy()
+        copy = first.copy()
         session.run(np.ones(SHAPE, np.float32))
-        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(first, copy)
 
 
 @pytest.mark.gpu
-def test_a_batch_over_the_engines_is_refused(tmp_path: Path) -> None:
+def test_a_batch_above_the_engines_maximum_is_refused(tmp_path: Path) -> None:
     with (
         TensorRtBackend().open(artifact(tmp_path), "", threads=1, stage=lambda _: None) as session,
-        pytest.raises(BackendError, match="batch 65 is over the engine's 64"),
+        pytest.raises(BackendError, match="batch 65 is larger than the engine's maximum of 64"),
     ):
         session.run(np.zeros((65, *SHAPE[1:]), np.float32))
 
 
 class TestTensorRt(BackendContract):
-    """Skipped, with the reason, where there is no GPU."""
+    """Skipped, with the reason, on a machine without a GPU."""
 
     name = "tensorrt"

@@ -1,16 +1,16 @@
-"""The engine inspector's JSON, by a sample in the format that NVIDIA documents with names as mbbench exports them."""
+"""The engine inspector's JSON: a sample in NVIDIA's documented format, with the names of an mbbench export."""
 
 import json
 
 import pytest
 from mbbench_tensorrt.layers import executed, timed
 
-from mbbench.analysis.executed import audit, fell_back, sort_out
+from mbbench.analysis.executed import audit, describe_fallback, split_moves
 from mbbench.backend import Executed, NodeTime
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 
-# TensorRT 10's spelling; the third layer has 11's, the fourth is what engines of TensorRT's own compiler say.
+# Spelled as in TensorRT 10; the third layer as in TensorRT 11, the fourth as from TensorRT's own compiler.
 SAMPLE = r"""
 {
   "Layers": [
@@ -82,7 +82,7 @@ SAMPLE = r"""
 STEM = "stem.conv.weight_quantized + stem.conv + stem.act"
 
 
-def test_layers_come_with_their_origins_and_what_they_multiply() -> None:
+def test_layers_have_their_onnx_nodes_types_and_precisions() -> None:
     assert list(executed(SAMPLE).values()) == [
         Executed(("images_QuantizeLinear",), "Reformat", "fp32"),
         Executed(("stem.conv.weight_DequantizeLinear", "stem.conv"), "CaskConvolution", "int8"),
@@ -93,26 +93,26 @@ def test_layers_come_with_their_origins_and_what_they_multiply() -> None:
     ]
 
 
-def test_the_audit_knows_the_networks_layers_by_them() -> None:
-    counted = [
+def test_the_audit_matches_them_to_the_networks_layers() -> None:
+    layers = [
         layer
         for layer in cost_of(ModelSpec(alpha=0.25, resolution=64, classes=10)).layers
         if layer.name in ("stem.conv", "blocks.0.0.conv", "blocks.0.1.conv", "blocks.1.0.conv", "classifier")
     ]
     nodes = tuple(executed(SAMPLE).values())
-    info = audit(nodes, counted)
+    info = audit(nodes, layers)
     assert {share.precision: share.layers for share in info.shares} == {"int8": 1, "fp16": 1, "bf16": 1, "unknown": 2}
     assert info.moves == 1
-    assert fell_back(info, "int8", ()) is not None
-    assert [node.type for node in sort_out(nodes)[0]] == ["Reformat"]
+    assert describe_fallback(info, "int8", ()) is not None
+    assert [node.type for node in split_moves(nodes)[0]] == ["Reformat"]
 
 
-def test_an_engine_that_tells_nothing_has_no_layers() -> None:
+def test_an_engine_without_layer_information_has_no_layers() -> None:
     assert executed(json.dumps({"Layers": [], "I/O Tensors": []})) == {}
     assert executed("{}") == {}
 
 
-def test_times_are_medians_after_the_first_call_under_the_layers_own_names() -> None:
+def test_times_are_medians_without_the_first_call() -> None:
     readings = {STEM: [9.0, 0.5, 0.25, 0.75], "__myl_Move": [9.0, 0.125, 0.125, 0.125], "blocks.0.0.conv": [0.0] * 4}
     assert timed(readings, executed(SAMPLE)) == (
         NodeTime(("stem.conv.weight_DequantizeLinear", "stem.conv"), "CaskConvolution", "int8", 0.5),
@@ -121,5 +121,5 @@ def test_times_are_medians_after_the_first_call_under_the_layers_own_names() -> 
 
 
 @pytest.mark.parametrize("readings", [{}, {"a layer of another engine": [1.0, 1.0]}])
-def test_times_of_no_layer_are_none(readings: dict[str, list[float]]) -> None:
+def test_readings_without_a_layer_of_the_engine_give_no_times(readings: dict[str, list[float]]) -> None:
     assert timed(readings, executed(SAMPLE)) == ()

@@ -1,5 +1,5 @@
-"""The session's own logic, on a GPU that the host's memory plays; a real one is for test_mbbench_tensorrt.py."""
-# ruff: noqa: N802, N815  (functions are called as CUDA calls them)
+"""The session's logic on a GPU simulated in host memory; test_mbbench_tensorrt.py has the tests on a real GPU."""
+# ruff: noqa: N802, N815  (functions have CUDA's names)
 
 import ctypes
 import inspect
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cuda.bindings import runtime as real
 from mbbench_tensorrt import cuda as cuda_module
-from mbbench_tensorrt.cuda import count, cuda, driver_version, held_by
+from mbbench_tensorrt.cuda import count, cuda, driver_version, memory_of
 from mbbench_tensorrt.session import TensorRtSession
 
 from mbbench.backend import DeviceCall, Executed, OnDevice
@@ -34,11 +34,11 @@ def has_driver() -> bool:
         return "no NVIDIA driver" not in error.cause
 
 
-no_driver = pytest.mark.skipif(has_driver(), reason="there is a driver here")
+no_driver = pytest.mark.skipif(has_driver(), reason="this machine has a driver")
 
 
-class Gpu:
-    """CUDA's bindings: work is done at once, or noted while a graph is captured. Its clock strikes once a copy."""
+class FakeCuda:
+    """A fake of CUDA's bindings: work runs at once, or is recorded while a graph is captured. A copy takes 1 ms."""
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
@@ -48,7 +48,7 @@ class Gpu:
         self.refuses_graphs = False
 
     def __getattr__(self, name: str) -> Any:
-        """Constants are CUDA's own; a function that this does not play must not be called."""
+        """Return CUDA's constants, and fail if the session calls a function that this class does not simulate."""
         value = getattr(real, name)
         assert not callable(value) or isinstance(value, type), name
         return value
@@ -126,11 +126,11 @@ class Gpu:
 
 
 class Context:
-    """Logit k of an image is its sum plus k, and takes three strikes of the clock to compute."""
+    """A fake execution context: logit k of an image is its sum plus k, and a call computes for 3 ms."""
 
     profiler: Any = None
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: FakeCuda) -> None:
         self._gpu = gpu
         self._addresses: dict[str, int] = {}
         self.shapes: list[tuple[int, ...]] = []
@@ -164,7 +164,7 @@ class Context:
 
 
 class Kernels:
-    """TensorRT-RTX's cache of what it compiles just in time."""
+    """A fake of TensorRT-RTX's cache of the kernels that it compiles just in time."""
 
     content = b"kernels of "
 
@@ -177,9 +177,11 @@ class Kernels:
 
 
 class Engine:
+    """A fake engine with one layer."""
+
     num_io_tensors = 2
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: FakeCuda) -> None:
         self.context = Context(gpu)
         self.config = SimpleNamespace(create_runtime_cache=Kernels, set_runtime_cache=lambda kernels: None)
 
@@ -203,7 +205,7 @@ class Engine:
         return SimpleNamespace(get_engine_information=lambda format: json.dumps({"Layers": [layer]}))
 
 
-class Eagerness(Enum):
+class Specialization(Enum):
     LAZY, EAGER = range(2)
 
 
@@ -212,25 +214,25 @@ TENSORRT = SimpleNamespace(
     LayerInformationFormat=SimpleNamespace(JSON="json"),
     IProfiler=type("IProfiler", (), {}),
 )
-RTX = SimpleNamespace(**vars(TENSORRT), IRuntimeCache=Kernels, DynamicShapesKernelSpecializationStrategy=Eagerness)
+RTX = SimpleNamespace(**vars(TENSORRT), IRuntimeCache=Kernels, DynamicShapesKernelSpecializationStrategy=Specialization)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    played = Gpu()
-    monkeypatch.setattr(cuda_module, "bindings", lambda: played)
-    monkeypatch.setattr("mbbench_tensorrt.session.bindings", lambda: played)
-    return played
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    monkeypatch.setattr(cuda_module, "bindings", lambda: fake)
+    monkeypatch.setattr("mbbench_tensorrt.session.bindings", lambda: fake)
+    return fake
 
 
 @pytest.fixture
-def session(gpu: Gpu, tmp_path: Path) -> Iterator[TensorRtSession]:
+def session(gpu: FakeCuda, tmp_path: Path) -> Iterator[TensorRtSession]:
     with make(gpu, tmp_path) as session:
         yield session
     assert not gpu.memory
 
 
-def make(gpu: Gpu, folder: Path, trt: Any = TENSORRT, engine: Engine | None = None) -> TensorRtSession:
+def make(gpu: FakeCuda, folder: Path, trt: Any = TENSORRT, engine: Engine | None = None) -> TensorRtSession:
     return TensorRtSession(trt, None, engine or Engine(gpu), 0, SHAPE, {"engine": "built"}, folder / "key.kernels")
 
 
@@ -242,12 +244,12 @@ def expected(batch: int, value: float) -> Any:
     return np.broadcast_to(48 * value + np.arange(CLASSES, dtype=np.float32), (batch, CLASSES))
 
 
-def test_what_plays_cuda_takes_what_cuda_takes() -> None:
-    for name, function in vars(Gpu).items():
+def test_the_fake_functions_take_as_many_arguments_as_cudas() -> None:
+    for name, function in vars(FakeCuda).items():
         if name.startswith("cuda"):
-            (own,) = re.findall(rf"^{name}\((.*?)\)", getattr(real, name).__doc__, re.S)
-            taken = len([one for one in own.split(",") if one.strip()])
-            assert taken == len(inspect.signature(function).parameters) - 1, name
+            (signature,) = re.findall(rf"^{name}\((.*?)\)", getattr(real, name).__doc__, re.S)
+            count = len([parameter for parameter in signature.split(",") if parameter.strip()])
+            assert count == len(inspect.signature(function).parameters) - 1, name
 
 
 @no_driver
@@ -265,17 +267,17 @@ def test_what_plays_cuda_takes_what_cuda_takes() -> None:
         ("cudaEventElapsedTime", (real.cudaEvent_t(), real.cudaEvent_t())),
     ],
 )
-def test_cuda_itself_refuses_a_call_only_for_want_of_a_driver(function: str, arguments: tuple[Any, ...]) -> None:
+def test_the_real_bindings_fail_only_because_there_is_no_driver(function: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(BackendError, match="no NVIDIA driver was found"):
         cuda(function, *arguments)
 
 
 @no_driver
-def test_without_nvml_the_driver_is_known_by_the_cuda_it_serves() -> None:
+def test_without_nvml_the_driver_version_is_a_cuda_version() -> None:
     assert driver_version() == "CUDA 0"
 
 
-def test_calls_replay_a_graph_and_results_outlive_the_next_call(session: TensorRtSession, gpu: Gpu) -> None:
+def test_calls_replay_a_graph_and_results_outlive_the_next_call(session: TensorRtSession, gpu: FakeCuda) -> None:
     assert session.facts == {"engine": "built", "precision": "fp16", "mode": "CUDA graph"}
     first = session.run(images(1, 1.0))
     second = session.run(images(1, 2.0))
@@ -284,16 +286,16 @@ def test_calls_replay_a_graph_and_results_outlive_the_next_call(session: TensorR
     np.testing.assert_array_equal(second, expected(1, 2.0))
 
 
-def test_every_batch_size_gets_a_graph_of_its_own(session: TensorRtSession, gpu: Gpu) -> None:
+def test_every_batch_size_gets_its_own_graph(session: TensorRtSession, gpu: FakeCuda) -> None:
     for batch in (1, 16, 3, 1):
         np.testing.assert_array_equal(session.run(images(batch, 0.5)), expected(batch, 0.5))
     assert gpu.launched == 4
-    assert len(gpu.memory) == 4  # on either side, an input and an output: the smaller batches use the largest's
-    with pytest.raises(BackendError, match="batch 65 is over the engine's 64"):
+    assert len(gpu.memory) == 4  # input and output, on host and GPU: smaller batches use the largest's buffers
+    with pytest.raises(BackendError, match="batch 65 is larger than the engine's maximum of 64"):
         session.run(images(65, 0.0))
 
 
-def test_where_no_graph_can_be_captured_work_is_submitted_call_by_call(gpu: Gpu, tmp_path: Path) -> None:
+def test_work_is_enqueued_call_by_call_if_no_graph_can_be_captured(gpu: FakeCuda, tmp_path: Path) -> None:
     gpu.refuses_graphs = True
     with make(gpu, tmp_path) as session:
         np.testing.assert_array_equal(session.run(images(1, 1.0)), expected(1, 1.0))
@@ -305,35 +307,35 @@ def test_where_no_graph_can_be_captured_work_is_submitted_call_by_call(gpu: Gpu,
     assert gpu.launched == 0
 
 
-def test_events_between_its_parts_split_a_call(session: TensorRtSession, gpu: Gpu) -> None:
+def test_events_time_the_parts_of_a_call(session: TensorRtSession, gpu: FakeCuda) -> None:
     assert isinstance(session, OnDevice)
     assert session.device_times(images(2, 1.0), 3) == (DeviceCall(1.0, 3.0, 1.0),) * 3
     assert gpu.launched == 4
     np.testing.assert_array_equal(session.run(images(2, 1.0)), expected(2, 1.0))
 
 
-def test_the_profiler_sees_calls_and_no_graph(session: TensorRtSession, gpu: Gpu) -> None:
+def test_the_profiler_runs_calls_without_the_graph(session: TensorRtSession, gpu: FakeCuda) -> None:
     assert session.executed() == (Executed(("stem.conv",), "conv", "fp16"),)
     (node,) = session.profile(images(1, 1.0), 5)
     assert (node.names, node.median_ms) == (("stem.conv",), 0.5)
     assert gpu.launched == 0
 
 
-def test_kernels_compiled_just_in_time_are_kept_for_the_next_session(gpu: Gpu, tmp_path: Path) -> None:
+def test_kernels_compiled_just_in_time_are_cached_for_the_next_session(gpu: FakeCuda, tmp_path: Path) -> None:
     for origin in ("compiled", "from the cache"):
         engine = Engine(gpu)
         with make(gpu, tmp_path, RTX, engine) as session:
             assert session.facts["kernels"] == origin
-            assert engine.config.dynamic_shapes_kernel_specialization_strategy == Eagerness.EAGER
+            assert engine.config.dynamic_shapes_kernel_specialization_strategy == Specialization.EAGER
     assert (tmp_path / "key.kernels").read_bytes() == b"kernels of a run a run "
     (tmp_path / "key.kernels").write_bytes(b"malicious")
     make(gpu, tmp_path, RTX).close()
     assert (tmp_path / "key.kernels").read_bytes() == b"kernels of a run "
 
 
-def test_the_driver_tells_what_a_process_holds_or_why_not() -> None:
-    assert held_by(7, [(6, 1), (7, 400_000_000)]) == 400_000_000
-    with pytest.raises(BackendError, match="the driver lists no process 7 on the GPU"):
-        held_by(7, [(6, 1)])
-    with pytest.raises(BackendError, match="the driver does not tell how much memory a process holds"):
-        held_by(7, [(7, 2**64 - 1)])
+def test_the_driver_reports_a_processs_memory_or_a_reason() -> None:
+    assert memory_of(7, [(6, 1), (7, 400_000_000)]) == 400_000_000
+    with pytest.raises(BackendError, match="the driver does not list process 7 on the GPU"):
+        memory_of(7, [(6, 1)])
+    with pytest.raises(BackendError, match="the driver does not report memory per process"):
+        memory_of(7, [(7, 2**64 - 1)])

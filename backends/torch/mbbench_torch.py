@@ -1,7 +1,7 @@
 """PyTorch on the CPU as two mbbench backends: `torch` (torch.compile) and `torch-eager`.
 
-`torch` compiles because that is the faster of the two wherever it was measured (benchmarks/torch_modes.py); both run
-channels-last. Batch norm is folded in both, as anyone would who deploys.
+`torch` compiles because that was faster in all measurements (benchmarks/torch_modes.py). Both backends run
+channels-last, with batch norm folded as it would be in deployment.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
 Call = Callable[["torch.Tensor"], "torch.Tensor"]
 
-# Any of these instructions makes a precision native; without them PyTorch converts to fp32 and back.
-_NEEDED: dict[Precision, set[str]] = {
+# A precision is native if the CPU has any of these extensions; otherwise PyTorch converts to fp32 and back.
+_EXTENSIONS: dict[Precision, set[str]] = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
     "int8": {"avx512_vnni", "avx_vnni", "amx_int8"},
 }
-_COMPUTING = re.compile(
+_WEIGHTED = re.compile(
     r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm)"
 )
-_CALL = "mbbench call"  # marks a call among the profiler's events
+_CALL = "mbbench call"  # labels a call in the profiler's events
 
 
 class _TorchBackend(Backend):
@@ -59,7 +59,7 @@ class _TorchBackend(Backend):
 
     @abstractmethod
     def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
-        """What `Session.run` calls, and what it executes."""
+        """Return the function that `Session.run` calls, and the nodes that it executes."""
 
     def versions(self) -> Mapping[str, str]:
         return {"torch": installed_version("torch")}
@@ -70,7 +70,7 @@ class _TorchBackend(Backend):
 
     def precisions(self, device: str) -> frozenset[Precision]:
         isa = set(fingerprint().isa)
-        native = {precision for precision, needed in _NEEDED.items() if isa & needed}
+        native = {precision for precision, extensions in _EXTENSIONS.items() if isa & extensions}
         return frozenset({"fp32", *(native & self.dialects(device).keys())})
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
@@ -88,20 +88,21 @@ class _TorchBackend(Backend):
         stage("load")
         module = fold_batch_norm(build(artifact.spec))
         try:
-            state = checkpoint.load(artifact.path)
+            state = checkpoint.read_state(artifact.path)
             if artifact.dialect == "u8s8":
                 quantized.load(module, state)
             else:
                 load_parameters(module, state, str(artifact.path))
         except (UsageError, KeyError) as error:
-            cause = error.cause if isinstance(error, UsageError) else f"{artifact.path} lacks {error}"
+            cause = error.cause if isinstance(error, UsageError) else f"{artifact.path} has no tensor {error}"
             raise BackendError(cause, "export the model again") from error
         stage("compile")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision, torch.float32)
         if dtype != torch.float32:
             module = module.to(dtype)
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.inference_mode():  # a tensor from outside would be of another kind, and the first call compile again
+        # An example made outside is not an inference tensor, and the first call would compile again.
+        with torch.inference_mode():
             call, executed = self.prepare(module, torch.zeros(artifact.input_shape, dtype=dtype))
         return _TorchSession(
             call,
@@ -117,24 +118,29 @@ class _TorchBackend(Backend):
 
 
 class EagerBackend(_TorchBackend):
+    """PyTorch without compilation: `torch-eager`."""
+
     mode = "eager"
 
     def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         executed = [
-            Executed((name,), type(layer).__name__, _name(layer.weight.dtype)) for name, layer in _layers(module)
+            Executed((name,), type(layer).__name__, _precision_name(layer.weight.dtype))
+            for name, layer in _layers(module)
         ]
         return _channels_last(module), tuple(executed)
 
 
 class CompiledBackend(_TorchBackend):
+    """PyTorch with torch.compile: `torch`."""
+
     mode = "compile"
 
     def devices(self) -> Mapping[str, str]:
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise BackendError(
-                f"torch.compile needs a C++ compiler and {compiler} is not there",
-                "install one (`apt install g++`), or use --backend torch-eager",
+                f"torch.compile needs a C++ compiler, and {compiler} is not on the PATH",
+                "install one (`apt install g++`) or use --backend torch-eager",
             )
         return super().devices()
 
@@ -146,19 +152,19 @@ class CompiledBackend(_TorchBackend):
         from torch._inductor import config
 
         torch.compiler.reset()
-        config.freezing = True  # lets Inductor lay the weights out for oneDNN, and fuse int8 convolutions
-        config.force_disable_caches = True  # a graph from the cache is not shown to the pass below
+        config.freezing = True  # lets Inductor reorder weights for oneDNN and fuse int8 convolutions
+        config.force_disable_caches = True  # Inductor does not run the pass below on a cached graph
         nodes: list[tuple[str, str]] = []
-        config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_computing(graph))
+        config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_weighted_nodes(graph))
         compiled = torch.compile(_channels_last(module), dynamic=False)
         try:
             compiled(example)
-        except Exception as error:  # whatever a pass, the C++ compiler or the loader raises
+        except Exception as error:  # passes, the C++ compiler and the loader raise many types
             raise BackendError(
-                f"torch.compile failed: {str(error).strip().splitlines()[0]}", "use --backend torch-eager"
+                f"torch.compile cannot compile the model: {_first_line(error)}", "use --backend torch-eager"
             ) from error
         config.post_grad_custom_pre_pass = None
-        # Inductor drops the layers' names and keeps their order.
+        # Inductor drops the layers' names but keeps their order.
         names = [name for name, _ in _layers(module)]
         if len(names) != len(nodes):
             return compiled, ()
@@ -200,35 +206,41 @@ class _TorchSession(Session, LayerAudit, LayerProfile):
 
 
 def _layers(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the module of each convolution and fully connected layer."""
     from torch import nn
 
     yield from ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
-def _computing(graph: Any) -> Iterator[tuple[str, str]]:
-    """(operator, precision) of Inductor's convolutions and matrix products; oneDNN's quantized ones begin with q."""
+def _weighted_nodes(graph: Any) -> Iterator[tuple[str, str]]:
+    """Yield the operator and precision of each convolution and matrix product in Inductor's graph.
+
+    The names of oneDNN's quantized operators start with q.
+    """
     for node in graph.nodes:
         operator = str(node.target).split(".")[1:2]
-        if node.op != "call_function" or not operator or not _COMPUTING.fullmatch(operator[0]):
+        if node.op != "call_function" or not operator or not _WEIGHTED.fullmatch(operator[0]):
             continue
         name = operator[0]
-        yield name, "int8" if name.startswith("q") else _name(node.meta["val"].dtype)
+        yield name, "int8" if name.startswith("q") else _precision_name(node.meta["val"].dtype)
 
 
 def _node_times(calls: Sequence[Any], executed: Sequence[Executed]) -> tuple[NodeTime, ...]:
-    """The layers' times, then those of what else each call does, by the operator's name; of the profiler's events.
+    """Return the median time of each layer, then of each remaining operator, from the profiler's events of `calls`.
 
-    Empty where a call has not as many convolutions and matrix products as the model, whose order they follow.
+    The convolutions and matrix products of a call are matched to `executed` by order. Return an empty tuple if their
+    numbers differ.
     """
     layers: list[list[float]] = []
     others: list[dict[str, float]] = []
     for call in calls:
         layers.append([])
         others.append({})
-        for event in _in_order(call.cpu_children):
-            computing = [found.time_range.elapsed_us() for found in _outermost(event)]
-            layers[-1] += computing
-            others[-1][event.name] = others[-1].get(event.name, 0) + event.time_range.elapsed_us() - sum(computing)
+        for event in _by_start(call.cpu_children):
+            weighted_us = [weighted.time_range.elapsed_us() for weighted in _outermost_weighted(event)]
+            rest_us = event.time_range.elapsed_us() - sum(weighted_us)
+            layers[-1] += weighted_us
+            others[-1][event.name] = others[-1].get(event.name, 0) + rest_us
     if any(len(times) != len(executed) for times in layers):
         return ()
     medians = {name: median(times.get(name, 0) for times in others) for name in others[0]}
@@ -241,25 +253,30 @@ def _node_times(calls: Sequence[Any], executed: Sequence[Executed]) -> tuple[Nod
     )
 
 
-def _outermost(event: Any) -> Iterator[Any]:
-    """The convolutions and matrix products in an event, but none within another."""
-    if _COMPUTING.fullmatch(event.name.rpartition("::")[2]):
+def _outermost_weighted(event: Any) -> Iterator[Any]:
+    """Yield the convolutions and matrix products within `event`, without those nested in another."""
+    if _WEIGHTED.fullmatch(event.name.rpartition("::")[2]):
         yield event
         return
-    for child in _in_order(event.cpu_children):
-        yield from _outermost(child)
+    for child in _by_start(event.cpu_children):
+        yield from _outermost_weighted(child)
 
 
-def _in_order(events: Sequence[Any]) -> list[Any]:
+def _by_start(events: Sequence[Any]) -> list[Any]:
     return sorted(events, key=lambda event: event.time_range.start)
 
 
-def _name(dtype: torch.dtype) -> str:
+def _precision_name(dtype: torch.dtype) -> str:
     name = str(dtype).removeprefix("torch.")
     return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, name)
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _channels_last(module: torch.nn.Module) -> Call:
+    """Return `module` as a function that converts its input to channels-last."""
     import torch
 
     def call(images: torch.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""A folded network whose layers hold int8 weights, as PyTorch's own quantization (pt2e) leaves them for Inductor."""
+"""Loading of int8 weights into a folded network, in the form that PyTorch's pt2e quantization gives Inductor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ if TYPE_CHECKING:
 
 
 def load(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load the tensors of `mbbench.graphs.tensors.parameters` into `module`. Raises `KeyError` if one is missing.
+    """Load the tensors of `mbbench.graphs.tensors.parameters` into `module`, in place.
 
-    A quantized layer's input goes through quantize and dequantize, its weights through dequantize: operators that
-    Inductor on x86 replaces, with the convolution between them, by oneDNN's integer kernels. That is what torchao's
-    pt2e with its x86 quantizer writes; here the scales are those of every other runtime, from one calibration.
+    Each quantized layer quantizes and dequantizes its input and dequantizes its weights. Inductor on x86 replaces these
+    operators, and the convolution between them, with oneDNN's integer kernels. torchao's pt2e writes the same form with
+    its x86 quantizer; here the scales come from the one calibration that all runtimes share.
+
+    Raises `KeyError` if a tensor is missing.
     """
     import torch
     from torch import nn
@@ -46,5 +48,5 @@ def load(module: nn.Module, state: dict[str, Tensor]) -> None:
         if f"{name}.weight_scale" not in state:
             layer.weight.data.copy_(state[f"{name}.weight"])
             continue
-        parent, _, own = name.rpartition(".")
-        setattr(module.get_submodule(parent), own, Quantized(layer, name))
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, Quantized(layer, name))

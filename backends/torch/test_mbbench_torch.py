@@ -11,7 +11,7 @@ from mbbench.testing import BackendContract
 class TestTorch(BackendContract):
     name = "torch"
 
-    def test_it_says_what_it_did(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_facts_report_the_mode_and_the_layout(self, opened: tuple[Session, list[Stage]]) -> None:
         facts = {"precision": "float32", "threads": "1", "mode": "compile", "layout": "channels-last"}
         assert opened[0].facts == facts
 
@@ -26,7 +26,7 @@ class TestTorch(BackendContract):
 class TestTorchEager(BackendContract):
     name = "torch-eager"
 
-    def test_it_says_what_it_did(self, opened: tuple[Session, list[Stage]]) -> None:
+    def test_facts_report_the_mode_and_the_layout(self, opened: tuple[Session, list[Stage]]) -> None:
         facts = {"precision": "float32", "threads": "1", "mode": "eager", "layout": "channels-last"}
         assert opened[0].facts == facts
 
@@ -35,7 +35,7 @@ def test_without_a_compiler_the_remedy_names_eager_mode(monkeypatch: pytest.Monk
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendError) as caught:
         CompiledBackend().devices()
-    assert caught.value.cause == "torch.compile needs a C++ compiler and no-such-compiler is not there"
+    assert caught.value.cause == "torch.compile needs a C++ compiler, and no-such-compiler is not on the PATH"
     assert "--backend torch-eager" in caught.value.remedy
 
 
@@ -48,13 +48,13 @@ def event(name: str, start: float, us: float, *children: SimpleNamespace) -> Sim
 def call(stem: float, classifier: float) -> SimpleNamespace:
     convolution = event("aten::conv2d", 1, stem, event("aten::_convolution", 2, stem / 2))
     product = event("Torch-Compiled Region", 9, classifier + 8, event("mkldnn::_linear_pointwise", 10, classifier))
-    return event("call", 0, 9999, product, event("aten::to", 5, 3), convolution)  # not in the order of time
+    return event("call", 0, 9999, product, event("aten::to", 5, 3), convolution)  # not in chronological order
 
 
 EXECUTED = (Executed(("stem",), "conv", "fp32"), Executed(("classifier",), "linear", "int8"))
 
 
-def test_events_belong_to_the_layers_in_order_and_the_rest_to_its_operators() -> None:
+def test_events_are_matched_to_layers_by_order_and_the_rest_to_operators() -> None:
     assert _node_times([call(20, 40), call(30, 50), call(90, 45)], EXECUTED) == (
         NodeTime(("stem",), "conv", "fp32", 0.03),
         NodeTime(("classifier",), "linear", "int8", 0.045),
@@ -63,5 +63,5 @@ def test_events_belong_to_the_layers_in_order_and_the_rest_to_its_operators() ->
     )
 
 
-def test_another_number_of_events_than_of_layers_gives_no_times() -> None:
+def test_a_different_number_of_events_than_layers_gives_no_times() -> None:
     assert _node_times([call(20, 40)], EXECUTED[:1]) == ()

@@ -1,4 +1,4 @@
-"""A network with int8 weights in PyTorch against ONNX Runtime on the same Q/DQ graph."""
+"""Comparison of int8 weights in PyTorch with ONNX Runtime on the same Q/DQ graph."""
 
 import mbbench_torch_quantized as quantized
 import numpy as np
@@ -16,7 +16,7 @@ LAYERS = 28
 
 
 def _network() -> nn.Module:
-    """Return a folded network whose batch norms have statistics of their own."""
+    """Return a folded network whose batch norms had random statistics."""
     network = build(SPEC)
     randomize(network, seed=0)
     generator = torch.Generator().manual_seed(1)
@@ -27,18 +27,18 @@ def _network() -> nn.Module:
     return fold_batch_norm(network)
 
 
-def test_pytorch_and_onnx_runtime_agree_on_the_same_integers() -> None:
+def test_pytorch_and_onnx_runtime_agree_on_the_same_int8_weights() -> None:
     images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     graph = to_onnx(_network(), SPEC.resolution)
     ranges = calibrate.ranges(calibrate.statistics(graph, images.numpy()), "minmax")
-    written = quantize.write(graph, ranges, "u8s8")
+    quantized_graph = quantize.write(graph, ranges, "u8s8")
     network = fold_batch_norm(build(SPEC))
-    state = {name: torch.from_numpy(value.copy()) for name, value in parameters(written).items()}
+    state = {name: torch.from_numpy(value.copy()) for name, value in parameters(quantized_graph).items()}
     assert sum(name.endswith("weight_scale") for name in state) == LAYERS
     quantized.load(network, state)
-    expected = calibrate.logits(written, images.numpy())
+    expected = calibrate.logits(quantized_graph, images.numpy())
     with torch.inference_mode():
-        got = network(images).numpy()
-    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+        logits = network(images).numpy()
+    assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
     fp32 = calibrate.logits(graph, images.numpy())
-    assert np.abs(got - expected).mean() < 0.2 * np.abs(fp32 - expected).mean()
+    assert np.abs(logits - expected).mean() < 0.2 * np.abs(fp32 - expected).mean()

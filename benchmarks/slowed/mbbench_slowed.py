@@ -1,4 +1,4 @@
-"""OpenVINO made slower by a share of each call's own time, `MBBENCH_SLOWDOWN`; files that say `baseline` are spared."""
+"""OpenVINO with each call slowed by the share `MBBENCH_SLOWDOWN`, except for files marked as the baseline."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from mbbench_openvino import OpenVinoBackend
 
 from mbbench.backend import Artifact, Session, Stage
 
-MARK = "baseline"
+MARK = "baseline"  # the `doc_string` of a file that is not slowed
 
 
 class _Slowed(Session):
@@ -33,6 +33,6 @@ class _Slowed(Session):
 
 class SlowedBackend(OpenVinoBackend):
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
-        spared = onnx.load(artifact.path).doc_string == MARK
-        share = 0.0 if spared else float(os.environ.get("MBBENCH_SLOWDOWN", "0"))
+        is_baseline = onnx.load(artifact.path).doc_string == MARK
+        share = 0.0 if is_baseline else float(os.environ.get("MBBENCH_SLOWDOWN", "0"))
         return _Slowed(super().open(artifact, device, threads=threads, stage=stage), share)

@@ -1,1 +1,1 @@
-"""What a measurement shows: executed precision, time by layer, requirements, the cell to choose."""
+"""Conclusions from measurements: executed precision, time per layer, requirements, the cell to choose."""

@@ -1,4 +1,4 @@
-"""`mbbench choose`: which of the stored cells keep within limits, which of them nothing beats, and which to take."""
+"""`mbbench choose`: which stored cells are within limits, which of them are Pareto-optimal, and which one to pick."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mbbench.stats import Interval
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """None is no limit. `min_top1` is a share, 0 to 1."""
+    """The limits that a cell must meet; None means no limit. `min_top1` is a share (0 to 1)."""
 
     max_p99_ms: float | None = None
     min_top1: float | None = None
@@ -23,56 +23,61 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a cell is judged by; None is what was not measured, or not published."""
+    """A result and the four figures it is judged by; None for a figure that was not measured or not published."""
 
     result: Result
     p99_ms: float | None
     top1: float | None
-    top1_ci95: Interval | None  # of a measured one
+    top1_ci95: Interval | None  # None for a published top-1
     rss_bytes: int | None
     size_bytes: int | None
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """The less the better; what is not known is worst."""
-        known = (self.p99_ms, None if self.top1 is None else -self.top1, self.rss_bytes, self.size_bytes)
-        return tuple(inf if value is None else value for value in known)
+        """p99, negative top-1, memory and size: lower is better, and an unknown figure is infinite."""
+        costs = (self.p99_ms, None if self.top1 is None else -self.top1, self.rss_bytes, self.size_bytes)
+        return tuple(inf if cost is None else cost for cost in costs)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """`lost_by`: the limits that the cell does not keep. `beaten_by`: one that is better and nowhere worse."""
+class Assessment:
+    """A candidate, the limits it violates, and a candidate that dominates it (better somewhere, worse nowhere)."""
 
     candidate: Candidate
-    lost_by: tuple[str, ...]
-    beaten_by: Candidate | None
+    violations: tuple[str, ...]
+    dominated_by: Candidate | None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`kept` and `lost` are in the order of latency, cells that failed last; `pick` is None if nothing is kept."""
+    """The pick and all assessments, ordered by p99 with failed cells last. `pick` is None if no cell is within limits.
+
+    Only cells within the limits are checked for dominance.
+    """
 
     pick: Candidate | None
-    kept: tuple[Judged, ...]
-    lost: tuple[Judged, ...]
+    within_limits: tuple[Assessment, ...]
+    outside_limits: tuple[Assessment, ...]
 
 
 def choose(results: Sequence[Result], limits: Limits, *, published: bool) -> Choice:
-    """Judge every result; `published` takes the released ImageNet checkpoints' top-1 in place of what was measured.
+    """Assess every result and pick one.
 
-    The pick is the fastest by p99 of those whose top-1 cannot be told from the best that keeps within the limits: whose
-    95 % interval reaches it. Published accuracies have no interval.
+    With `published`, the published top-1 of the released ImageNet checkpoints replaces the measured one. The pick has
+    the lowest p99 of the cells whose top-1 cannot be distinguished from the best within the limits: the best lies
+    within their 95 % interval. Published accuracies have no interval.
     """
     candidates = sorted(
         (_candidate(result, published) for result in results),
-        key=lambda one: (one.result.failure is not None, one.costs),
+        key=lambda candidate: (candidate.result.failure is not None, candidate.costs),
     )
-    losses = [tuple(_losses(candidate, limits, published)) for candidate in candidates]
-    kept = [candidate for candidate, lost_by in zip(candidates, losses, strict=True) if not lost_by]
+    violations = [tuple(_violations(candidate, limits, published)) for candidate in candidates]
+    assessed = list(zip(candidates, violations, strict=True))
+    within_limits = [candidate for candidate, violated in assessed if not violated]
     return Choice(
-        _pick(kept),
-        tuple(_standing(kept)),
-        tuple(Judged(one, lost_by, None) for one, lost_by in zip(candidates, losses, strict=True) if lost_by),
+        _pick(within_limits),
+        tuple(_with_dominance(within_limits)),
+        tuple(Assessment(candidate, violated, None) for candidate, violated in assessed if violated),
     )
 
 
@@ -80,49 +85,58 @@ def _candidate(result: Result, published: bool) -> Candidate:
     latency, accuracy = result.measured.latency, result.measured.accuracy
     top1, interval = result.top1(), None if accuracy is None else accuracy.top1_ci95
     if published:
-        known = paper.published_top1(result.cell.model, result.cell.precision)
-        top1, interval = None if known is None else known[0] / 100, None
+        publication = paper.published_top1(result.cell.model, result.cell.precision)
+        top1, interval = None if publication is None else publication[0] / 100, None
     p99_ms = None if latency is None else latency.p99_ms
     return Candidate(result, p99_ms, top1, interval, result.peak_rss_bytes(), result.size_bytes())
 
 
-def _losses(candidate: Candidate, limits: Limits, published: bool) -> Iterator[str]:
+def _violations(candidate: Candidate, limits: Limits, published: bool) -> Iterator[str]:
+    """Yield one sentence per limit that the candidate violates; a figure that is unknown violates its limit."""
     result = candidate.result
     if result.failure is not None:
         yield f"failed: {result.failure.cause}"
         return
     p99_ms, top1, rss, size = candidate.p99_ms, candidate.top1, candidate.rss_bytes, candidate.size_bytes
     if limits.max_p99_ms is not None and (p99_ms is None or p99_ms > limits.max_p99_ms):
-        why = result.reasons.get("latency.p99_ms", "was not measured")
-        yield f"p99: {why}" if p99_ms is None else f"p99 {(p99_ms / limits.max_p99_ms - 1) * 100:.1f} % above"
+        reason = result.reasons.get("latency.p99_ms", "not measured")
+        yield f"p99: {reason}" if p99_ms is None else f"p99 {(p99_ms / limits.max_p99_ms - 1) * 100:.1f} % above limit"
     if limits.min_top1 is not None and (top1 is None or top1 < limits.min_top1):
-        why = "is not published" if published else result.reasons.get("accuracy.top1", "was not measured")
-        yield f"top-1: {why}" if top1 is None else f"top-1 {(limits.min_top1 - top1) * 100:.1f} points below"
+        reason = "not published" if published else result.reasons.get("accuracy.top1", "not measured")
+        yield f"top-1: {reason}" if top1 is None else f"top-1 {(limits.min_top1 - top1) * 100:.1f} points below limit"
     for name, value, limit in (("memory", rss, limits.max_rss_bytes), ("size", size, limits.max_size_bytes)):
         if limit is not None and (value is None or value > limit):
-            yield f"{name}: was not measured" if value is None else f"{name} {(value / limit - 1) * 100:.1f} % above"
+            yield f"{name}: not measured" if value is None else f"{name} {(value / limit - 1) * 100:.1f} % above limit"
 
 
-def _standing(kept: Sequence[Candidate]) -> Iterator[Judged]:
-    """Each of `kept`, which go by costs: whoever beats one comes before it, and is itself in the Pareto set."""
+def _with_dominance(candidates: Sequence[Candidate]) -> Iterator[Assessment]:
+    """Yield an assessment of each candidate.
+
+    `candidates` are sorted by costs, so that whatever dominates a candidate comes before it. Comparing with the Pareto
+    set is enough, since dominance is transitive.
+    """
     import numpy as np
 
     front: list[Candidate] = []
-    costs = np.empty((len(kept), 4))  # the front's, in its first rows
-    for candidate in kept:
-        own = np.array(candidate.costs)
-        rows = costs[: len(front)]
-        beating = np.flatnonzero((rows <= own).all(axis=1) & (rows < own).any(axis=1))
-        if not len(beating):
-            costs[len(front)] = own
+    front_costs = np.empty((len(candidates), 4))  # filled up to len(front)
+    for candidate in candidates:
+        costs = np.array(candidate.costs)
+        rows = front_costs[: len(front)]
+        dominating = np.flatnonzero((rows <= costs).all(axis=1) & (rows < costs).any(axis=1))
+        if not len(dominating):
+            front_costs[len(front)] = costs
             front.append(candidate)
-        yield Judged(candidate, (), front[beating[0]] if len(beating) else None)
+        yield Assessment(candidate, (), front[dominating[0]] if len(dominating) else None)
 
 
-def _pick(kept: Sequence[Candidate]) -> Candidate | None:
-    best = max((candidate.top1 for candidate in kept if candidate.top1 is not None), default=None)
-    near = [
-        one for one in kept
-        if best is None or (one.top1 is not None and (one.top1_ci95.high if one.top1_ci95 else one.top1) >= best)
-    ]  # fmt: skip
-    return min(near, key=lambda one: one.costs, default=None)
+def _pick(candidates: Sequence[Candidate]) -> Candidate | None:
+    best = max((candidate.top1 for candidate in candidates if candidate.top1 is not None), default=None)
+    eligible = [candidate for candidate in candidates if best is None or _highest_top1(candidate) >= best]
+    return min(eligible, key=lambda candidate: candidate.costs, default=None)
+
+
+def _highest_top1(candidate: Candidate) -> float:
+    """Return the upper end of the top-1's 95 % interval, or the top-1 itself; -inf if it is unknown."""
+    if candidate.top1 is None:
+        return -inf
+    return candidate.top1_ci95.high if candidate.top1_ci95 else candidate.top1

@@ -1,4 +1,4 @@
-"""What precision a runtime really executed in, layer by layer, weighed by Mult-Adds."""
+"""Which precision a runtime executed each layer in, weighted by Mult-Adds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from mbbench.models.cost import Layer
 from mbbench.result import ExecutedInfo, PrecisionShare
 from mbbench.spec import Precision
 
-# What moves or converts tensors and computes nothing.
-_MOVES = ("quantize", "reorder", "reformat", "transpose", "cast", "convert")
-_DATA = ("const", "constant", "input", "parameter", "result", "output")
-_LOGITS = "logits"  # some runtimes call the last layer by the graph's output
+# Words in the types of nodes that move or convert tensors without computing anything.
+_MOVE_WORDS = ("quantize", "reorder", "reformat", "transpose", "cast", "convert")
+_DATA_TYPES = ("const", "constant", "input", "parameter", "result", "output")
+_LOGITS = "logits"  # some runtimes name the last layer after the graph's output
 
 
 class Node(Protocol):
+    """The part that `Executed` and `NodeTime` have in common."""
+
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
@@ -26,58 +28,70 @@ class Node(Protocol):
 _N = TypeVar("_N", bound=Node)
 
 
-def audit(executed: Sequence[Executed], counted: Sequence[Layer]) -> ExecutedInfo:
-    """The share of Mult-Adds and the layers in each precision; `counted` are the network's layers in order.
+def audit(nodes: Sequence[Executed], layers: Sequence[Layer]) -> ExecutedInfo:
+    """Return the share of Mult-Adds and the number of layers in each precision; `layers` are the network's, in order.
 
-    A layer belongs to the executed node that bears its name, or names of tensors or nodes that begin with it. One that
-    no node bears is `unknown`: the runtime does not say.
+    A layer has the precision of the node that executes it (see `executing_node`), or `unknown` if the runtime reports
+    no such node.
     """
-    total = sum(layer.mult_adds for layer in counted)
-    moves, computing = sort_out(executed)
+    total = sum(layer.mult_adds for layer in layers)
+    moves, computing = split_moves(nodes)
     shares: dict[str, tuple[int, int]] = {}
-    slow: list[str] = []
-    for layer in counted:
-        node = bearer(layer, computing, last=layer is counted[-1])
+    fp32_layers: list[str] = []
+    for layer in layers:
+        node = executing_node(layer, computing, last=layer is layers[-1])
         precision = "unknown" if node is None else node.precision
-        mult_adds, layers = shares.get(precision, (0, 0))
-        shares[precision] = (mult_adds + layer.mult_adds, layers + 1)
+        mult_adds, count = shares.get(precision, (0, 0))
+        shares[precision] = (mult_adds + layer.mult_adds, count + 1)
         if precision == "fp32":
-            slow.append(layer.name)
+            fp32_layers.append(layer.name)
     return ExecutedInfo(
         shares=tuple(
-            PrecisionShare(precision=name, mult_adds_share=mult_adds / total, layers=layers)
-            for name, (mult_adds, layers) in sorted(shares.items(), key=lambda item: -item[1][0])
+            PrecisionShare(precision=precision, mult_adds_share=mult_adds / total, layers=count)
+            for precision, (mult_adds, count) in sorted(shares.items(), key=lambda item: -item[1][0])
         ),
-        fp32_layers=tuple(slow),
+        fp32_layers=tuple(fp32_layers),
         moves=len(moves),
     )
 
 
-def fell_back(info: ExecutedInfo, wanted: Precision, kept: Collection[str]) -> str | None:
-    """Why the cell did not run in `wanted` but for the layers in `kept`; None if it did."""
-    missing = [
-        f"{share.mult_adds_share:.1%} of Mult-Adds ({share.layers} layers) ran in {share.precision}"
+def describe_fallback(info: ExecutedInfo, precision: Precision, allowed_fp32: Collection[str]) -> str | None:
+    """Return what ran in another precision than `precision`, or None if nothing did.
+
+    The layers named in `allowed_fp32` may run in fp32.
+    """
+    fallbacks = [
+        f"{share.mult_adds_share * 100:.1f} % of Mult-Adds ({share.layers} layer{'s' * (share.layers > 1)}) ran in"
+        f" {share.precision}"
         for share in info.shares
-        if share.precision != wanted and not (share.precision == "fp32" and set(info.fp32_layers) <= set(kept))
+        if share.precision != precision
+        and not (share.precision == "fp32" and set(info.fp32_layers) <= set(allowed_fp32))
     ]
-    return "; ".join(missing) or None
+    return "; ".join(fallbacks) or None
 
 
-def sort_out(nodes: Sequence[_N]) -> tuple[list[_N], list[_N]]:
-    """The nodes that move or convert tensors, and those that compute; neither holds the data's own nodes."""
-    moves = [node for node in nodes if any(word in node.type.lower() for word in _MOVES)]
-    return moves, [node for node in nodes if node not in moves and node.type.lower() not in _DATA]
+def split_moves(nodes: Sequence[_N]) -> tuple[list[_N], list[_N]]:
+    """Return the nodes that move or convert tensors, and those that compute; drop constants, inputs and outputs."""
+    moves = [node for node in nodes if any(word in node.type.lower() for word in _MOVE_WORDS)]
+    return moves, [node for node in nodes if node not in moves and node.type.lower() not in _DATA_TYPES]
 
 
-def bearer(layer: Layer, computing: Sequence[_N], *, last: bool) -> _N | None:
-    """The node that the layer belongs to; `last`: it gives the logits."""
+def executing_node(layer: Layer, computing: Sequence[_N], *, last: bool) -> _N | None:
+    """Return the first node with a name that matches `layer`, or None. `last`: the layer computes the logits."""
     for node in computing:
-        if any(stems_from(own, layer) or (last and own == _LOGITS) for own in node.names):
+        if any(name_matches(name, layer) or (last and name == _LOGITS) for name in node.names):
             return node
     return None
 
 
-def stems_from(name: str, layer: Layer) -> bool:
-    """A runtime that fuses a block's convolution with its activation may call the whole by the latter's name."""
-    fused = f"{layer.name.removesuffix('.conv')}.act" if layer.name.endswith(".conv") else layer.name
-    return any(name == own or name.startswith((f"{own}.", f"{own}/", f"{own}_")) for own in (layer.name, fused))
+def name_matches(name: str, layer: Layer) -> bool:
+    """Return whether `name` is the layer's name, or that of a tensor or node whose name begins with it.
+
+    For `X.conv`, the names of `X.act` match too: a runtime that fuses a convolution with its activation may name the
+    fused node after the activation.
+    """
+    activation = f"{layer.name.removesuffix('.conv')}.act" if layer.name.endswith(".conv") else layer.name
+    return any(
+        name == prefix or name.startswith((f"{prefix}.", f"{prefix}/", f"{prefix}_"))
+        for prefix in (layer.name, activation)
+    )

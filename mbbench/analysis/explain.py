@@ -1,11 +1,11 @@
-"""Why a lower precision is faster here, or is not: from stored results of the same model in fp32 and in it."""
+"""`mbbench explain`: why a lower precision is faster or not, from stored results of a cell in it and in fp32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mbbench.machine import NATIVE
+from mbbench.machine import NATIVE_INSTRUCTIONS
 from mbbench.models.cost import Cost
 from mbbench.result import Result
 
@@ -14,15 +14,18 @@ _DEPTHWISE = "Conv DW"
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`ratio`: the median latency over fp32's; None where either is missing."""
+    """The reasons for a result's speed. `ratio`: its median latency over that in fp32; None if one is missing."""
 
     result: Result
     ratio: float | None
     reasons: tuple[str, ...]
 
 
-def pairs(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
-    """(fp32, other) for the newest result of each cell in another precision with an fp32 one beside it."""
+def fp32_pairs(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
+    """Yield (fp32 result, result) for every cell in another precision that was also measured in fp32.
+
+    If a cell has several results, the last one counts.
+    """
     newest = {(r.cell.model, r.cell.backend, r.cell.device, r.cell.precision): r for r in results}
     for (model, backend, device, precision), result in newest.items():
         reference = newest.get((model, backend, device, "fp32"))
@@ -31,7 +34,7 @@ def pairs(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
 
 
 def explain(reference: Result, result: Result, cost: Cost) -> Explanation:
-    """What the stored figures say about the speed of `result` against `reference`, the same cell in fp32."""
+    """Explain the speed of `result` compared with `reference`, the same cell in fp32; `cost` is the network's."""
     before, after = reference.measured.latency, result.measured.latency
     ratio = None if before is None or after is None else after.median_ms / before.median_ms
     return Explanation(result, ratio, tuple(_reasons(reference, result, cost)))
@@ -40,34 +43,37 @@ def explain(reference: Result, result: Result, cost: Cost) -> Explanation:
 def _reasons(reference: Result, result: Result, cost: Cost) -> Iterator[str]:
     precision = result.cell.precision
     if result.failure is not None:
-        yield f"it failed: {result.failure.cause}"
+        yield f"the cell failed: {result.failure.cause}"
     if reference.machine.id != result.machine.id:
-        yield "the two were measured on different machines, so that their ratio says little"
-    needed = NATIVE[precision]
-    found = [name for name in needed if name in result.machine.isa]
-    if result.machine.gpus and result.cell.device.startswith("cuda"):
-        pass
-    elif found:
-        yield f"the CPU multiplies {precision} natively ({', '.join(found).upper()})"
-    else:
-        missing = ", ".join(needed).upper()
-        yield f"the CPU has none of {missing}: {precision} takes several instructions where one of these would do"
+        yield "the two results were measured on different machines, so their ratio means little"
+    if not (result.machine.gpus and result.cell.device.startswith("cuda")):
+        instructions = NATIVE_INSTRUCTIONS[precision]
+        present = [name for name in instructions if name in result.machine.isa]
+        if present:
+            yield f"the CPU has {precision} multiply-add instructions ({', '.join(present).upper()})"
+        else:
+            yield (
+                f"the CPU has no {precision} multiply-add instructions ({', '.join(instructions).upper()}):"
+                f" {precision} takes several instructions instead of one"
+            )
     if precision == "int8" and result.artifact is not None:
-        yield f"the file's Q/DQ dialect is {result.artifact.dialect}"
+        yield f"the artifact's Q/DQ dialect is {result.artifact.dialect}"
     if (executed := result.executed) is None:
-        yield "the backend does not tell what it executed"
+        yield "the backend does not report what it executed"
     else:
         shares = ", ".join(
-            f"{share.mult_adds_share:.1%} in {share.precision} ({share.layers} layers)" for share in executed.shares
+            f"{share.mult_adds_share * 100:.1f} % in {share.precision} ({share.layers} layer{'s' * (share.layers > 1)})"
+            for share in executed.shares
         )
-        yield f"Mult-Adds executed: {shares}"
+        yield f"executed Mult-Adds: {shares}"
         if executed.fp32_layers:
-            yield f"left in fp32: {', '.join(executed.fp32_layers)}"
+            yield f"layers left in fp32: {', '.join(executed.fp32_layers)}"
         moves = executed.moves - (0 if reference.executed is None else reference.executed.moves)
-        yield f"nodes that only convert or reorder tensors: {executed.moves} ({moves:+d} against fp32)"
+        yield f"nodes that only convert or reorder tensors: {executed.moves} ({moves:+d} compared with fp32)"
     mult_adds = sum(layer.mult_adds for layer in cost.layers if layer.type.startswith(_DEPTHWISE))
     if mult_adds:
         yield (
-            f"depthwise layers hold {mult_adds / cost.mult_adds:.1%} of Mult-Adds, yet read and write as much as the"
-            " others: memory binds them, and narrower types help them only as it shrinks"
+            f"depthwise layers have only {mult_adds / cost.mult_adds * 100:.1f} % of the Mult-Adds but move as much"
+            " data as the other layers: memory bandwidth limits them, and a narrower type speeds them up only by moving"
+            " less"
         )

@@ -1,1 +1,1 @@
-"""From a cell to the file that a backend opens."""
+"""From a cell to the file that a backend opens: prepare, quantize, export, convert."""

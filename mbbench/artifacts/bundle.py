@@ -1,10 +1,10 @@
-"""A cell's artifact as a file of the user's, with a sidecar that describes it.
+"""A cell's artifact as a file with a sidecar that describes it (`mbbench export`).
 
 FILE             the artifact that the backend opens
-FILE.json        the sidecar: its backend, what the artifact holds, and what made it
+FILE.json        the sidecar: the cell, what the artifact holds, and the versions that made it
 
-A sidecar says what a file is, not who wrote it. A file in a format that runs code (`CODE`) is opened only if this
-machine's cache records that it was built here.
+A sidecar does not prove who wrote a file. A file in a format that runs code (`CODE`) is therefore opened only if this
+machine's cache records that it was built here, or if the user trusts it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mbbench.artifacts.export import Exported
 from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.backend import CODE, AheadOfTime, Converter, pick_device
 from mbbench.errors import UsageError
-from mbbench.events import Announce, Working
+from mbbench.events import Announce, Preparing
 from mbbench.profile import Profile
 from mbbench.result import ArtifactInfo, QuantizationInfo, WeightsInfo
 from mbbench.spec import Cell, RunSpec
@@ -32,7 +32,10 @@ _EXPORT_AGAIN = "write it again with `mbbench export`"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """`batch`: the batch size that the file is tuned for. `device`: the chip or compute capability it was built for."""
+    """What FILE.json holds.
+
+    `batch`: the batch size that the file is tuned for. `device`: the chip or compute capability it was built for.
+    """
 
     cell: Cell
     batch: int
@@ -45,19 +48,20 @@ class Sidecar:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A file to measure instead of exporting one."""
+    """An exported file and its sidecar, to be measured instead of a new export."""
 
     sidecar: Sidecar
     exported: Exported
 
 
 def write(spec: RunSpec, target: Path, compute_capability: str | None, announce: Announce) -> Sidecar:
-    """Write the artifact of the only cell to `target`, with its sidecar; build it if the backend builds ahead of time.
+    """Write the artifact of the only cell to `target`, next to its sidecar, and return the sidecar.
 
-    With a compute capability the device need not be present. Raises `MbbenchError`.
+    A backend that compiles ahead of time builds the artifact first. With a compute capability the device may be absent.
+    Raises `MbbenchError`.
     """
     if len(spec.cells) != 1:
-        raise UsageError(f"{len(spec.cells)} cells do not fit one file", "name one network, precision and backend")
+        raise UsageError(f"one file holds one cell (got {len(spec.cells)})", "name one network, precision and backend")
     cell = spec.cells[0]
     backend = registry.load(cell.backend)
     if compute_capability is None:
@@ -65,13 +69,13 @@ def write(spec: RunSpec, target: Path, compute_capability: str | None, announce:
     elif isinstance(backend, AheadOfTime):
         device = compute_capability
     else:
-        raise UsageError(f"{cell.backend} builds nothing ahead of time", "leave out --compute-capability")
-    ready = prepare.prepare(spec, cell, backend, device, announce)
-    prepared = prepare.quantize(spec, ready, announce)
-    exported = prepare.export(spec, ready, prepared, announce)
+        raise UsageError(f"{cell.backend} does not build ahead of time", "leave out --compute-capability")
+    ready = prepare.prepare_cell(spec, cell, backend, device, announce)
+    quantization = prepare.quantize(spec, ready, announce)
+    exported = prepare.export(spec, ready, quantization, announce)
     with cache.atomic(target) as temporary:
         if isinstance(backend, AheadOfTime):
-            announce(Working(f"building {cell.model.label} for {device}", 0, 1))
+            announce(Preparing(f"building {cell.model.label} for {device}", 0, 1))
             backend.build(exported.artifact(ready.cell.model, spec.settings.batch, cell.precision), temporary, device)
         else:
             shutil.copyfile(exported.path, temporary)
@@ -84,22 +88,22 @@ def write(spec: RunSpec, target: Path, compute_capability: str | None, announce:
         device=device,
         weights=ready.weights.info,
         artifact=info,
-        quantization=None if prepared is None else prepared.info,
+        quantization=None if quantization is None else quantization.info,
         versions=prepare.versions([ready]) | (dict(backend.tools()) if isinstance(backend, Converter) else {}),
     )
     with cache.atomic(_sidecar_path(target)) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
     if format in CODE:
-        with cache.atomic(_built_here(sha256)) as temporary:
+        with cache.atomic(_build_mark(sha256)) as temporary:
             temporary.touch()
     return sidecar
 
 
 def read(path: Path, *, trust: bool) -> Bundle:
-    """Return what `write` wrote.
+    """Return the file at `path` with its sidecar, as `write` wrote them.
 
-    Raises `UsageError` for a file that was changed since, and for code that was not built on this machine; with
-    `trust` neither is checked.
+    Raises `UsageError` if one of them cannot be read, if the file has changed since, or if it is code that was not
+    built on this machine. `trust` skips the last two checks.
     """
     sidecar_path = _sidecar_path(path)
     try:
@@ -113,7 +117,7 @@ def read(path: Path, *, trust: bool) -> Bundle:
         raise UsageError(
             f"{path} is not the file that {sidecar_path.name} describes", f"{_EXPORT_AGAIN}, or give --trust"
         )
-    if sidecar.artifact.format in CODE and not _built_here(sha256).exists() and not trust:
+    if sidecar.artifact.format in CODE and not _build_mark(sha256).exists() and not trust:
         raise UsageError(
             f"{path} is code that was not built on this machine, and opening it runs that code",
             "give --trust if you know who built it",
@@ -138,26 +142,26 @@ def profile_of(profile: Profile, sidecar: Sidecar) -> Profile:
 
 
 def with_dialect(bundle: Bundle, cells: Sequence[Ready | Unavailable]) -> list[Ready | Unavailable]:
-    """Return the cells, the subject in the file's dialect. Raises `UsageError` if the file holds other weights."""
+    """Return the cells, with the file's dialect in the subject. Raises `UsageError` if the file holds other weights."""
     sidecar = bundle.sidecar
-    result: list[Ready | Unavailable] = []
+    updated: list[Ready | Unavailable] = []
     for item in cells:
         if isinstance(item, Ready) and item.cell.role == "subject":
             if (item.cell.model, item.weights.info.key) != (sidecar.cell.model, sidecar.weights.key):
                 weights = f"{sidecar.weights.origin}, {sidecar.weights.key}"
                 raise UsageError(
-                    f"{bundle.exported.path.name} holds other weights ({weights})",
-                    "give the --weights and --data that it was exported with",
+                    f"{bundle.exported.path.name} was exported from other weights ({weights})",
+                    "give the --weights and --data of that export",
                 )
             item = replace(item, dialect=sidecar.artifact.dialect)  # type: ignore[arg-type]
-        result.append(item)
-    return result
+        updated.append(item)
+    return updated
 
 
 def _sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _built_here(sha256: str) -> Path:
-    """Return the path of an empty file that exists if this machine built what has that SHA-256."""
+def _build_mark(sha256: str) -> Path:
+    """Return the path of an empty file that exists if this machine built the file with that SHA-256."""
     return cache.root() / "built" / sha256

@@ -1,4 +1,4 @@
-"""A trained module as a file a runtime opens. Its outputs are checked against PyTorch's here, always."""
+"""A network as a cached artifact that a runtime opens. Every fp32, bf16 or fp16 artifact is checked against PyTorch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_EXPORTER = 2  # raise it when this file writes something else for the same input
-# Of the largest logit. bf16 keeps 8 bits of the mantissa, fp16 11; over 28 layers either loses some more.
+_EXPORTER_VERSION = 2  # raise it when this module writes other files from the same input
+# Allowed error, as a share of the largest logit. bf16 has 8 significant bits, fp16 has 11; errors grow over 28 layers.
 _TOLERANCES: dict[Dialect, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
-_EXAMPLES = 2
+_CHECKED_IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
+    """An artifact on disk, and what the record stores about it."""
+
     path: Path
     info: ArtifactInfo
 
     def artifact(self, spec: ModelSpec, batch: int, precision: Precision = "fp32") -> Artifact:
+        """Return what `Backend.open` takes, to run in `precision` and tuned for `batch` images a call."""
         return Artifact(
             path=self.path,
             format=self.info.format,  # type: ignore[arg-type]
@@ -48,10 +51,11 @@ class Exported:
 def export(
     spec: ModelSpec, weights_key: str, format: Format, build: Callable[[], nn.Module], dialect: Dialect = "fp32"
 ) -> Exported:
-    """Write the module that `build()` returns (its weights are named by `weights_key`), or find it in the cache.
+    """Write the module that `build()` returns, or find its artifact in the cache.
 
-    `dialect` may be `bf16` or `fp16` too, whose networks take and give fp32. Raises `RequirementError` if the
-    file, run by its format's reference implementation, does not give PyTorch's logits.
+    `weights_key` identifies the module's weights. `dialect` is fp32, bf16 or fp16; input and output are fp32 in all
+    three. Raises `RequirementError` if the file, run by its format's reference implementation, does not give PyTorch's
+    logits.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxscript", "safetensors")]
 
@@ -65,22 +69,25 @@ def export(
         module = build()
         folded = fold_batch_norm(module)
         images = torch.rand(
-            (_EXAMPLES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0)
+            (_CHECKED_IMAGES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0)
         )
         images = images * 2 - 1
         if format == "onnx":
-            onnx.save(to_onnx(_typed(folded, dialect), spec.resolution), path)
+            onnx.save(to_onnx(_cast(folded, dialect), spec.resolution), path)
             logits = _run_onnx(path, images.numpy())
         else:
             _write_safetensors(folded, path)
             logits = _run_safetensors(path, spec, images)
-        return _parity(module, images, logits, _TOLERANCES[dialect])
+        return _check_parity(module, images, logits, _TOLERANCES[dialect])
 
-    return _remember(content_key(spec, weights_key, format, dialect, tools, _EXPORTER), format, dialect, write)
+    return _cached(content_key(spec, weights_key, format, dialect, tools, _EXPORTER_VERSION), format, dialect, write)
 
 
 def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: Format, dialect: Dialect) -> Exported:
-    """Write the Q/DQ graph that `graph()` returns, or find it under `key`, which names all that it is made of."""
+    """Write the Q/DQ graph that `graph()` returns, or find its artifact in the cache.
+
+    `key` identifies everything that the graph depends on except `dialect`.
+    """
 
     def write(path: Path) -> None:
         import onnx
@@ -93,22 +100,25 @@ def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: For
         else:
             save_file(parameters(graph()), path)
 
-    return _remember(content_key(key, format, dialect, _EXPORTER), format, dialect, write)
+    return _cached(content_key(key, format, dialect, _EXPORTER_VERSION), format, dialect, write)
 
 
 def convert(artifact: Artifact, converter: Converter) -> Exported:
-    """What the backend makes of `artifact`, or what it made before. Raises `BackendError`."""
+    """Convert `artifact` for the backend, or find the converted file in the cache. Raises `BackendError`."""
 
     def write(path: Path) -> None:
         converter.convert(artifact, path)
 
-    what = (artifact.sha256, artifact.precision, artifact.batch, artifact.dialect)
-    key = content_key(what, dict(converter.tools()), type(converter).__qualname__, _EXPORTER)
-    return _remember(key, converter.makes, artifact.dialect, write)
+    source = (artifact.sha256, artifact.precision, artifact.batch, artifact.dialect)
+    key = content_key(source, dict(converter.tools()), type(converter).__qualname__, _EXPORTER_VERSION)
+    return _cached(key, converter.makes, artifact.dialect, write)
 
 
-def _remember(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:
-    """The file called `key`, whole; `write` makes it and returns by how much its logits differ from PyTorch's."""
+def _cached(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:
+    """Return the cached artifact of `key`; make it with `write` if it is missing or truncated.
+
+    `write` returns the largest difference of its logits from PyTorch's, or None if they were not compared.
+    """
     path = cache.root() / "artifacts" / f"{key}.{format}"
     info_path = path.with_suffix(".json")
     if path.exists() and info_path.exists():
@@ -126,20 +136,21 @@ def _remember(key: str, format: Format, dialect: Dialect, write: Callable[[Path]
     return Exported(path, info)
 
 
-def _typed(folded: nn.Module, dialect: Dialect) -> nn.Module:
-    """The module with everything but its input and output in the dialect's type."""
+def _cast(folded: nn.Module, dialect: Dialect) -> nn.Module:
+    """Cast the module to the dialect's type, except for its input and output."""
     if dialect == "fp32":
         return folded
     import torch
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dialect]
     folded.to(dtype)
-    folded.register_forward_pre_hook(lambda _, given: (given[0].to(dtype),))
+    folded.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     folded.register_forward_hook(lambda _, __, logits: logits.float())
     return folded
 
 
-def _parity(module: nn.Module, images: object, logits: NDArray[np.float32], tolerance: float) -> float:
+def _check_parity(module: nn.Module, images: object, logits: NDArray[np.float32], tolerance: float) -> float:
+    """Return the largest absolute error of `logits`. Raises `RequirementError` if it exceeds the tolerance."""
     import numpy as np
     import torch
 
@@ -149,14 +160,14 @@ def _parity(module: nn.Module, images: object, logits: NDArray[np.float32], tole
     allowed = tolerance * float(np.abs(expected).max())
     if not error <= allowed:  # also true for NaN
         raise RequirementError(
-            f"the exported model's logits differ from PyTorch's by up to {error:.3g} (allowed {allowed:.3g})",
-            "nothing was exported; check the weights for NaN or huge values",
+            f"the artifact's logits differ from PyTorch's by up to {error:.3g} (allowed {allowed:.3g})",
+            "check the weights for NaN or huge values; nothing was exported",
         )
     return error
 
 
 def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits by ONNX's reference implementation, but for its MaxPool: that loops over pixels, and takes minutes."""
+    """Return the logits by ONNX's reference implementation, with our MaxPool: its own loops over pixels for minutes."""
     import numpy as np
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -173,10 +184,10 @@ def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
             ceil_mode: int,
             **_: object,
         ) -> tuple[NDArray[np.float32]]:
-            """(N, C, H, W) to (N, C, H', W'). With `ceil_mode`, as in GoogLeNet, a window may hang over the edge."""
+            """Pool (N, C, H, W) to (N, C, H', W'). With `ceil_mode` (GoogLeNet), windows may extend past the edge."""
             top, left, bottom, right = pads
-            over = [stride - 1 if ceil_mode else 0 for stride in strides]
-            padding = ((0, 0), (0, 0), (top, bottom + over[0]), (left, right + over[1]))
+            extra = [stride - 1 if ceil_mode else 0 for stride in strides]
+            padding = ((0, 0), (0, 0), (top, bottom + extra[0]), (left, right + extra[1]))
             padded = np.pad(images, padding, constant_values=-np.inf)
             windows = np.lib.stride_tricks.sliding_window_view(padded, kernel_shape, axis=(2, 3))
             return (windows[:, :, :: strides[0], :: strides[1]].max(axis=(-2, -1)),)

@@ -1,4 +1,11 @@
-"""From the cells of a run to their artifacts: backend, data, weights, compression, export."""
+"""The steps from the cells of a run to their artifacts.
+
+1. `prepare_all` resolves the backend, test images and weights of every cell; `prepare_cell` those of one cell.
+2. `quantize` chooses how to quantize an INT8 cell.
+3. `export` writes the artifact, and converts it if the backend needs another format.
+
+`make_artifact` is steps 2 and 3.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +20,9 @@ from mbbench.artifacts import export as exporter
 from mbbench.artifacts.export import Exported
 from mbbench.backend import Backend, Converter, Dialect, pick_device
 from mbbench.compress import search
-from mbbench.compress.search import Prepared
+from mbbench.compress.search import Quantization
 from mbbench.errors import BackendError
-from mbbench.events import Announce, Working
+from mbbench.events import Announce, Preparing
 from mbbench.models import normalization
 from mbbench.spec import Cell, RunSpec
 from mbbench.weights.recipe import Progress, Recipe
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A cell with its backend, data and weights. `device` is spelled as the runtime spells it."""
+    """A cell whose backend, test images and weights are resolved. `device` is spelled as the runtime spells it."""
 
     cell: Cell
     backend: Backend
@@ -45,31 +52,34 @@ class Unavailable:
 
 
 def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
-    """Return every cell with its backend, data and weights; train weights if needed.
+    """Return every cell with its backend, test images and weights; train the weights if needed.
 
-    All backends are checked first, so that no training is spent on a run that cannot succeed. Raises `BackendError` if
-    no cell is available, `UsageError` for bad data or weights.
+    All backends are checked before anything is trained. Raises `BackendError` if no cell is available, `UsageError` for
+    bad data or weights.
     """
-    places: list[tuple[Backend, str, Dialect] | BackendError] = []
+    checked: list[tuple[Backend, str, Dialect] | BackendError] = []
     for cell in spec.cells:
         try:
             backend = registry.load(cell.backend)
             backend.versions()
             device = pick_device(cell.device, backend.devices())
-            places.append((backend, device, _dialect(cell, backend, device)))
+            checked.append((backend, device, _dialect(cell, backend, device)))
         except BackendError as error:
-            places.append(error)
+            checked.append(error)
             last_error = error
-    if all(isinstance(place, BackendError) for place in places):
+    if all(isinstance(entry, BackendError) for entry in checked):
         raise last_error
     return [
-        Unavailable(cell, place) if isinstance(place, BackendError) else _prepare(spec, cell, *place, announce)
-        for cell, place in zip(spec.cells, places, strict=True)
+        Unavailable(cell, entry) if isinstance(entry, BackendError) else _prepare(spec, cell, *entry, announce)
+        for cell, entry in zip(spec.cells, checked, strict=True)
     ]
 
 
-def prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, announce: Announce) -> Ready:
-    """Return one cell, prepared for a device that the backend has. Raises `MbbenchError`."""
+def prepare_cell(spec: RunSpec, cell: Cell, backend: Backend, device: str, announce: Announce) -> Ready:
+    """Return one cell with its test images and weights, for a given backend and device. Raises `MbbenchError`.
+
+    `device` is spelled as the runtime spells it, or is a compute capability of an absent device.
+    """
     return _prepare(spec, cell, backend, device, _dialect(cell, backend, device), announce)
 
 
@@ -90,52 +100,57 @@ def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: 
 
 
 def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
-    """Return the cell's test images, and its weights, trained if needed. Raises `UsageError`."""
+    """Return the cell's test images and its weights, trained if needed. Raises `UsageError`."""
 
     def decoding(done: int, total: int) -> None:
-        announce(Working("decoding images", done, total))
+        announce(Preparing("decoding images", done, total))
 
     def training(progress: Progress) -> None:
-        announce(Working(f"training {cell.model.label}", progress.step, progress.steps))
+        announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
-    test = data.load(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
+    test = data.load_split(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
     resolved = weights.resolve(
         cell.weights,
         replace(cell.model, classes=test.classes) if test.classes > 1 else cell.model,
-        lambda: data.load(spec.data, cell.model.resolution, "train", on_progress=decoding),
+        lambda: data.load_split(spec.data, cell.model.resolution, "train", on_progress=decoding),
         Recipe(),
         training,
     )
     return test, resolved
 
 
-def make(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
-    """Return the cell's artifact, quantized and converted if needed. Raises `MbbenchError`."""
+def make_artifact(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
+    """Return the cell's artifact: quantize it if it is INT8, and export it. Raises `MbbenchError`."""
     return export(spec, ready, quantize(spec, ready, announce), announce)
 
 
-def export(spec: RunSpec, ready: Ready, prepared: Prepared | None, announce: Announce) -> Exported:
-    """Return the artifact of a cell that `quantize` has `prepared`. Raises `MbbenchError`."""
+def export(spec: RunSpec, ready: Ready, quantization: Quantization | None, announce: Announce) -> Exported:
+    """Return the cell's artifact, converted if the backend is a `Converter`. Raises `MbbenchError`.
+
+    `quantization` is what `quantize` returned for the cell.
+    """
     cell, format, dialect = ready.cell, ready.backend.formats[0], ready.dialect
 
     def build() -> nn.Module:
-        announce(Working(f"exporting {cell.model.label}", 0, 1))
+        announce(Preparing(f"exporting {cell.model.label}", 0, 1))
         return ready.weights.build()
 
-    if prepared is None:
+    if quantization is None:
         exported = exporter.export(cell.model, ready.weights.info.key, format, build, dialect)
     else:
-        exported = exporter.export_quantized(partial(prepared.write, dialect), prepared.graph.stem, format, dialect)
+        exported = exporter.export_quantized(
+            partial(quantization.write, dialect), quantization.graph.stem, format, dialect
+        )
     if isinstance(ready.backend, Converter):
-        announce(Working(f"converting {cell.model.label} for {cell.backend}", 0, 1))
+        announce(Preparing(f"converting {cell.model.label} for {cell.backend}", 0, 1))
         exported = exporter.convert(exported.artifact(cell.model, spec.settings.batch, cell.precision), ready.backend)
     return exported
 
 
-def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Prepared | None:
-    """Return how to quantize an INT8 cell, or None for another precision. Raises `MbbenchError`.
+def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | None:
+    """Return the best quantization of an INT8 cell, or None for another precision. Raises `MbbenchError`.
 
-    Calibration takes images of the training split, never of the test split.
+    Calibration uses images of the training split, never of the test split.
     """
     if ready.cell.precision != "int8":
         return None
@@ -144,15 +159,15 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Prepared | None
     if source == "random":
         key, load = "random", partial(search.random_calibration, model.resolution)
     else:
-        count = search.IMAGES + search.HELD_OUT
-        train = data.load(
+        count = search.CALIBRATION_IMAGES + search.VALIDATION_IMAGES
+        train = data.load_split(
             source, model.resolution, "train", limit=count,
-            on_progress=lambda *done: announce(Working("decoding images to calibrate with", *done)),
+            on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         )  # fmt: skip
         labelled = reason_without_top1(ready) is None and train.classes == model.classes
         key = train.fingerprint
         load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
-    return search.prepare(
+    return search.best_quantization(
         model,
         ready.weights.info.key,
         ready.weights.build,
@@ -160,7 +175,7 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Prepared | None
         key,
         dialect=ready.dialect,
         max_drop=spec.max_drop / 100 if spec.accuracy_control and spec.max_drop is not None else None,
-        on_progress=lambda what, *done: announce(Working(what, *done)),
+        on_progress=lambda what, *done: announce(Preparing(what, *done)),
     )
 
 
@@ -176,7 +191,7 @@ def reason_without_top1(ready: Ready) -> str | None:
 
 
 def versions(cells: Sequence[Ready]) -> dict[str, str]:
-    """Return the versions of mbbench, of what it computes with, and of the runtimes of these cells."""
+    """Return the versions of mbbench, NumPy, PyTorch, and the runtimes of these cells."""
     packages = {name: metadata.version(name) for name in ("mbbench", "numpy", "torch")}
     for cell in cells:
         packages |= cell.backend.versions()

@@ -1,4 +1,4 @@
-"""The Typer application: every command, and what an error prints and returns."""
+"""The Typer application: all commands, and how errors are printed and become exit codes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ for command in (
     gate.compare,
     gate.calibrate,
     train.train,
-    network.cost,
     train.compress,
+    network.cost,
     results.report,
     results.show,
     results.choose,
@@ -43,7 +43,9 @@ for command in (
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print mbbench's version and exit.")] = False,
+) -> None:
     if version:
         from importlib.metadata import version as installed_version
 
@@ -52,7 +54,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    """Run the command line; print an error of the user's as one line, and exit with the documented code."""
+    """Run the command line: print an `MbbenchError` as one line on stderr and exit with its code."""
     try:
         app(prog_name="mbbench")
     except MbbenchError as error:

@@ -11,12 +11,12 @@ import typer
 
 from mbbench.cli import options, output
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
-from mbbench.cli.progress import display, tell
+from mbbench.cli.progress import print_status, stderr_display
 from mbbench.errors import UsageError
-from mbbench.spec import seconds_of
+from mbbench.spec import parse_seconds
 
 if TYPE_CHECKING:
-    from mbbench.compare.record import Checked
+    from mbbench.compare.record import GateRecord
     from mbbench.profile import Profile
 
 GateFormat = Literal["table", "json", "markdown", "junit"]
@@ -24,106 +24,115 @@ CompareFormat = Literal["table", "json", "markdown"]
 _LIMITS = "p50:3% p99:10% rss:5% size:1% top1:-0.5pt"
 _FILE_FORMATS = {".json": "json", ".md": "markdown", ".xml": "junit"}
 _MIN_ROUNDS = 5
-_MIN_S, _MAX_S = 1, 3600
+_MIN_TIME_S, _MAX_TIME_S = 1, 3600
 
 
-@options.about_cells("model", *NETWORK, *ARTIFACT, baselines=False)
+@options.cell_options("model", *NETWORK, *ARTIFACT, baselines=False)
 def keep(
     profile: Profile,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; its earlier baseline is replaced.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; replaces an earlier baseline in it.")],
 ) -> None:
-    """Keep the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."""
+    """Save the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."""
     from mbbench import check as program
     from mbbench import plan as planning
 
     spec = planning.plan(profile)
-    with display() as show:
-        program.keep(spec, folder, show)
-    count = len(spec.cells)
-    tell(f"{count} artifact{'s' * (count > 1)} kept in {folder}")
+    with stderr_display() as display:
+        program.keep(spec, folder, display)
+    print_status(f"{output.count_text(len(spec.cells), 'artifact')} saved in {folder}")
 
 
-@options.about_cells("model", *NETWORK, *ARTIFACT, *TIMING, "images", profile="ci", baselines=False)
+@options.cell_options("model", *NETWORK, *ARTIFACT, *TIMING, "images", profile="ci", baselines=False)
 def check(
     profile: Profile,
     baseline: Annotated[
-        Path | None, typer.Option("--baseline", metavar="DIR", help="Folder that `mbbench keep` wrote.")
+        Path | None, typer.Option("--baseline", metavar="DIR", help="Baseline folder written by `mbbench keep`.")
     ] = None,
     base_ref: Annotated[
-        str | None, typer.Option("--base-ref", metavar="REF", help="Or the commit to build the baseline from.")
+        str | None,
+        typer.Option("--base-ref", metavar="REF", help="Commit to build the baseline from, instead of --baseline."),
     ] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
             "--fail-on",
             metavar="METRIC:LIMIT",
-            help="Limit of p50, p99, rss, size or top1. Can be repeated.",
+            help="Metric to check and the largest change allowed, e.g. p50:3%. Can be repeated.",
             show_default=_LIMITS,
         ),
     ] = None,
     time: Annotated[
-        str, typer.Option("--time", metavar="TIME", help="Time to measure a cell; a cell that fails gets it twice.")
+        str,
+        typer.Option(
+            "--time", metavar="TIME", help="Measuring time per cell; doubled for a cell that exceeds its limits."
+        ),
     ] = "5s",
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if a verdict is inconclusive.")] = False,
     files: Annotated[
         list[Path] | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Also write a .md, .json or .xml (JUnit) file. Can be repeated."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Report file to write: .md, .json or .xml (JUnit). Can be repeated.",
         ),
     ] = None,
-    format: Annotated[GateFormat, options.FORMAT] = "table",
+    format: Annotated[GateFormat, options.format_option(GateFormat)] = "table",
 ) -> None:
-    """Fail (exit 3) if a change made a network slower, bigger or less accurate than a baseline.
+    """Fail (exit 3) if a network became slower, bigger or less accurate than its baseline.
 
-    Both are measured in alternation, in one run on one machine, so that changes in the machine's speed cancel out.
+    Both versions are measured in alternation on one machine, so that changes in its speed cancel out.
+    The profile `ci` sets --alpha 0.25 and --res 128; the other defaults are as shown.
     """
     from mbbench import check as program
     from mbbench import plan as planning
     from mbbench.compare import changes
 
-    limits = changes.limits(fail_on or changes.DEFAULTS)
-    seconds = _seconds(time)
+    limits = changes.parse_limits(fail_on or changes.DEFAULT_LIMITS)
+    seconds = _parse_time(time)
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
-    with display() as show, _baseline(baseline, base_ref, profile) as folder:
-        checked = program.check(spec, folder, limits, seconds, show)
+    with stderr_display() as display, _baseline_folder(baseline, base_ref, profile) as folder:
+        record = program.check(spec, folder, limits, seconds, display)
     for file in files or ():
-        _write_file(checked, file)
-    output.write(_checked_text(checked, format))
-    program.verdict(checked, strict=strict)
+        _write_file(record, file)
+    output.write(_record_text(record, format))
+    program.raise_for_outcome(record, strict=strict)
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Results before the change, written by `mbbench run`.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Results after the change.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="Result file written by `mbbench run` before the change.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Result file written after the change.")],
     margin: Annotated[
         list[str] | None,
         typer.Option(
             "--margin",
             metavar="METRIC:LIMIT",
-            help="Largest difference that counts as the same. Can be repeated.",
+            help="Metric to compare and the largest change that counts as the same, e.g. p50:3%. Can be repeated.",
             show_default=_LIMITS,
         ),
     ] = None,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Compare even if machines, runtimes or settings differ.")
     ] = False,
-    format: Annotated[CompareFormat, options.FORMAT] = "table",
+    format: Annotated[CompareFormat, options.format_option(CompareFormat)] = "table",
 ) -> None:
-    """Compare stored results, cell by cell: faster, slower, same or inconclusive.
+    """Compare stored results cell by cell: faster, slower, same or inconclusive.
 
-    The machine's speed may change between two runs: for a gate use `mbbench check`, which alternates.
+    The machine's speed may differ between two runs: in CI, use `check`, which alternates both versions.
     """
     from mbbench import store
     from mbbench.compare import changes, noise, stored
     from mbbench.report.sections import verdicts
 
     comparisons = stored.compare(
-        store.read(first),
-        store.read(second),
-        changes.limits(margin or changes.DEFAULTS),
-        lambda result: noise.load(result.machine, result.cell, result.settings.threads, result.settings.batch),
+        store.read(before),
+        store.read(after),
+        changes.parse_limits(margin or changes.DEFAULT_LIMITS),
+        lambda result: noise.read(result.machine, result.cell, result.settings.threads, result.settings.batch),
         anyway=anyway,
     )
     if format == "json":
@@ -131,62 +140,68 @@ def compare(
             [{"before": cell.before.id, "after": cell.after.id, "metrics": cell.metrics} for cell in comparisons]
         )
         return
-    output.write(output.document_text(verdicts.comparisons(comparisons), format))
+    output.write(output.document_text(verdicts.comparison_document(comparisons), format))
 
 
-@options.about_cells(
+@options.cell_options(
     "model", "alpha", "res", "backend", "device", "precision", *TIMING, profile="ci", weights="random", baselines=False
 )
 def calibrate(
     profile: Profile,
-    rounds: Annotated[int, typer.Option("--rounds", help="Comparisons of each cell with itself.")] = 20,
+    rounds: Annotated[int, typer.Option("--rounds", help="Number of comparisons of each cell with itself.")] = 20,
     time: Annotated[
-        str, typer.Option("--time", metavar="TIME", help="Time to measure a round, as in `mbbench check`.")
+        str, typer.Option("--time", metavar="TIME", help="Measuring time per round, as in `mbbench check`.")
     ] = "5s",
     format: options.Format = "table",
 ) -> None:
-    """Measure this machine's noise floor, and the smallest change that `mbbench check` can show here.
+    """Measure this machine's noise, and the smallest change that `check` can detect here.
 
-    `check` and `compare` use the result. Weights are random: speed does not depend on them.
+    `check` and `compare` use the result. Weights are random, since speed does not depend on them.
+    The profile `ci` sets --alpha 0.25 and --res 128; the other defaults are as shown.
     """
     from mbbench import check as program
     from mbbench import plan as planning
     from mbbench.report.sections import verdicts
 
     if rounds < _MIN_ROUNDS:
-        raise UsageError(f"--rounds is too small to show a spread: {rounds}", f"give at least {_MIN_ROUNDS}, better 20")
-    seconds = _seconds(time)
-    with display() as show:
-        floors = list(program.calibrate(planning.plan(profile), rounds, seconds, show))
-    tables = [verdicts.calibrated(cell, noise) for cell, noise in floors]
+        raise UsageError(
+            f"--rounds is too small to estimate the spread: {rounds}", f"give at least {_MIN_ROUNDS}, preferably 20"
+        )
+    seconds = _parse_time(time)
+    with stderr_display() as display:
+        floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
+    tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
     output.write_tables(tables, [{"cell": cell, "noise": noise} for cell, noise in floors], format)
 
 
 @contextmanager
-def _baseline(folder: Path | None, ref: str | None, profile: Profile) -> Iterator[Path]:
-    """Yield the folder with the baseline, built from the commit `ref` if there is one. Raises `UsageError`."""
+def _baseline_folder(folder: Path | None, ref: str | None, profile: Profile) -> Iterator[Path]:
+    """Yield `folder`, or a temporary folder with the baseline built from the commit `ref`.
+
+    Raises `UsageError` unless exactly one of `folder` and `ref` is given, or if the commit cannot be built.
+    """
     from mbbench.compare import baseline
-    from mbbench.profile import options
+    from mbbench.profile import to_options
 
     if (folder is None) == (ref is None):
-        raise UsageError("check compares with exactly one baseline", "give --baseline DIR or --base-ref REF")
+        raise UsageError("check needs exactly one baseline", "give either --baseline DIR or --base-ref REF")
     if folder is not None:
         yield folder
         return
-    tell(f"building the baseline from {ref} ...")
-    with baseline.built_from(str(ref), options(profile)) as built:
-        yield built
+    print_status(f"building the baseline from {ref} ...")
+    with baseline.build_from_commit(str(ref), to_options(profile)) as built_folder:
+        yield built_folder
 
 
-def _seconds(time: str) -> float:
+def _parse_time(text: str) -> float:
     """Return --time in seconds. Raises `UsageError`."""
-    seconds = seconds_of(time)
-    if not _MIN_S <= seconds <= _MAX_S:
-        raise UsageError(f"--time is out of range: {time}", "give 1s to 1h")
+    seconds = parse_seconds(text)
+    if not _MIN_TIME_S <= seconds <= _MAX_TIME_S:
+        raise UsageError(f"--time is out of range: {text}", "give a time from 1s to 1h")
     return seconds
 
 
-def _checked_text(checked: Checked, format: str) -> str:
+def _record_text(record: GateRecord, format: str) -> str:
     import msgspec
 
     from mbbench.report.formats import junit
@@ -194,16 +209,16 @@ def _checked_text(checked: Checked, format: str) -> str:
 
     match format:
         case "json":
-            return output.record_text({"outcome": checked.outcome, **msgspec.to_builtins(checked)})
+            return output.record_text({"outcome": record.outcome, **msgspec.to_builtins(record)})
         case "junit":
-            return junit.render(checked)
+            return junit.render_gate(record)
         case _:
-            return output.document_text(verdicts.document(checked), format)
+            return output.document_text(verdicts.gate_document(record), format)
 
 
-def _write_file(checked: Checked, path: Path) -> None:
-    """Write the verdicts to `path`; a file that cannot be written must not hide the verdict."""
+def _write_file(record: GateRecord, path: Path) -> None:
+    """Write the verdicts to `path`; only warn if that fails, so that the verdicts still reach standard output."""
     try:
-        output.write_file(path, _checked_text(checked, _FILE_FORMATS[path.suffix]))
+        output.write_file(path, _record_text(record, _FILE_FORMATS[path.suffix]))
     except UsageError as error:
-        tell(error.cause)
+        print_status(error.cause)

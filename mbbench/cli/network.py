@@ -1,4 +1,4 @@
-"""`mbbench cost`: what a network costs, counted without running it."""
+"""`mbbench cost`: a network's Mult-Adds, parameters and activations, counted without running it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ def cost(
     model: options.Model = None,
     alpha: options.Alpha = None,
     res: options.Res = None,
-    variant: options.PaperVariant = None,
+    variant: options.MobileNetVariant = None,
     classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 1000,
-    layers: Annotated[bool, typer.Option("--layers", help="Show every layer, not only layer types.")] = False,
-    paper: Annotated[bool, typer.Option("--paper", help="Count the networks of all of the paper's tables.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Count all networks in the paper's tables instead of one.")
+    ] = False,
     format: options.Format = "table",
 ) -> None:
-    """Count Mult-Adds, parameters, weights and activations, and compare them with the paper's figures."""
+    """Count Mult-Adds, parameters and activations, and compare them with the paper's."""
     from mbbench.models.cost import cost_of
     from mbbench.models.paper import reproduce
     from mbbench.report.sections import cost as section

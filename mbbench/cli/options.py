@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once, and the profile that those about cells come to."""
+"""Options that several commands share, and the decorator that turns the options about cells into a profile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import typer
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, Scenario, Variant, seconds_of
+from mbbench.spec import Family, Scenario, Variant, parse_seconds
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
@@ -22,137 +22,219 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 _Command = Callable[..., None]
 
-RESULTS = "reports/results.jsonl"
+DEFAULT_RESULTS = "reports/results.jsonl"
 
-Model = Annotated[Family | None, typer.Option("--model", help="The network.", show_default="mobilenet_v1")]
-Alpha = Annotated[float | None, typer.Option("--alpha", help="MobileNet's width multiplier.", show_default="1.0")]
+
+def format_option(choices: Any) -> Any:
+    """Return the option --format, whose values are those of the `Literal` type `choices`."""
+    *names, last = get_args(choices)
+    return typer.Option("--format", metavar="FORMAT", help=f"Format of standard output: {', '.join(names)} or {last}.")
+
+
+_TableFormat = Literal["table", "json", "csv", "markdown"]
+Format = Annotated[_TableFormat, format_option(_TableFormat)]
+
+Model = Annotated[
+    Family | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Network: mobilenet_v1, vgg16 or googlenet.",
+        show_default="mobilenet_v1",
+    ),
+]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="Width multiplier of MobileNet.", show_default="1.0")]
 Res = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")]
-PaperVariant = Annotated[
-    Variant | None, typer.Option("--variant", help="The paper's variants (Tables 4, 5).", show_default="standard")
+MobileNetVariant = Annotated[
+    Variant | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME",
+        help="MobileNet variant: standard, full-conv (paper's Table 4) or shallow (Table 5).",
+        show_default="standard",
+    ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="DATA", help="digits, fashion-mnist:DIR, or a folder.", show_default="digits"),
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Data set: digits, fashion-mnist:DIR or a folder of images.",
+        show_default="digits",
+    ),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="See `mbbench backends`.", show_default="first")]
-Threads = Annotated[int | None, typer.Option("--threads", help="Threads, each pinned.", show_default="1")]
-Results = Annotated[Path, typer.Option("--results", help="Where results are appended.")]
-Stored = Annotated[
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Device of the backend, as listed by `mbbench backends`.",
+        show_default="the backend's first",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Number of threads, each pinned to a CPU.", show_default="1")
+]
+ResultsFile = Annotated[Path, typer.Option("--results", metavar="FILE", help="File to which results are appended.")]
+StoredResults = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RESULTS]...", help="Files that `mbbench run` appended to.", show_default=RESULTS),
+    typer.Argument(metavar="RESULTS", help="Result files written by `mbbench run`.", show_default=DEFAULT_RESULTS),
 ]
-Plan = Annotated[bool, typer.Option("--plan", help="Show the cells and an estimate; do nothing.")]
-FORMAT = typer.Option("--format", help="Format of standard output.")
-Format = Annotated[Literal["table", "json", "csv", "markdown"], FORMAT]
-Checkpoint = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also copy the checkpoint to this file.")
+Plan = Annotated[bool, typer.Option("--plan", help="Show the cells and the estimated time; measure nothing.")]
+CheckpointCopy = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to which the checkpoint is copied.")
 ]
-_Profile = Annotated[str, typer.Option("--profile", help="A run profile: its name, or a .toml file.")]
+_ProfileName = Annotated[
+    str, typer.Option("--profile", metavar="NAME|FILE", help="Run profile: a name (e.g. quick) or a .toml file.")
+]
 
 
 @dataclass(frozen=True, slots=True)
-class _About:
-    """An option of commands about cells: its type for Typer, and what its value becomes in a profile."""
+class _CellOption:
+    """An option about cells: its annotation for Typer, and the field of the profile that it sets."""
 
     annotation: Any
     convert: Callable[[Any], Any] = lambda value: value
-    setting: str | None = None  # of the profile's settings; None: of the profile itself
-    field: str | None = None  # of the profile, where it has another name
+    setting: str | None = None  # the field of the profile's settings; None: the option sets the profile itself
+    field: str | None = None  # the field of the profile, if it is not called like the option
 
 
 def _text(name: str, help: str, default: str | bool = True, metavar: str | None = None) -> Any:
+    """Return the annotation of an optional text."""
     return Annotated[str | None, typer.Option(name, metavar=metavar, help=help, show_default=default)]
 
 
-def _number(name: str, help: str, default: str) -> Any:
+def _integer(name: str, help: str, default: str) -> Any:
+    """Return the annotation of an optional whole number."""
     return Annotated[int | None, typer.Option(name, help=help, show_default=default)]
 
 
 def _flag(name: str, help: str) -> Any:
+    """Return the annotation of a flag; None, not False, if it is absent."""
     return Annotated[bool | None, typer.Option(name, help=help)]
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def _scenarios(text: str) -> tuple[str, ...]:
-    return get_args(Scenario) if text == "all" else _names(text)
+def _parse_scenarios(text: str) -> tuple[str, ...]:
+    return get_args(Scenario) if text == "all" else _split_names(text)
 
 
-def _numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
-    """`128,224`, or `128-224+32` for a range with a step."""
+def _parse_milliseconds(text: str) -> float:
+    return parse_seconds(text) * 1e3
+
+
+def _parse_numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
+    """Return the numbers in a list such as `128,224`, whose items may be ranges: `128-224+32`. Raises `UsageError`."""
     try:
-        return tuple(kind(one) for part in text.split(",") for one in _spread(part))
+        return tuple(kind(number) for item in text.split(",") for number in _expand_range(item))
     except ValueError:
         example = "0.5,1.0 or 0.25-1+0.25" if kind is float else "128,224 or 128-224+32"
-        raise UsageError(f"{option} {text} does not read as numbers", f"write them like {option} {example}") from None
+        raise UsageError(f"{option} is not a list of numbers: {text}", f"write it like {option} {example}") from None
 
 
-def _spread(part: str) -> list[str]:
-    match = re.fullmatch(r"([\d.]+)-([\d.]+)\+([\d.]+)", part.strip())
+def _expand_range(item: str) -> list[str]:
+    """Return the numbers of the range `FIRST-LAST+STEP`, or the item itself if it is not a range."""
+    match = re.fullmatch(r"([\d.]+)-([\d.]+)\+([\d.]+)", item.strip())
     if match is None:
-        return [part]
+        return [item]
     try:
         first, last, step = map(Decimal, match.groups())
-        return [str(first + step * count) for count in range(int((last - first) / step) + 1)]
+        return [str(first + step * index) for index in range(int((last - first) / step) + 1)]
     except ArithmeticError as error:
-        raise ValueError(part) from error
+        raise ValueError(item) from error
 
 
-_OPTIONS: Mapping[str, _About] = {
-    "model": _About(Model, lambda family: (family,)),
-    "models": _About(
-        _text("--model", "mobilenet_v1, vgg16, googlenet.", "mobilenet_v1", "NAMES"), _names, field="model"
+_CELL_OPTIONS: Mapping[str, _CellOption] = {
+    "model": _CellOption(Model, lambda family: (family,)),
+    "models": _CellOption(
+        _text("--model", "Networks, comma-separated: mobilenet_v1, vgg16, googlenet.", "mobilenet_v1", "NAMES"),
+        _split_names,
+        field="model",
     ),
-    "alpha": _About(
-        _text("--alpha", "MobileNet's width multipliers: 0.25,0.5 or 0.25-1+0.25.", "1.0", "NUMBERS"),
-        partial(_numbers, "--alpha", float),
+    "alpha": _CellOption(
+        _text("--alpha", "Width multipliers of MobileNet, e.g. 0.25,0.5 or 0.25-1+0.25.", "1.0", "NUMBERS"),
+        partial(_parse_numbers, "--alpha", float),
     ),
-    "res": _About(
-        _text("--res", "Sides of the square input: 128,224 or 128-224+32.", "224", "NUMBERS"),
-        partial(_numbers, "--res", int),
+    "res": _CellOption(
+        _text("--res", "Sides of the square input, in pixels, e.g. 128,224 or 128-224+32.", "224", "NUMBERS"),
+        partial(_parse_numbers, "--res", int),
     ),
-    "variant": _About(PaperVariant),
-    "backend": _About(_text("--backend", "Names with commas, or all.", "openvino", "NAMES"), _names),
-    "device": _About(Device),
-    "threads": _About(Threads, setting="threads"),
-    "batch": _About(_number("--batch", "Images in a timed call.", "1"), setting="batch"),
-    "data": _About(Data),
-    "images": _About(_number("--images", "Evaluate on so many.", "all")),
-    "weights": _About(
-        _text("--weights", "FILE may be keras:FILE.h5, timm: or torchvision:.", "train", "FILE|random|imagenet")
+    "variant": _CellOption(MobileNetVariant),
+    "backend": _CellOption(
+        _text("--backend", "Backends, comma-separated, or all that can start here.", "openvino", "NAMES|all"),
+        _split_names,
     ),
-    "precision": _About(_text("--precision", "fp32, bf16, fp16, int8.", "fp32", "NAMES"), _names),
-    "calibration": _About(_text("--calibration", "To calibrate INT8 with.", "DATA's training split", "DATA|random")),
-    "max_drop": _About(
+    "device": _CellOption(Device),
+    "threads": _CellOption(Threads, setting="threads"),
+    "batch": _CellOption(_integer("--batch", "Number of images in one timed call.", "1"), setting="batch"),
+    "data": _CellOption(Data),
+    "images": _CellOption(_integer("--images", "Number of test images.", "all")),
+    "weights": _CellOption(
+        _text(
+            "--weights",
+            "Checkpoint (FILE, keras:FILE, timm:FILE or torchvision:FILE), random, or imagenet.",
+            "trained on DATA",
+            "WEIGHTS",
+        )
+    ),
+    "precision": _CellOption(
+        _text("--precision", "Precisions, comma-separated: fp32, bf16, fp16, int8.", "fp32", "NAMES"), _split_names
+    ),
+    "calibration": _CellOption(
+        _text("--calibration", "Data set to calibrate INT8 with.", "DATA's training split", "DATA|random")
+    ),
+    "max_drop": _CellOption(
         Annotated[
             float | None,
-            typer.Option("--max-drop", metavar="POINTS", help="Fail where more top-1 is lost against fp32."),
+            typer.Option(
+                "--max-drop",
+                metavar="POINTS",
+                help="Fail if top-1 drops by more percentage points than this against fp32 (e.g. 0.5).",
+            ),
         ]
     ),
-    "accuracy_control": _About(_flag("--accuracy-control", "Keep layers in fp32 until --max-drop holds.")),
-    "require_effective": _About(_flag("--require-effective", "Fail a cell that ran in another precision.")),
-    "sustain": _About(
-        _text("--sustain", "Also run so long (10m): does it throttle?", metavar="TIME"), seconds_of, setting="sustain_s"
+    "accuracy_control": _CellOption(
+        _flag("--accuracy-control", "Keep the most harmful layers in fp32 until --max-drop is met.")
     ),
-    "idle": _About(
-        _text("--idle", "Also pause up to so long (100ms): waking up.", metavar="TIME"),
-        lambda text: seconds_of(text) * 1e3,
+    "require_effective": _CellOption(
+        _flag("--require-effective", "Fail a cell that ran in another precision than requested.")
+    ),
+    "sustain": _CellOption(
+        _text("--sustain", "Also run back to back for this long (e.g. 10m), to show throttling.", metavar="TIME"),
+        parse_seconds,
+        setting="sustain_s",
+    ),
+    "idle": _CellOption(
+        _text(
+            "--idle", "Also call after pauses of up to this long (e.g. 100ms), to show wake-up cost.", metavar="TIME"
+        ),
+        _parse_milliseconds,
         setting="idle_ms",
     ),
-    "scenario": _About(
-        _text("--scenario", "MLPerf's: single-stream, multi-stream, offline, server, or all.", metavar="NAMES"),
-        _scenarios,
+    "scenario": _CellOption(
+        _text(
+            "--scenario",
+            "MLPerf scenarios, comma-separated: single-stream, multi-stream, offline, server; or all.",
+            metavar="NAMES|all",
+        ),
+        _parse_scenarios,
         setting="scenarios",
     ),
-    "streams": _About(_number("--streams", "Requests computed at once.", "the runtime's choice"), setting="streams"),
-    "bound": _About(
-        _text("--bound", "That the server's p99 must keep.", "15ms", "TIME"),
-        lambda text: seconds_of(text) * 1e3,
+    "streams": _CellOption(
+        _integer(
+            "--streams", "Number of requests computed at once (offline and server scenarios).", "the runtime's choice"
+        ),
+        setting="streams",
+    ),
+    "bound": _CellOption(
+        _text("--bound", "Latency bound on the server scenario's p99.", "15ms", "TIME"),
+        _parse_milliseconds,
         setting="bound_ms",
     ),
-    "baselines": _About(_flag("--baselines/--no-baselines", "Measure VGG16 and GoogLeNet too.")),
+    "baselines": _CellOption(_flag("--baselines/--no-baselines", "Also measure VGG16 and GoogLeNet.")),
 }
 NETWORK = ("alpha", "res", "variant")
 ARTIFACT = ("backend", "device", "data", "weights", "precision", "calibration")
@@ -161,41 +243,52 @@ LOAD = ("scenario", "streams", "bound")
 ACCURACY = ("images", "max_drop", "accuracy_control", "require_effective")
 
 
-def about_cells(*names: str, profile: str = "default", **fixed: object) -> Callable[[_Command], _Command]:
-    """Give a command the options `names` and --profile, and hand it, first, the profile that they come to.
+def cell_options(*names: str, profile: str = "default", **fixed: object) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds the cell options `names` and --profile to a command.
 
-    `profile` is the one that is taken by default, `fixed` what the command has settled itself.
+    The command's first parameter receives the profile that these options describe. `profile` is the default of
+    --profile; `fixed` are the fields of the profile that the command sets itself.
     """
 
     def decorate(command: _Command) -> _Command:
-        _, *own = signature(command).parameters.values()
-        hints = get_type_hints(command, localns={"Profile": object}, include_extras=True)
-        shared = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_OPTIONS[name].annotation)
-                  for name in names]  # fmt: skip
-        shared.append(Parameter("profile", Parameter.KEYWORD_ONLY, default=profile, annotation=_Profile))
-        own = [one.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in own]
+        shared = [_keyword_only(name, None, _CELL_OPTIONS[name].annotation) for name in names]
+        shared.append(_keyword_only("profile", profile, _ProfileName))
+        parameters = [*shared, *_parameters_after_profile(command)]
 
-        def called(**given: Any) -> None:
-            options = {name: given.pop(name) for name in names}
-            command(_profile(given.pop("profile"), options, fixed), **given)
+        def wrapper(**values: Any) -> None:
+            options = {name: values.pop(name) for name in names}
+            command(_build_profile(values.pop("profile"), options, fixed), **values)
 
-        parameters = [*shared, *own]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        called.__annotations__ = {one.name: one.annotation for one in parameters}
-        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
-        return called
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+        return wrapper
 
     return decorate
 
 
-def _profile(name: str, options: Mapping[str, Any], fixed: Mapping[str, object]) -> Profile:
-    """The profile called `name` with the options in its place."""
-    from mbbench.profile import load, override
+def _keyword_only(name: str, default: object, annotation: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _parameters_after_profile(command: _Command) -> list[Parameter]:
+    """Return the parameters of `command` after the first one, the profile, with their annotations resolved."""
+    _, *parameters = signature(command).parameters.values()
+    hints = get_type_hints(command, localns={"Profile": object}, include_extras=True)
+    return [_keyword_only(parameter.name, parameter.default, hints[parameter.name]) for parameter in parameters]
+
+
+def _build_profile(name: str, options: Mapping[str, Any], fixed: Mapping[str, object]) -> Profile:
+    """Return the profile called `name`, overridden by `fixed` and `options`. Raises `UsageError`."""
+    from mbbench.profile import override, read_profile
 
     settings: dict[str, Any] = {}
     fields = dict(fixed)
     for key, value in options.items():
-        about = _OPTIONS[key]
-        target, field = (fields, about.field or key) if about.setting is None else (settings, about.setting)
-        target[field] = None if value is None else about.convert(value)
-    return override(load(name), settings, fields)
+        option = _CELL_OPTIONS[key]
+        converted = None if value is None else option.convert(value)
+        if option.setting is None:
+            fields[option.field or key] = converted
+        else:
+            settings[option.setting] = converted
+    return override(read_profile(name), settings, fields)

@@ -1,4 +1,4 @@
-"""What commands write to standard output: tables, documents and records, in the format that --format names."""
+"""Writing to standard output in the format of --format, and writing report files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def write(text: str) -> None:
-    """Write `text` to standard output at once."""
+    """Write `text` to standard output and flush it."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def write_record(record: object) -> None:
-    """Write plain data as indented JSON."""
+    """Write plain data as indented JSON to standard output."""
     write(record_text(record))
 
 
@@ -33,7 +33,7 @@ def record_text(record: object) -> str:
 
 
 def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
-    """Write `tables`, or for JSON the plain data `record` that they show."""
+    """Write `tables` to standard output; as JSON, write `record` instead, the plain data behind them."""
     from rich.console import Console
 
     from mbbench.report.formats import markdown, terminal
@@ -55,7 +55,7 @@ def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
 
 
 def document_text(document: Document, format: str) -> str:
-    """Return the document as Markdown, or as the terminal shows it."""
+    """Return the document as Markdown, or as text for this terminal."""
     from rich.console import Console
 
     from mbbench.report.formats import markdown, terminal
@@ -67,7 +67,7 @@ def document_text(document: Document, format: str) -> str:
 
 
 def results_text(results: Sequence[Result], format: str) -> str:
-    """Return the report of `results`."""
+    """Return the report on `results`: their records as JSON or CSV, or a summary for people."""
     from mbbench.report import summary
     from mbbench.report.formats import csv, json
 
@@ -77,17 +77,22 @@ def results_text(results: Sequence[Result], format: str) -> str:
         case "csv":
             return csv.render(results)
         case _:
-            return document_text(summary.document(results), format)
+            return document_text(summary.summary_document(results), format)
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return `1 result` or `2 results`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
-    """Raise `UsageError` if the suffix of `path` names no format."""
+    """Raise `UsageError` if `path` does not end with one of `suffixes`."""
     if path.suffix not in suffixes:
         raise UsageError(f"{path} has no known format", f"end its name with one of {', '.join(suffixes)}")
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write `text` to `path`, whose folder is created. Raises `UsageError`."""
+    """Write `text` to `path`, creating its folder. Raises `UsageError` if that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars while preparing, one still line while a child measures."""
+"""Progress on stderr: a bar during preparation, one unchanging line while a child process measures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Call it with a run's events. On anything but a terminal it writes plain lines and no bars."""
+    """A callable that shows the events of a run: bars in a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
         self._task: tuple[str, TaskID] | None = None
-        self._last = ""
+        self._last_line = ""
 
     def __enter__(self) -> Self:
         return self
@@ -28,42 +28,32 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._still()
+        self._stop_drawing()
 
     def __call__(self, event: Event) -> None:
-        from mbbench.events import Finished, Measuring, Working
+        from mbbench.events import Finished, Measuring, Preparing
 
         match event:
-            case Working(what, done, total):
-                self.work(what, done, total)
+            case Preparing(what, done, total):
+                self.update(what, done, total)
             case Measuring(cell, index, count, left_s):
-                self._still()
-                left = "" if left_s is None else f", {_about(left_s)} left"
+                self._stop_drawing()
+                left = "" if left_s is None else f", {_rough_duration(left_s)} left"
                 self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
             case Finished(result):
-                self._still()
+                self._stop_drawing()
                 if result.failure is not None:
                     self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
 
-    def work(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """`detail` may change at every step; only a terminal shows it."""
+    def update(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Show `done` of `total` steps of `what`. Only a terminal shows `detail`, which may change at every step."""
         if not self._console.is_terminal:
-            if what != self._last:
+            if what != self._last_line:
                 self._console.print(f"{what} ...", highlight=False)
-            self._last = what
+            self._last_line = what
             return
         if self._progress is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._progress.start()
+            self._progress = self._start_drawing()
         if self._task is None or self._task[0] != what:
             if self._task is not None:
                 self._progress.remove_task(self._task[1])
@@ -71,25 +61,39 @@ class Display:
         description = f"{what}, {detail}" if detail else what
         self._progress.update(self._task[1], completed=done, total=total, description=description)
 
-    def _still(self) -> None:
-        """Stop the thread that draws: nothing of the parent's may run while a child measures."""
+    def _start_drawing(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        progress.start()
+        return progress
+
+    def _stop_drawing(self) -> None:
+        """Stop the drawing thread: no thread of the parent may run while a child measures."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
 
 
-def _about(seconds: float) -> str:
+def _rough_duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{round(seconds, -1):.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
-def display() -> Display:
+def stderr_display() -> Display:
     """Return a display on stderr."""
     return Display(Console(stderr=True))
 
 
-def tell(text: str) -> None:
-    """A line on stderr, as it is."""
+def print_status(text: str) -> None:
+    """Print `text` on stderr, without markup, colors or wrapping."""
     Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

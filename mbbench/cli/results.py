@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,30 +10,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbbench.cli import options, output
-from mbbench.cli.options import RESULTS
-from mbbench.cli.progress import tell
+from mbbench.cli.options import DEFAULT_RESULTS
+from mbbench.cli.progress import print_status
 from mbbench.errors import RequirementError, UsageError
-from mbbench.spec import bytes_of, seconds_of
+from mbbench.spec import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
+    from mbbench.analysis.choose import Limits
+    from mbbench.report.verify import Verification
     from mbbench.result import Result
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Files that `mbbench run` appended to.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Result files written by `mbbench run`.")],
     files: Annotated[
         list[Path],
         typer.Option(
             "-o",
             "--output",
             metavar="FILE",
-            help="File to write: .html, .md, .csv, .json or .xml (JUnit). Can be repeated.",
+            help="Report file to write: .html, .md, .csv, .json or .xml (JUnit). Can be repeated.",
         ),
     ],
 ) -> None:
-    """Write stored results as a report: one HTML file that needs no network, or text.
+    """Write a report on stored results: self-contained HTML, Markdown, CSV, JSON or JUnit.
 
-    If a cell has several results, the newest counts.
+    If a cell has several results, the newest is used.
     """
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))
@@ -41,21 +43,21 @@ def report(
     for file in files:
         text = _RENDERERS[file.suffix](records)
         output.write_file(file, text)
-        count = f"{len(records)} result{'s' * (len(records) > 1)}"
-        tell(f"{file} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
+        count = output.count_text(len(records), "result")
+        print_status(f"{file} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
 
 
-def show(results: options.Stored = None) -> None:
-    """Show the report of stored results in the terminal."""
+def show(results: options.StoredResults = None) -> None:
+    """Show the report on stored results in the terminal."""
     from rich.console import Console
 
     from mbbench.report.document import shorten
     from mbbench.report.formats import terminal
-    from mbbench.report.page import page
+    from mbbench.report.page import build_page
 
     console = Console()
     color = console.is_terminal and not console.no_color
-    whole = page(_read(results or [Path(RESULTS)]))
+    whole = build_page(_read(_paths(results)))
     sections = tuple(
         replace(section, tables=tuple(shorten(table, "`mbbench report` has all rows") for table in section.tables))
         for section in whole.sections
@@ -64,52 +66,52 @@ def show(results: options.Stored = None) -> None:
 
 
 def choose(
-    results: options.Stored = None,
-    max_p99: Annotated[str | None, typer.Option("--max-p99", metavar="TIME", help="Highest p99 latency: 10ms.")] = None,
+    results: options.StoredResults = None,
+    max_p99: Annotated[
+        str | None, typer.Option("--max-p99", metavar="TIME", help="Highest p99 latency allowed, e.g. 10ms.")
+    ] = None,
     min_top1: Annotated[
-        float | None, typer.Option("--min-top1", metavar="PERCENT", help="Lowest top-1 accuracy.")
+        float | None, typer.Option("--min-top1", metavar="PERCENT", help="Lowest top-1 accuracy allowed, e.g. 60.")
     ] = None,
     max_rss: Annotated[
-        str | None, typer.Option("--max-rss", metavar="SIZE", help="Highest peak memory of the process: 80MB.")
+        str | None,
+        typer.Option("--max-rss", metavar="SIZE", help="Highest peak memory of the process allowed, e.g. 80MB."),
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="SIZE", help="Largest artifact on disk: 5MB.")
+        str | None, typer.Option("--max-size", metavar="SIZE", help="Largest artifact on disk allowed, e.g. 5MB.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Judge by the published ImageNet top-1 instead of the measured one.")
+        bool, typer.Option("--published", help="Use the published ImageNet top-1 instead of the measured one.")
     ] = False,
     format: options.Format = "table",
 ) -> None:
-    """Pick the cell to use within limits, and say which limit each other cell misses; exit 5 if none fits.
+    """Pick the best cell within limits, and name the limit that each other cell misses.
 
-    The pick is the fastest (p99) of the cells whose top-1 cannot be told from the best within the limits.
+    Of the cells with top-1 statistically indistinguishable from the best, it picks the lowest p99.
+    Exit 5 if no cell is within the limits.
     """
-    from mbbench import store
     from mbbench.analysis import choose as analysis
     from mbbench.report import selection
     from mbbench.report.sections import choice as section
 
-    limits = analysis.Limits(
-        max_p99_ms=None if max_p99 is None else seconds_of(max_p99) * 1e3,
-        min_top1=None if min_top1 is None else min_top1 / 100,
-        max_rss_bytes=None if max_rss is None else bytes_of(max_rss),
-        max_size_bytes=None if max_size is None else bytes_of(max_size),
-    )
-    records = (result for path in results or [Path(RESULTS)] for result in store.read(path, samples=False))
+    limits = _limits(max_p99, min_top1, max_rss, max_size)
+    records = _read_without_samples(_paths(results))
     choice = analysis.choose(selection.newest(records), limits, published=published)
-    document = section.document(choice, published=published)
+    document = section.choice_document(choice, published=published)
     if format in ("json", "csv"):
         output.write_tables(document.tables, section.record(choice), format)
     else:
         output.write(output.document_text(section.shortened(document), format))
     if choice.pick is None:
-        raise RequirementError("no cell is within the limits", "relax one, or measure more cells with `mbbench sweep`")
+        raise RequirementError(
+            "no cell is within the limits", "relax a limit, or measure more cells with `mbbench sweep`"
+        )
 
 
 def verify(
-    page: Annotated[Path, typer.Argument(metavar="REPORT.html", help="Page that `mbbench report` wrote.")],
+    page: Annotated[Path, typer.Argument(metavar="REPORT.html", help="Report written by `mbbench report`.")],
 ) -> None:
-    """Recompute every figure and line of an HTML report from the records it carries; exit 5 if one differs."""
+    """Recompute an HTML report from its embedded records; exit 5 if anything differs."""
     from mbbench.report.verify import verify
 
     try:
@@ -118,39 +120,41 @@ def verify(
         raise UsageError(f"cannot read {page} ({error})", "name an HTML report") from error
     verification = verify(text, str(page))
     for fault in verification.faults:
-        tell(fault)
+        print_status(fault)
     if verification.faults:
-        count = len(verification.faults)
-        raise RequirementError(f"{page} contradicts its records in {count} places", "do not rely on it")
-    records = f"{verification.records} record{'s' * (verification.records > 1)}"
-    output.write(
-        f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page made again\n"
-        f"byte for byte: {verification.lines} lines of text, its plots, scripts and styles.\n"
-    )
+        count = output.count_text(len(verification.faults), "place")
+        raise RequirementError(f"{page} contradicts its records in {count}", "do not rely on it")
+    output.write(_agreement_text(page, verification))
 
 
-def explain(results: options.Stored = None, format: options.Format = "table") -> None:
-    """Explain why a lower precision is faster here, or is not, from results in fp32 and in that precision."""
-    from mbbench import store
+def explain(results: options.StoredResults = None, format: options.Format = "table") -> None:
+    """Explain why a lower precision is faster than fp32 on this machine, or why it is not.
+
+    The results must include a cell in fp32 and the same cell in a lower precision.
+    """
     from mbbench.analysis import explain as analysis
     from mbbench.models.cost import cost_of
     from mbbench.report.sections import explain as section
 
-    paths = results or [Path(RESULTS)]
-    records = [result for path in paths for result in store.read(path, samples=False)]
+    paths = _paths(results)
     explanations = [
-        analysis.explain(reference, result, cost_of(result.cell.model)) for reference, result in analysis.pairs(records)
+        analysis.explain(reference, result, cost_of(result.cell.model))
+        for reference, result in analysis.fp32_pairs(list(_read_without_samples(paths)))
     ]
     if not explanations:
         raise UsageError(
             f"no cell was measured both in fp32 and in another precision: {_names(paths)}",
-            "run with --precision fp32,int8",
+            "run `mbbench run --precision fp32,int8` first",
         )
     output.write_tables(section.tables(explanations), section.record(explanations), format)
 
 
+def _paths(results: Sequence[Path] | None) -> Sequence[Path]:
+    return results or [Path(DEFAULT_RESULTS)]
+
+
 def _read(paths: Sequence[Path]) -> list[Result]:
-    """Return the results in all files, in order. Raises `UsageError`."""
+    """Return the results in all files, in order. Raises `UsageError` if there is none."""
     from mbbench import store
 
     results = [result for path in paths for result in store.read(path)]
@@ -159,8 +163,35 @@ def _read(paths: Sequence[Path]) -> list[Result]:
     return results
 
 
+def _read_without_samples(paths: Sequence[Path]) -> Iterator[Result]:
+    """Yield the results in all files, in order, without their latency samples. Raises `UsageError`."""
+    from mbbench import store
+
+    return (result for path in paths for result in store.read(path, samples=False))
+
+
 def _names(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
+
+
+def _limits(max_p99: str | None, min_top1: float | None, max_rss: str | None, max_size: str | None) -> Limits:
+    """Return the limits in the units of `analysis.choose`. Raises `UsageError`."""
+    from mbbench.analysis.choose import Limits
+
+    return Limits(
+        max_p99_ms=None if max_p99 is None else parse_seconds(max_p99) * 1e3,
+        min_top1=None if min_top1 is None else min_top1 / 100,
+        max_rss_bytes=None if max_rss is None else parse_bytes(max_rss),
+        max_size_bytes=None if max_size is None else parse_bytes(max_size),
+    )
+
+
+def _agreement_text(page: Path, verification: Verification) -> str:
+    records = output.count_text(verification.records, "record")
+    return (
+        f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page rebuilt byte for\n"
+        f"byte ({verification.lines} lines of text, its plots, scripts and styles).\n"
+    )
 
 
 def _html(results: Sequence[Result]) -> str:
@@ -171,9 +202,9 @@ def _html(results: Sequence[Result]) -> str:
 
 def _markdown(results: Sequence[Result]) -> str:
     from mbbench.report.formats import markdown
-    from mbbench.report.page import page
+    from mbbench.report.page import build_page
 
-    return markdown.render_page(page(results))
+    return markdown.render_page(build_page(results))
 
 
 def _csv(results: Sequence[Result]) -> str:

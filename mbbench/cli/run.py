@@ -1,4 +1,4 @@
-"""`mbbench run`, `sweep`, `worker` and `export`: the commands that measure or make cells."""
+"""`mbbench run`, `sweep`, `worker` and `export`: the commands that measure cells or export their artifacts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbbench.cli import options, output
-from mbbench.cli.options import ACCURACY, ARTIFACT, LOAD, NETWORK, RESULTS, TIMING
-from mbbench.cli.progress import display, tell
+from mbbench.cli.options import ACCURACY, ARTIFACT, DEFAULT_RESULTS, LOAD, NETWORK, TIMING
+from mbbench.cli.progress import print_status, stderr_display
 from mbbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,24 +21,29 @@ if TYPE_CHECKING:
     from mbbench.spec import RunSpec
 
 
-@options.about_cells("model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines")
+@options.cell_options("model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines")
 def run(
     profile: Profile,
-    results: options.Results = Path(RESULTS),
+    results: options.ResultsFile = Path(DEFAULT_RESULTS),
     artifact: Annotated[
         Path | None,
-        typer.Option("--artifact", metavar="FILE", help="File of `mbbench export` to measure; it names the network."),
+        typer.Option(
+            "--artifact",
+            metavar="FILE",
+            help="File written by `mbbench export`, to measure; it sets the network, backend and precision.",
+        ),
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Open --artifact even if it was changed, or is code built elsewhere."),
+        typer.Option("--trust", help="Open --artifact even if it was changed, or is code built on another machine."),
     ] = False,
     format: options.Format = "table",
     plan: options.Plan = False,
 ) -> None:
-    """Build, export, measure and report: the main job.
+    """Build networks, measure them on inference runtimes, and report the results.
 
-    Options win over the profile; the defaults shown are those of the profile `default`.
+    A cell is one network in one precision on one backend; lists of values make a grid of cells.
+    Options override the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import plan as planning
     from mbbench.artifacts import bundle
@@ -46,95 +51,105 @@ def run(
 
     if trust and artifact is None:
         raise UsageError("--trust requires --artifact", "name the file with --artifact")
-    measured_file = None if artifact is None else bundle.read(artifact, trust=trust)
-    if measured_file is not None:
-        profile = bundle.profile_of(profile, measured_file.sidecar)
+    exported = None if artifact is None else bundle.read(artifact, trust=trust)
+    if exported is not None:
+        profile = bundle.profile_of(profile, exported.sidecar)
     spec = planning.plan(profile)
     if plan:
         _show_plan(spec, format)
         return
-    _report(lambda notify: measure(spec, results, notify, artifact=measured_file), results, format)
+    _measure_and_report(lambda notify: measure(spec, results, notify, artifact=exported), results, format)
 
 
-@options.about_cells("models", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY)
+@options.cell_options("models", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY)
 def sweep(
     profile: Profile,
-    results: options.Results = Path(RESULTS),
+    results: options.ResultsFile = Path(DEFAULT_RESULTS),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the sweep that was started into --results.")
+        bool, typer.Option("--resume", help="Continue the last sweep into --results, with its cells and settings.")
     ] = False,
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler."),
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Address of the Dask scheduler whose workers measure, e.g. tls://host:8786.",
+        ),
     ] = None,
     format: options.Format = "table",
     plan: options.Plan = False,
 ) -> None:
-    """Measure a grid of cells, except those whose result is already in --results.
+    """Measure a grid of cells, skipping those whose result is already in --results.
 
-    After a crash, `mbbench sweep --resume` continues; it takes no other options except --results.
+    After a crash, `mbbench sweep --resume` continues it.
+    Options override the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import plan as planning
     from mbbench import sweep as program
-    from mbbench.profile import load
+    from mbbench.profile import read_profile
 
-    if resume and profile != load("default"):
-        raise UsageError("--resume repeats the options of the sweep it continues", "give it --results alone")
-    spec = program.resumed(results) if resume else planning.grouped(planning.plan(profile))
+    if resume and profile != read_profile("default"):
+        raise UsageError(
+            "--resume takes cells and settings from the sweep that it continues",
+            "leave out all other options except --results, --cluster, --format and --plan",
+        )
+    spec = program.read_spec(results) if resume else planning.group_by_artifact(planning.plan(profile))
     if plan:
         _show_plan(spec, format)
         return
-    _report(lambda notify: program.sweep(spec, results, notify, cluster), results, format)
+    _measure_and_report(lambda notify: program.sweep(spec, results, notify, cluster), results, format)
 
 
 def worker(
     scheduler: Annotated[
-        str, typer.Argument(metavar="ADDRESS", help="Address of the Dask scheduler: tls://host:8786.")
+        str, typer.Argument(metavar="ADDRESS", help="Address of the Dask scheduler, e.g. tls://host:8786.")
     ],
     resources: Annotated[
         str | None,
         typer.Option("--resources", metavar="NAMES", help="Backends to offer, comma-separated.", show_default="all"),
     ] = None,
 ) -> None:
-    """Measure on this machine for `mbbench sweep --cluster ADDRESS`, until the scheduler closes.
+    """Offer this machine to `mbbench sweep --cluster ADDRESS`, until the scheduler closes.
 
-    A scheduler runs the code of everyone who can reach it: give it certificates, as docs/cluster.md explains.
+    Anyone who can reach a scheduler can run code on its workers: use certificates (docs/cluster.md).
     """
     from mbbench.cluster.worker import serve
 
     serve(scheduler, () if resources is None else resources.split(","))
 
 
-@options.about_cells(
+@options.cell_options(
     "model", *NETWORK, "device", "data", "weights", "precision", "calibration", "batch", "max_drop", "accuracy_control",
     baselines=False,
 )  # fmt: skip
 def export(
     profile: Profile,
     to: Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend that will open the file.")],
-    file: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, next to FILE.json.")],
+    file: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write; FILE.json will describe it.")
+    ],
     compute_capability: Annotated[
         str | None,
         typer.Option(
             "--compute-capability",
             metavar="X.Y",
-            help="Build for a GPU of this compute capability (8.9), even if absent.",
+            help="Compute capability of the GPU to build for (e.g. 8.9), which need not be present.",
         ),
     ] = None,
 ) -> None:
-    """Write the file that a backend opens: a TensorRT engine, or the exported or converted model.
+    """Export one network as the file that a backend opens (ONNX, TensorRT engine, ...).
 
-    FILE.json describes it, and `mbbench run --artifact FILE` measures it.
+    The options must name a single network and precision. `mbbench run --artifact FILE` measures the file.
     """
     from mbbench import plan as planning
     from mbbench.artifacts import bundle
     from mbbench.report import units
 
     spec = planning.plan(replace(profile, backend=(to,)))
-    with display() as show:
-        sidecar = bundle.write(spec, file, compute_capability, show)
+    with stderr_display() as display:
+        sidecar = bundle.write(spec, file, compute_capability, display)
     artifact = sidecar.artifact
-    tell(f"{file} written: {sidecar.cell.label}, {artifact.format}, {units.megabytes(artifact.size_bytes)}")
+    print_status(f"{file} written: {sidecar.cell.label}, {artifact.format}, {units.megabytes(artifact.size_bytes)}")
 
 
 def _show_plan(spec: RunSpec, format: str) -> None:
@@ -143,17 +158,20 @@ def _show_plan(spec: RunSpec, format: str) -> None:
     output.write_tables([plan.table(spec)], spec, format)
 
 
-def _report(measure: Callable[[Notify], Iterator[Result]], results: Path, format: str) -> None:
-    """Write a report of what `measure` yields, however it ends, and raise what the failures amount to."""
-    from mbbench.run import verdict
+def _measure_and_report(measure: Callable[[Notify], Iterator[Result]], results: Path, format: str) -> None:
+    """Measure, and report all finished results even if measuring is interrupted or fails.
+
+    Raises `MbbenchError` if a cell failed.
+    """
+    from mbbench.run import raise_for_failures
 
     finished = []
     try:
-        with display() as show:
-            for result in measure(show):
+        with stderr_display() as display:
+            for result in measure(display):
                 finished.append(result)
     finally:
         if finished:
             output.write(output.results_text(finished, format))
-            tell(f"{len(finished)} result{'s' * (len(finished) > 1)} in {results}")
-    verdict(finished)
+            print_status(f"{output.count_text(len(finished), 'result')} in {results}")
+    raise_for_failures(finished)

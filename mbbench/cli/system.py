@@ -11,18 +11,18 @@ _WATCH_S = 1.0  # long enough to see which processes use the CPUs
 
 
 def backends(format: options.Format = "table") -> None:
-    """List the backends: versions, devices, precisions, and the reason one cannot start."""
+    """List the backends: versions, devices and precisions, or why one cannot start."""
     from mbbench import registry
     from mbbench.report.sections import system
 
     descriptions = [registry.describe(name) for name in registry.names()]
     if not descriptions:
         raise BackendError("no backend is installed", "run `pip install -e backends/openvino` in mbbench's checkout")
-    output.write_tables([system.backends(descriptions)], descriptions, format)
+    output.write_tables([system.backend_table(descriptions)], descriptions, format)
 
 
 def doctor(format: options.Format = "table") -> None:
-    """Check whether this machine is fit for measuring, and say what to do; change nothing."""
+    """Check whether this machine is fit for measuring, and name remedies; change nothing."""
     from mbbench import doctor as fitness
     from mbbench.machine import fingerprint
     from mbbench.report.sections import system
@@ -32,4 +32,4 @@ def doctor(format: options.Format = "table") -> None:
     time.sleep(_WATCH_S)
     checks = fitness.judge(machine, before, fitness.snapshot())
     record = {"machine": machine, "id": machine.id, "checks": checks}
-    output.write_tables([system.doctor(machine, checks)], record, format)
+    output.write_tables([system.check_table(machine, checks)], record, format)

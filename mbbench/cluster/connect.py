@@ -1,14 +1,18 @@
-"""What can go wrong on the way to a scheduler, in one line."""
+"""Errors of connecting to a scheduler, each as one line."""
 
 from __future__ import annotations
 
 from mbbench.errors import UsageError
 
 TIMEOUT_S = 10
+_SET_UP_CERTIFICATES = "set up certificates as docs/cluster.md describes"
 
 
 def require_distributed(scheduler: str, role: str) -> None:
-    """Raise `UsageError` unless Dask is installed and, where the scheduler asks for them, has certificates."""
+    """Raise `UsageError` unless Dask is installed and, for a tls:// scheduler, has certificates.
+
+    `role` is the section of Dask's configuration: `client` or `worker`.
+    """
     try:
         from distributed.security import Security
     except ImportError as error:
@@ -18,10 +22,11 @@ def require_distributed(scheduler: str, role: str) -> None:
     try:
         certificates = Security().get_connection_args(role)["ssl_context"]  # type: ignore[no-untyped-call]
     except OSError as error:
-        raise UsageError(f"Dask cannot read its certificates ({error})", "see docs/cluster.md") from error
+        raise UsageError(f"Dask cannot read its certificates ({error})", _SET_UP_CERTIFICATES) from error
     if certificates is None:
-        raise UsageError(f"{scheduler} needs certificates, Dask's configuration names none", "see docs/cluster.md")
+        raise UsageError(f"{scheduler} requires certificates, but Dask's configuration has none", _SET_UP_CERTIFICATES)
 
 
-def unreachable(scheduler: str) -> UsageError:
-    return UsageError(f"no scheduler answers at {scheduler}", "start `dask scheduler` there, and look at its address")
+def unreachable_error(scheduler: str) -> UsageError:
+    """Return the error for a scheduler that does not answer."""
+    return UsageError(f"no scheduler answers at {scheduler}", "start `dask scheduler` there, or correct the address")

@@ -1,4 +1,4 @@
-"""The worker's side of a sweep over several machines: what it offers, and the tasks it is given."""
+"""A sweep over several machines: the worker's side, what it offers and the tasks it runs."""
 
 from __future__ import annotations
 
@@ -21,38 +21,44 @@ from mbbench.spec import Cell, RunSpec, Shard
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a worker says of its machine."""
+class Capabilities:
+    """What a worker can measure, and on which machine."""
 
     machine: Machine
-    places: tuple[str, ...]  # `openvino:CPU`, ..., and `openvino` for its first device
-    lock: str  # workers with the same one wait for each other
+    places: tuple[str, ...]  # backend and device (`openvino:CPU`), and `openvino` for the backend's first device
+    lock: str  # workers with the same lock wait for each other
 
 
 @dataclass(frozen=True, slots=True)
-class Remainder:
-    """What others need to evaluate a cell that was measured without its accuracy."""
+class PendingEvaluation:
+    """What workers need to evaluate a cell that was measured without its accuracy."""
 
-    subject: shards.Subject
+    measured: shards.MeasuredArtifact
     artifact: Parcel
     shards: tuple[Shard, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CellOutcome:
+    """A cell's result. `pending`: how to evaluate its accuracy, if that is left to other tasks."""
+
     result: Result
-    remainder: Remainder | None = None
+    pending: PendingEvaluation | None = None
 
 
-def offer(backends: Collection[str] = ()) -> Offer:
-    """Every device of every backend that can start here, or of those in `backends`."""
+def capabilities(backends: Collection[str] = ()) -> Capabilities:
+    """Return every device of the backends that can start here; with `backends`, of those only.
+
+    Raises `BackendError` if there is none.
+    """
     places: list[str] = []
     for name in registry.names():
         devices = registry.describe(name).devices if not backends or name in backends else {}
         places += [name, *(f"{name}:{device}" for device in devices)] if devices else []
     if not places:
-        raise BackendError("this machine has no backend to offer", "see `mbbench backends`")
-    return Offer(fingerprint(), tuple(places), f"{platform.node()}:{_lock()}")
+        names = f"none of {', '.join(backends)}" if backends else "no backend"
+        raise BackendError(f"{names} can start on this machine", "see `mbbench backends` for the reasons")
+    return Capabilities(fingerprint(), tuple(places), f"{platform.node()}:{_lock_path()}")
 
 
 def serve(scheduler: str, backends: Collection[str] = ()) -> None:
@@ -62,89 +68,100 @@ def serve(scheduler: str, backends: Collection[str] = ()) -> None:
 
     from distributed import Worker
 
-    found = offer(backends)
-    resources = {resource(place, found.machine): 1.0 for place in found.places}
+    offered = capabilities(backends)
+    resources = {resource_name(place, offered.machine): 1.0 for place in offered.places}
 
     async def work() -> None:
         async with Worker(
             scheduler,
             nthreads=1,
-            memory_limit=0,  # none: Dask's own is a thread's share of the machine's, and would pause whoever exceeds it
+            memory_limit=0,  # none: Dask's default, one thread's share of the memory, would pause the worker
             resources=resources,
             dashboard=False,
             death_timeout=connect.TIMEOUT_S,
-        ) as own:
-            own.offer = found
-            await own.finished()
+        ) as dask_worker:
+            dask_worker.capabilities = offered
+            await dask_worker.finished()
 
     try:
         asyncio.run(work())
     except (OSError, TimeoutError) as error:
-        raise connect.unreachable(scheduler) from error
+        raise connect.unreachable_error(scheduler) from error
 
 
-def resource(place: str, machine: Machine) -> str:
-    """What a task asks for that needs this backend and device on this kind of machine."""
+def resource_name(place: str, machine: Machine) -> str:
+    """Return the name of the Dask resource for this backend and device on this kind of machine."""
     return f"{place}@{machine.id}"
 
 
-def offered(dask_worker: object) -> Offer:
-    """The argument's name is how Dask hands a worker itself."""
-    found: Offer = dask_worker.offer  # type: ignore[attr-defined]
-    return found
+def capabilities_of(dask_worker: object) -> Capabilities:
+    """Return the capabilities of a worker. Dask passes the worker that runs this to a parameter of this name."""
+    offered: Capabilities = dask_worker.capabilities  # type: ignore[attr-defined]
+    return offered
 
 
 def train(spec: RunSpec, cell: Cell) -> Parcel:
-    with _alone():
-        _, found = prepare.resolve_weights(spec, cell, lambda _: None)
-    return Parcel.of(found.path, cache.root())
+    """Return the checkpoint of the cell's weights, trained if needed."""
+    with _machine_lock():
+        _, weights = prepare.resolve_weights(spec, cell, lambda _: None)
+    return Parcel.of(weights.path, cache.root())
 
 
-def measure(spec: RunSpec, trained: Parcel | None, known: Mapping[str, Result], workers: int) -> Outcome:
-    """`spec` has one cell, whose accuracy is left to up to `workers` of them if there are images enough for each."""
+def measure(spec: RunSpec, checkpoint: Parcel | None, known: Mapping[str, Result], workers: int) -> CellOutcome:
+    """Measure the only cell of `spec`.
+
+    Its accuracy is left to up to `workers` workers if there are enough images for each of them.
+    """
     (cell,) = spec.cells
     try:
-        if trained is not None:
-            trained.unpack(cache.root())
-        with _alone(), tempfile.TemporaryDirectory() as folder:
+        if checkpoint is not None:
+            checkpoint.unpack(cache.root())
+        with _machine_lock(), tempfile.TemporaryDirectory() as folder:
             parts = shards.plan_shards(spec, workers) if workers > 1 else ()
-            apart = len(parts) > 1
-            (result,) = run.run(spec, Path(folder, "results.jsonl"), lambda _: None, known, evaluate=not apart)
-            if not apart or result.failure is not None or result.id in known:
-                return Outcome(result)
-            subject = shards.subject(spec)
-            artifact = Parcel.of(subject.artifact.path, subject.artifact.path.parent)
-            return Outcome(result, Remainder(subject, artifact, parts))
-    except MbbenchError as error:  # it may hold for this machine alone
-        return Outcome(run.failed(spec, fingerprint(), cell, Failure.of(error)))
+            sharded = len(parts) > 1
+            (result,) = run.run(spec, Path(folder, "results.jsonl"), lambda _: None, known, evaluate=not sharded)
+            if not sharded or result.failure is not None or result.id in known:
+                return CellOutcome(result)
+            measured = shards.measured_artifact(spec)
+            artifact = Parcel.of(measured.artifact.path, measured.artifact.path.parent)
+            return CellOutcome(result, PendingEvaluation(measured, artifact, parts))
+    except MbbenchError as error:  # the cell may succeed on another machine
+        return CellOutcome(run.failed_result(spec, fingerprint(), cell, Failure.from_error(error)))
 
 
-def evaluate(spec: RunSpec, trained: Parcel | None, id: str, outcome: Outcome, shard: Shard) -> Answers:
-    """Raises `MbbenchError`. `outcome` is of the cell measured as `id`, or of measuring it again if that was lost."""
-    if outcome.remainder is None:
-        raise CellsFailedError("the worker that had this cell's artifact died, and no other made it", "run it again")
-    if trained is not None:
-        trained.unpack(cache.root())
-    with _alone(), tempfile.TemporaryDirectory() as folder:
-        path = outcome.remainder.artifact.unpack(Path(folder))
-        return shards.answers(spec, id, outcome.remainder.subject, path, shard)
+def evaluate(spec: RunSpec, checkpoint: Parcel | None, id: str, outcome: CellOutcome, shard: Shard) -> Answers:
+    """Return the answers to a shard of the cell that was measured as `id`. Raises `MbbenchError`.
+
+    `outcome` is that of measuring the cell, or of measuring it again if Dask lost the first one.
+    """
+    if outcome.pending is None:
+        raise CellsFailedError(
+            "the worker that had this cell's artifact died, and measuring the cell again made none",
+            "run the sweep again",
+        )
+    if checkpoint is not None:
+        checkpoint.unpack(cache.root())
+    with _machine_lock(), tempfile.TemporaryDirectory() as folder:
+        path = outcome.pending.artifact.unpack(Path(folder))
+        return shards.evaluate_shard(spec, id, outcome.pending.measured, path, shard)
 
 
-def join(spec: RunSpec, result: Result, *parts: Answers) -> Outcome:
-    return Outcome(shards.join(spec, result, parts))
+def join(spec: RunSpec, result: Result, *parts: Answers) -> CellOutcome:
+    """Return the result of a cell, with the accuracy from the answers to all its shards."""
+    return CellOutcome(shards.join(spec, result, parts))
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One measurement at a time on a machine, and no training or evaluation beside it, however many workers it has."""
+def _machine_lock() -> Iterator[None]:
+    """Hold the machine's lock: one measurement, training or evaluation at a time, however many workers it has."""
     import fcntl
 
-    path = _lock()
+    path = _lock_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _lock() -> Path:
+def _lock_path() -> Path:
     return cache.root().absolute() / "measuring.lock"

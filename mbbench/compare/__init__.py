@@ -1,1 +1,1 @@
-"""Whether something changed: differences, noise, the gate's decision, stored results."""
+"""What changed between two measurements: differences, noise, the gate's decision, stored results."""

@@ -1,7 +1,7 @@
-"""What a gate compares with: artifacts kept in a folder under their content's SHA-256, and whose they are.
+"""The baseline of a gate: a folder of artifacts, each named after its SHA-256, and a manifest of their cells.
 
-DIR/baseline.json        one entry a cell
-DIR/ab12....onnx         the artifacts, each once
+DIR/baseline.json        one entry per cell
+DIR/ab12....onnx         the artifacts, each stored once
 """
 
 from __future__ import annotations
@@ -21,80 +21,87 @@ import msgspec
 from mbbench import cache
 from mbbench.artifacts.export import Exported
 from mbbench.backend import Artifact
-from mbbench.compare.changes import name_of
+from mbbench.compare.changes import comparison_key
 from mbbench.errors import UsageError
 from mbbench.result import ArtifactInfo
 from mbbench.spec import Cell
 
 _MANIFEST = "baseline.json"
+_WRITE_AGAIN = "write the baseline again with `mbbench keep`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class BaselineEntry:
+    """One cell of the manifest: its artifact and the versions that made it."""
+
     cell: Cell
     artifact: ArtifactInfo
     versions: dict[str, str]
 
     @property
-    def file(self) -> str:
+    def file_name(self) -> str:
         return f"{self.artifact.sha256[:16]}.{self.artifact.format}"
 
 
-def keep(folder: Path, made: Sequence[tuple[Cell, Exported, dict[str, str]]]) -> None:
-    """Make `folder` hold these cells' artifacts in place of what was kept there; other files in it stay.
+def write(folder: Path, artifacts: Sequence[tuple[Cell, Exported, dict[str, str]]]) -> None:
+    """Write the cells' artifacts and the manifest, and delete the artifacts of the baseline they replace.
 
-    Raises `UsageError` where it cannot be written.
+    The third item of each tuple are the versions. Other files in `folder` are left alone. Raises `UsageError` if
+    `folder` cannot be written.
     """
-    entries = [Kept(cell=cell, artifact=exported.info, versions=versions) for cell, exported, versions in made]
-    for entry, (_, exported, _) in zip(entries, made, strict=True):
-        with cache.atomic(folder / entry.file) as temporary:
+    entries = [
+        BaselineEntry(cell=cell, artifact=exported.info, versions=versions) for cell, exported, versions in artifacts
+    ]
+    for entry, (_, exported, _) in zip(entries, artifacts, strict=True):
+        with cache.atomic(folder / entry.file_name) as temporary:
             shutil.copyfile(exported.path, temporary)
-    before = {entry.file for entry in load(folder)} if (folder / _MANIFEST).exists() else set()
+    replaced = {entry.file_name for entry in read_manifest(folder)} if (folder / _MANIFEST).exists() else set()
     with cache.atomic(folder / _MANIFEST) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(entries), indent=2) + b"\n")
-    for file in before - {entry.file for entry in entries}:
-        (folder / file).unlink(missing_ok=True)
+    for file_name in replaced - {entry.file_name for entry in entries}:
+        (folder / file_name).unlink(missing_ok=True)
 
 
-def load(folder: Path) -> list[Kept]:
-    """Raises `UsageError` where `keep` wrote nothing."""
-    remedy = "write it with `mbbench keep DIR`, or give --base-ref"
+def read_manifest(folder: Path) -> list[BaselineEntry]:
+    """Return the entries of the baseline in `folder`. Raises `UsageError` if it has no readable manifest."""
+    path, remedy = folder / _MANIFEST, f"write one with `mbbench keep {folder}`, or use --base-ref"
     try:
-        return msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=list[Kept])
+        return msgspec.json.decode(path.read_bytes(), type=list[BaselineEntry])
     except OSError as error:
-        raise UsageError(f"{folder} holds no baseline ({error.strerror})", remedy) from error
+        raise UsageError(f"there is no baseline in {folder} ({error.strerror})", remedy) from error
     except msgspec.MsgspecError as error:
-        raise UsageError(f"{folder / _MANIFEST} is damaged: {error}", remedy) from error
+        raise UsageError(f"the manifest {path} is damaged: {error}", remedy) from error
 
 
-def find(kept: Sequence[Kept], folder: Path, cell: Cell, batch: int) -> Artifact:
-    """The baseline of `cell`: the same network in name, backend, device and precision.
+def find_artifact(entries: Sequence[BaselineEntry], folder: Path, cell: Cell, batch: int) -> Artifact:
+    """Return the baseline's artifact for `cell`, matched by `comparison_key`.
 
-    Its widths and weights may be others: that is what is compared. Raises `UsageError` where there is none, or its file
-    is not what was kept.
+    Raises `UsageError` if there is none, or if its file does not have the recorded SHA-256.
     """
-    for entry in kept:
-        if name_of(entry.cell) == name_of(cell):
-            path = folder / entry.file
+    for entry in entries:
+        if comparison_key(entry.cell) == comparison_key(cell):
+            path = folder / entry.file_name
             try:
-                digest = cache.sha256_of(path)
+                sha256 = cache.sha256_of(path)
             except OSError as error:
-                raise UsageError(f"cannot read the baseline {path} ({error.strerror})", "keep it anew") from error
-            if digest != entry.artifact.sha256:
-                raise UsageError(f"the baseline {path} is not the file that was kept", "keep it anew")
+                raise UsageError(f"cannot read the baseline's {path} ({error.strerror})", _WRITE_AGAIN) from error
+            if sha256 != entry.artifact.sha256:
+                raise UsageError(f"the baseline's {path} does not have its recorded SHA-256", _WRITE_AGAIN)
             return Exported(path, entry.artifact).artifact(entry.cell.model, batch, entry.cell.precision)
-    known = ", ".join(f"{k.cell.model.label} {k.cell.precision} on {k.cell.backend}" for k in kept)
-    raise UsageError(
-        f"the baseline has no {cell.model.label} {cell.precision} on {cell.backend}",
-        f"keep it anew; it has {known or 'nothing'}",
-    )
+    available = ", ".join(_label(entry.cell) for entry in entries) or "no cells"
+    raise UsageError(f"the baseline has no {_label(cell)} (it has {available})", _WRITE_AGAIN)
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.model.label} {cell.precision} on {cell.backend}"
 
 
 @contextmanager
-def built_from(ref: str, options: Sequence[str]) -> Iterator[Path]:
-    """A folder with what `mbbench keep DIR *options` makes of the commit `ref`, in a work tree of its own.
+def build_from_commit(ref: str, options: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary folder with the baseline that `mbbench keep DIR *options` writes in a work tree of `ref`.
 
-    The commit's own code makes it where the repository is mbbench's. Raises `UsageError` with git's or mbbench's words.
+    If the repository is mbbench's own, the commit's code builds the baseline. Raises `UsageError` with the last line
+    that git or mbbench wrote to standard error.
     """
     with tempfile.TemporaryDirectory(prefix="mbbench-base-") as temporary:
         tree, folder = Path(temporary, "tree"), Path(temporary, "baseline")
@@ -109,11 +116,15 @@ def built_from(ref: str, options: Sequence[str]) -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], folder: Path, cause: str) -> str:
+    """Return what `command` prints when run in `folder`. Raises `UsageError`, beginning with `cause`, if it fails."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+        process = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}
+        )
     except OSError as error:
-        raise UsageError(f"{cause} ({error})", "install git, or give --baseline") from error
-    if done.returncode != 0:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise UsageError(f"{cause}: {said[-1] if said else done.returncode}", "give another ref, or --baseline")
-    return done.stdout.strip()
+        raise UsageError(f"{cause} ({error})", "install git, or use --baseline") from error
+    if process.returncode != 0:
+        lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+        detail = lines[-1] if lines else f"exit code {process.returncode}"
+        raise UsageError(f"{cause}: {detail}", "name another commit, or use --baseline")
+    return process.stdout.strip()

@@ -1,4 +1,4 @@
-"""How a metric changed from one measurement to another, with its uncertainty, and how much worse it may get."""
+"""How much a metric changed between two measurements, with its uncertainty, and the limit of a change for the worse."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mbbench.stats import Interval
 
 Metric = Literal["p50", "p99", "rss", "size", "top1"]
 
-DEFAULTS = ("p50:3%", "p99:10%", "rss:5%", "size:1%", "top1:-0.5pt")
+DEFAULT_LIMITS = ("p50:3%", "p99:10%", "rss:5%", "size:1%", "top1:-0.5pt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """How much worse a metric may get: a share of the baseline's, and of top-1 a difference of shares (0 to 1)."""
+    """How much worse a metric may get: as a share of the baseline's value, for top-1 as a difference of shares."""
 
     metric: Metric
     worse: float
@@ -31,24 +31,25 @@ class Limit:
         return f"-{amount}pt" if self.metric == "top1" else f"{amount}%"
 
 
-def limits(texts: Sequence[str]) -> tuple[Limit, ...]:
-    """`p50:3%` ... and `top1:-0.5pt`; a metric named twice has the last limit. Raises `UsageError`."""
-    found: dict[Metric, Limit] = {}
+def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
+    """Return the limits written as `p50:3%` or `top1:-0.5pt`; the last one of a metric counts. Raises `UsageError`."""
+    limits: dict[Metric, Limit] = {}
     for text in texts:
         match = re.fullmatch(r"(p50|p99|rss|size):(\d+(?:\.\d+)?)%|(top1):-(\d+(?:\.\d+)?)pt", text)
         if match is None:
-            raise UsageError(f"{text!r} is no limit", f"write it like one of {' '.join(DEFAULTS)}")
+            raise UsageError(f"unknown limit {text!r}", f"write limits such as {' '.join(DEFAULT_LIMITS)}")
         metric, amount = match[1] or match[3], match[2] or match[4]
-        found[metric] = Limit(metric=metric, worse=float(amount) / 100)  # type: ignore[index, arg-type]
-    return tuple(found.values())
+        limits[metric] = Limit(metric=metric, worse=float(amount) / 100)  # type: ignore[index, arg-type]
+    return tuple(limits.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Of one metric, from baseline to candidate.
+    """The change of one metric from baseline to candidate.
 
-    p50 and p99 in ms, RSS and size in bytes, top-1 as a share. `change` is candidate over baseline, less 1, and for
-    top-1 their difference. `ci95`, and `p_value` of there being no change, are None for what is read just once.
+    p50 and p99 are in ms, RSS and size in bytes, top-1 is a share. `change` is candidate / baseline - 1, for top-1
+    candidate - baseline. `ci95`, and `p_value` of the hypothesis that nothing changed, are None if the change is exact
+    or its noise is unknown.
     """
 
     metric: Metric
@@ -57,18 +58,18 @@ class Change:
     change: float | None
     ci95: Interval | None = None
     p_value: float | None = None
-    reason: str | None = None  # why there is no change to tell
+    reason: str | None = None  # the reason that `change` is None
 
     @property
-    def worse(self) -> float:
-        """By how much it changed for the worse; of what is not known, by nothing."""
+    def worsening(self) -> float:
+        """The change, positive if it is for the worse; -inf if it is unknown."""
         if self.change is None:
             return -math.inf
         return -self.change if self.metric == "top1" else self.change
 
 
 def from_effect(metric: Metric, baseline: float, candidate: float, effect: stats.Effect | None) -> Change:
-    """From logarithms of ratios back to ratios."""
+    """Return the change for an effect on the logarithm of the ratio; `effect` is None for too few replicates."""
     if effect is None:
         reason = "too few replicates"
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=None, reason=reason)
@@ -86,36 +87,44 @@ def from_effect(metric: Metric, baseline: float, candidate: float, effect: stats
 def from_readings(
     metric: Metric, baseline: int | None, candidate: int | None, spread: float = 0.0, rounds: int = 0
 ) -> Change:
-    """The change of what is read just once: exact, unless `rounds` of no change had the standard deviation `spread`."""
+    """Return the change of a metric that is read once per measurement, such as a file's size.
+
+    `spread` is the standard deviation of the change if nothing changed, estimated from `rounds` rounds; 0 means that
+    the readings are exact, or that their noise is unknown.
+    """
     if baseline is None or candidate is None:
-        reason = "the kernel does not tell it here"
+        reason = "the kernel does not report it"
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=None, reason=reason)
     share = (candidate - baseline) / baseline
     if not spread:
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=share)
-    known = stats.student(share, spread, rounds - 1)
+    effect = stats.student_effect(share, spread, rounds - 1)
     return Change(
-        metric=metric, baseline=baseline, candidate=candidate, change=share, ci95=known.ci95, p_value=known.p_value
+        metric=metric, baseline=baseline, candidate=candidate, change=share, ci95=effect.ci95, p_value=effect.p_value
     )
 
 
-def from_answers(lost: int, gained: int, rights: tuple[int, int], images: int) -> Change:
-    """McNemar's test: of the same images those count that the baseline alone (`lost`) or the candidate got right.
+def from_answers(lost: int, gained: int, correct: tuple[int, int], images: int) -> Change:
+    """Return the change of top-1, by McNemar's test.
 
-    Where no image counts, nothing changed, however few they are; there is no interval then.
+    Of `images` images, only the baseline classified `lost` correctly, and only the candidate `gained`. `correct` are
+    the totals of both. If `lost` and `gained` are 0, nothing changed, however few the images are: there is no interval.
     """
     changed = lost + gained > 0
     return Change(
         metric="top1",
-        baseline=rights[0] / images,
-        candidate=rights[1] / images,
+        baseline=correct[0] / images,
+        candidate=correct[1] / images,
         change=(gained - lost) / images,
         ci95=stats.paired_interval(gained, lost, images) if changed else None,
         p_value=stats.mcnemar(lost, gained) if changed else None,
     )
 
 
-def name_of(cell: Cell) -> tuple[object, ...]:
-    """What makes two cells the same in a comparison; weights and pruned widths may differ, for they are compared."""
+def comparison_key(cell: Cell) -> tuple[object, ...]:
+    """Return what two cells must have in common to be compared.
+
+    Weights and pruned widths are not part of it: they are what is compared.
+    """
     network = cell.model.family, cell.model.alpha, cell.model.resolution, cell.model.variant
     return *network, cell.backend, cell.device, cell.precision

@@ -1,12 +1,13 @@
-"""What a CI gate decides, as pure functions: limits, changes with their uncertainty, verdicts.
+"""The decisions of a CI gate, as pure functions: from readings to changes with their uncertainty to verdicts.
 
-A metric whose change is beyond its limit is measured a second time, in new processes. It fails if that round's change
-is beyond the limit too, and both together show for certain that it got worse (Holm's adjusted p is below 0.05, over all
-cells and metrics). It passes if its 95 % interval ends below the limit. Anything else is inconclusive.
+If a metric's change exceeds its limit, the cell is measured a second time, in new processes. The metric fails if the
+second round's change exceeds the limit too, and both rounds together show that it got worse (p below 0.05 after Holm's
+correction over all cells and metrics). It passes if the 95 % interval of its change ends below the limit. Anything else
+is inconclusive.
 
-Two rounds that agree guard against what a test cannot know: in 125 A/A rounds beside a training network, 3 were more
-than 1 % off. A slowdown of 2 % laid on pairs of them was found every time at a limit of 1 %, and 83 times of 100 where
-each round had to be significant by itself.
+Requiring two rounds that agree guards against errors that a significance test cannot see: in 125 A/A rounds next to a
+training network, 3 were off by more than 1 %. When a slowdown of 2 % was added to pairs of these rounds, a gate with a
+limit of 1 % found it in 100 of 100 pairs, against 83 if each round had to be significant by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal
 from mbbench import stats
 from mbbench.compare import changes
 from mbbench.compare.changes import Change, Limit, Metric
-from mbbench.measure.jobs.pair import Answers, Replicate
+from mbbench.measure.jobs.pair import PairedAnswers, Replicate
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
@@ -30,13 +31,14 @@ _COUPLE = 2  # replicates that differ in which session was opened first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """What one round measured of a cell, baseline and candidate alike: what the limits ask for.
+    """What one round measured of a cell's baseline and candidate.
 
-    RSS is None where no kernel tells it, too.
+    A metric without a limit is not measured: it has no replicates, or None. RSS is None also if the kernel does not
+    report it.
     """
 
     replicates: tuple[Replicate, ...]
-    answers: Answers | None
+    answers: PairedAnswers | None
     baseline_rss_bytes: int | None
     candidate_rss_bytes: int | None
     baseline_size_bytes: int
@@ -45,53 +47,62 @@ class Readings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
+    """The outcome for one metric of a cell."""
+
     change: Change
     limit: Limit
     outcome: Outcome
-    confirmed: bool | None = None  # whether a second round was beyond the limit too; None: there was none
+    confirmed: bool | None = None  # whether a second round exceeded the limit too; None: it was not needed
 
 
-def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    found = set(outcomes)
-    if "fail" in found:
+def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return the worst of `outcomes`; a pass if there are none."""
+    distinct = set(outcomes)
+    if "fail" in distinct:
         return "fail"
-    return "inconclusive" if "inconclusive" in found else "pass"
+    return "inconclusive" if "inconclusive" in distinct else "pass"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A metric's change over all rounds, and in each of them."""
+    """A metric's change over all rounds together, and in each round."""
 
     limit: Limit
-    whole: Change
+    overall: Change
     rounds: tuple[Change, ...]
 
     @property
-    def noisy(self) -> bool:
-        """Whether measuring it again may give something else, as of size and answers it does not."""
+    def is_noisy(self) -> bool:
+        """Whether a second measurement may differ; size and answers are the same in every round."""
         return self.limit.metric in _NOISY
 
-    def suspect(self, index: int) -> bool:
-        """Whether that round's change is beyond the limit, certain or not."""
-        return self.rounds[index].worse > self.limit.worse
+    def exceeds_limit(self, index: int) -> bool:
+        """Return whether the change in round `index` exceeds the limit, significant or not."""
+        return self.rounds[index].worsening > self.limit.worse
 
 
-def finding(limit: Limit, rounds: Sequence[Readings], spread: float = 0.0, known_from: int = 0) -> Finding:
-    """`spread`: the standard deviation of a change where there is none, from `known_from` rounds of calibration."""
+def assess(limit: Limit, rounds: Sequence[Readings], spread: float = 0.0, calibration_rounds: int = 0) -> Finding:
+    """Return the finding on the limit's metric.
 
-    def of(some: Sequence[Readings]) -> Change:
-        return change(limit.metric, some, spread, known_from)
+    `spread` is the standard deviation that the metric's change has if nothing changed, estimated from
+    `calibration_rounds` rounds of `mbbench calibrate`; 0 if the cell was not calibrated.
+    """
 
-    return Finding(limit=limit, whole=of(rounds), rounds=tuple(of([one]) for one in rounds))
+    def change(some_rounds: Sequence[Readings]) -> Change:
+        return compute_change(limit.metric, some_rounds, spread, calibration_rounds)
+
+    return Finding(limit=limit, overall=change(rounds), rounds=tuple(change([readings]) for readings in rounds))
 
 
-def in_doubt(findings: Iterable[Finding]) -> bool:
-    """Whether a second round is called for: it could refute what the first suggests."""
-    return any(found.noisy and found.suspect(0) for found in findings)
+def needs_second_round(findings: Iterable[Finding]) -> bool:
+    """Return whether the first round suggests a failure that a second round could refute."""
+    return any(finding.is_noisy and finding.exceeds_limit(0) for finding in findings)
 
 
-def change(metric: Metric, rounds: Sequence[Readings], spread: float = 0.0, known_from: int = 0) -> Change:
-    """Over all rounds together; `spread` and `known_from` as in `finding`."""
+def compute_change(
+    metric: Metric, rounds: Sequence[Readings], spread: float = 0.0, calibration_rounds: int = 0
+) -> Change:
+    """Return the metric's change over all rounds together; `spread` and `calibration_rounds` as in `assess`."""
     replicates = [replicate for readings in rounds for replicate in readings.replicates]
     match metric:
         case "p50":
@@ -99,9 +110,10 @@ def change(metric: Metric, rounds: Sequence[Readings], spread: float = 0.0, know
         case "p99":
             return _p99(replicates)
         case "rss":
-            own = _mean([readings.baseline_rss_bytes for readings in rounds])
-            other = _mean([readings.candidate_rss_bytes for readings in rounds])
-            return changes.from_readings(metric, own, other, spread / math.sqrt(len(rounds)), known_from)
+            baseline = _mean([readings.baseline_rss_bytes for readings in rounds])
+            candidate = _mean([readings.candidate_rss_bytes for readings in rounds])
+            spread_of_mean = spread / math.sqrt(len(rounds))
+            return changes.from_readings(metric, baseline, candidate, spread_of_mean, calibration_rounds)
         case "size":
             return changes.from_readings(metric, rounds[0].baseline_size_bytes, rounds[0].candidate_size_bytes)
         case "top1":
@@ -109,49 +121,54 @@ def change(metric: Metric, rounds: Sequence[Readings], spread: float = 0.0, know
 
 
 def judge(cells: Sequence[Sequence[Finding]]) -> list[tuple[Verdict, ...]]:
-    """The verdicts of all cells and metrics together: the more are tested, the surer each failure must be."""
-    tested = [found.whole.p_value for cell in cells for found in cell if found.whole.p_value is not None]
-    adjusted = iter(stats.holm(tested))
+    """Return the verdicts on each cell's findings.
 
-    def verdict(found: Finding) -> Verdict:
-        p_value = None if found.whole.p_value is None else next(adjusted)
-        twice = found.noisy and len(found.rounds) > 1 and found.suspect(0)
+    All cells and metrics are judged together: Holm's correction demands stronger evidence the more are tested.
+    """
+    p_values = [finding.overall.p_value for cell in cells for finding in cell if finding.overall.p_value is not None]
+    adjusted = iter(stats.holm(p_values))
+
+    def verdict(finding: Finding) -> Verdict:
+        p_value = None if finding.overall.p_value is None else next(adjusted)
+        second_round_needed = finding.is_noisy and len(finding.rounds) > 1 and finding.exceeds_limit(0)
         return Verdict(
-            change=found.whole,
-            limit=found.limit,
-            outcome=_outcome(found, p_value),
-            confirmed=found.suspect(1) if twice else None,
+            change=finding.overall,
+            limit=finding.limit,
+            outcome=_outcome(finding, p_value),
+            confirmed=finding.exceeds_limit(1) if second_round_needed else None,
         )
 
-    return [tuple(verdict(found) for found in cell) for cell in cells]
+    return [tuple(verdict(finding) for finding in cell) for cell in cells]
 
 
-def _outcome(found: Finding, p_value: float | None) -> Outcome:
-    whole, limit = found.whole, found.limit.worse
-    if whole.change is None:
+def _outcome(finding: Finding, p_value: float | None) -> Outcome:
+    overall, limit = finding.overall, finding.limit.worse
+    if overall.change is None:
         return "inconclusive"
-    worse = whole.worse
-    every_round = all(found.suspect(index) for index in range(len(found.rounds)))
-    beyond = worse > limit and every_round and (len(found.rounds) > 1 or not found.noisy)
-    if whole.ci95 is None or p_value is None:
-        return "fail" if beyond else "pass"
-    if beyond and p_value < _SIGNIFICANT:
+    worsening = overall.worsening
+    in_every_round = all(finding.exceeds_limit(index) for index in range(len(finding.rounds)))
+    exceeded = worsening > limit and in_every_round and (len(finding.rounds) > 1 or not finding.is_noisy)
+    if overall.ci95 is None or p_value is None:
+        return "fail" if exceeded else "pass"
+    if exceeded and p_value < _SIGNIFICANT:
         return "fail"
-    most = -whole.ci95.low if whole.metric == "top1" else whole.ci95.high
-    return "pass" if most < limit or (worse <= 0 and p_value < _SIGNIFICANT) else "inconclusive"
+    highest = -overall.ci95.low if overall.metric == "top1" else overall.ci95.high
+    return "pass" if highest < limit or (worsening <= 0 and p_value < _SIGNIFICANT) else "inconclusive"
 
 
 def _mean(values: Sequence[int | None]) -> int | None:
+    """Return the rounded mean, or None if a value is unknown."""
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known)) if len(known) == len(values) else None
 
 
 def _p50(replicates: Sequence[Replicate]) -> Change:
-    """How the latency changed at its centre: the log ratios of neighbouring calls, averaged over replicates.
+    """Return the change of the typical latency, from the log ratios of neighbouring calls, averaged over replicates.
 
-    Of each replicate the interquartile mean counts. It bears a quarter of disturbed pairs on either side, as latencies
-    need; in 32 A/A rounds its standard deviation was 0.15 % where the median of the ratios had 0.20 %. Replicates far
-    off are trimmed: in 2 of 112 rounds some pairs of sessions differed by 10 % and more for their whole life.
+    A replicate counts with the interquartile mean of its log ratios, which tolerates a quarter of disturbed pairs on
+    either side, as latencies require; in 32 A/A rounds its standard deviation was 0.15 %, that of the median 0.20 %.
+    The mean over replicates is trimmed: in 2 of 112 rounds some pairs of sessions differed by 10 % and more as long as
+    they were open.
     """
     effect = stats.trimmed_effect([_log_ratio(replicate) for replicate in replicates], alternating=True)
     baseline, candidate = (stats.median(samples) for samples in _pooled(replicates))
@@ -165,6 +182,7 @@ def _log_ratio(replicate: Replicate) -> float:
 
 
 def _p99(replicates: Sequence[Replicate]) -> Change:
+    """Return the change of the p99 of all samples; its error is a jackknife estimate over couples of replicates."""
     baseline, candidate = _pooled(replicates)
     needed = stats.samples_needed(0.99)
     if len(baseline) < needed:
@@ -172,24 +190,25 @@ def _p99(replicates: Sequence[Replicate]) -> Change:
         return Change(metric="p99", baseline=None, candidate=None, change=None, reason=reason)
 
     def log_ratio(couples: Sequence[Sequence[Replicate]]) -> float:
-        own, other = _pooled([replicate for couple in couples for replicate in couple])
-        return math.log(stats.percentile(other, 0.99) / stats.percentile(own, 0.99))
+        before, after = _pooled([replicate for couple in couples for replicate in couple])
+        return math.log(stats.percentile(after, 0.99) / stats.percentile(before, 0.99))
 
-    couples = [replicates[place : place + _COUPLE] for place in range(0, len(replicates), _COUPLE)]
+    couples = [replicates[start : start + _COUPLE] for start in range(0, len(replicates), _COUPLE)]
     effect = stats.jackknife_effect(log_ratio, couples)
     return changes.from_effect("p99", stats.percentile(baseline, 0.99), stats.percentile(candidate, 0.99), effect)
 
 
 def _pooled(replicates: Sequence[Replicate]) -> tuple[list[float], list[float]]:
+    """Return all samples of the baseline and of the candidate, in ms."""
     return (
         [sample for replicate in replicates for sample in replicate.baseline_ms],
         [sample for replicate in replicates for sample in replicate.candidate_ms],
     )
 
 
-def _top1(answers: Answers | None) -> Change:
+def _top1(answers: PairedAnswers | None) -> Change:
     assert answers is not None
     lost, gained = answers.only_baseline_right, answers.only_candidate_right
     if lost is None or gained is None or answers.baseline_right is None or answers.candidate_right is None:
-        return Change(metric="top1", baseline=None, candidate=None, change=None, reason="there are no labels to go by")
+        return Change(metric="top1", baseline=None, candidate=None, change=None, reason="there are no usable labels")
     return changes.from_answers(lost, gained, (answers.baseline_right, answers.candidate_right), answers.images)

@@ -1,4 +1,4 @@
-"""A machine's noise floor: what `mbbench calibrate` learnt from comparing artifacts with themselves."""
+"""The noise floor of a machine, which `mbbench calibrate` estimates by comparing artifacts with themselves."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from mbbench.compare.gate import Readings
 from mbbench.machine import Machine
 from mbbench.spec import Cell, content_key
 
-METRICS: tuple[Metric, ...] = ("p50", "p99", "rss")  # size and answers of one file are the same every time
+METRICS: tuple[Metric, ...] = ("p50", "p99", "rss")  # a file's size and its answers have no noise
+_MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """One metric's noise, as shares. `within`: of A/A changes in a round of a gate. `between`: from process to process.
+    """The noise of one metric, as shares (0 to 1).
 
-    Both are standard deviations. `detectable` is the smallest change for the worse that fails both rounds of a gate 95
-    times of 100, whatever its limit.
+    `within` is the standard deviation of A/A changes in a round of a gate, `between` that of the metric from process to
+    process. `detectable` is the smallest worsening that fails both rounds of a gate 95 times of 100, even if its
+    limit is 0.
     """
 
     within: float
@@ -34,7 +36,7 @@ class Floor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """What `rounds` rounds of `seconds` found; metrics that could not be measured are missing."""
+    """The noise floor of a cell, from `rounds` rounds of `seconds`; metrics that could not be measured are missing."""
 
     time_utc: str
     rounds: int
@@ -42,30 +44,31 @@ class Noise:
     floors: dict[Metric, Floor]
 
 
-def learn(rounds: Sequence[Readings], seconds: float, time_utc: str) -> Noise:
-    """The noise in rounds in which baseline and candidate are one file."""
+def estimate(rounds: Sequence[Readings], seconds: float, time_utc: str) -> Noise:
+    """Return the noise in rounds whose baseline and candidate are the same file."""
     floors = {}
     for metric in METRICS:
-        found = [gate.change(metric, [readings]) for readings in rounds]
-        shares = [change.change for change in found if change.change is not None]
-        levels = [math.log(change.baseline) for change in found if change.baseline is not None]
-        if len(shares) < 3 or len(levels) < 3:
+        changes_of_rounds = [gate.compute_change(metric, [readings]) for readings in rounds]
+        shares = [change.change for change in changes_of_rounds if change.change is not None]
+        log_levels = [math.log(change.baseline) for change in changes_of_rounds if change.baseline is not None]
+        if len(shares) < _MIN_ROUNDS or len(log_levels) < _MIN_ROUNDS:
             continue
-        within = stats.deviation(shares)
-        widths = [(c.ci95.high - c.ci95.low) / 2 for c in found if c.ci95 is not None]
-        needed = stats.median(widths) if widths else stats.Z95 * within
-        # Both rounds together must be significant; asked of each, it is on the safe side.
-        floors[metric] = Floor(within=within, between=stats.deviation(levels), detectable=needed + stats.Z95 * within)
+        within, between = stats.standard_deviation(shares), stats.standard_deviation(log_levels)
+        half_widths = [(c.ci95.high - c.ci95.low) / 2 for c in changes_of_rounds if c.ci95 is not None]
+        significant = stats.median(half_widths) if half_widths else stats.Z95 * within
+        # A gate requires significance of both rounds together; requiring it of each round errs on the safe side.
+        floors[metric] = Floor(within=within, between=between, detectable=significant + stats.Z95 * within)
     return Noise(time_utc=time_utc, rounds=len(rounds), seconds=seconds, floors=floors)
 
 
-def save(noise: Noise, machine: Machine, cell: Cell, threads: int, batch: int) -> None:
+def write(noise: Noise, machine: Machine, cell: Cell, threads: int, batch: int) -> None:
+    """Write the noise of a cell into the cache, in place of an earlier calibration."""
     with cache.atomic(_path(machine, cell, threads, batch)) as temporary:
         temporary.write_bytes(msgspec.json.encode(noise))
 
 
-def load(machine: Machine, cell: Cell, threads: int, batch: int) -> Noise | None:
-    """None: this cell was not calibrated on this machine."""
+def read(machine: Machine, cell: Cell, threads: int, batch: int) -> Noise | None:
+    """Return the noise of a cell, or None if it was not calibrated on this machine with these settings."""
     try:
         return msgspec.json.decode(_path(machine, cell, threads, batch).read_bytes(), type=Noise)
     except (OSError, msgspec.MsgspecError):
@@ -73,5 +76,5 @@ def load(machine: Machine, cell: Cell, threads: int, batch: int) -> Noise | None
 
 
 def _path(machine: Machine, cell: Cell, threads: int, batch: int) -> Path:
-    key = content_key(machine.id, changes.name_of(cell), threads, batch)
+    key = content_key(machine.id, changes.comparison_key(cell), threads, batch)
     return cache.root() / "noise" / f"{key}.json"

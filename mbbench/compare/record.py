@@ -23,8 +23,8 @@ SCHEMA = 1
 class CellVerdict:
     """The verdicts of one cell.
 
-    `rounds`: empty if both artifacts are the same file; two if the first was beyond a limit. `noise`: what `mbbench
-    calibrate` measured on this machine, if it was run. `failure`: why the cell has no verdicts.
+    `rounds`: empty if both artifacts are the same file, two if the first round exceeded a limit. `noise`: what `mbbench
+    calibrate` measured on this machine, if it was run. `failure`: the reason that the cell has no verdicts.
     """
 
     cell: Cell
@@ -37,12 +37,12 @@ class CellVerdict:
 
     @property
     def outcome(self) -> gate.Outcome:
-        return gate.worst(verdict.outcome for verdict in self.verdicts)
+        return gate.worst_outcome(verdict.outcome for verdict in self.verdicts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """A gate: all its cells, and the machine, versions and conditions they were measured under."""
+class GateRecord:
+    """All cells of a gate, and the machine, versions and conditions under which they were measured."""
 
     schema: int
     time_utc: str
@@ -53,4 +53,4 @@ class Checked:
 
     @property
     def outcome(self) -> gate.Outcome:
-        return gate.worst(cell.outcome for cell in self.cells)
+        return gate.worst_outcome(cell.outcome for cell in self.cells)

@@ -1,1 +1,1 @@
-"""Smaller and faster networks: module or graph in, module or graph out."""
+"""Methods that make a network smaller or faster. Each takes a module or a graph and returns one."""

@@ -1,4 +1,4 @@
-"""What the activations of an ONNX graph look like on calibration images, and the ranges that follow for 8 bits."""
+"""Calibration: statistics of an ONNX graph's activations, and the ranges that 8 bits cover."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-Ranging = Literal["minmax", "percentile", "mse"]
-Range = tuple[float, float]
+RangeMethod = Literal["minmax", "percentile", "mse"]
+Range = tuple[float, float]  # lowest and highest value
 
 BINS = 2048
 _BATCH = 8
-_LEVELS = 255
-_PERCENTILE = 0.9999
-_CANDIDATES = 100
-# Histograms count every seventh value: all of them would take longer than the network, and 7 divides no usual width but
-# those of 7x7 and 14x14 maps, where neighbours differ.
-_STRIDE = 7
+_STEPS = 255  # between the 256 values of 8 bits
+_COVERED = 0.9999  # share of the values that `percentile` covers
+_MSE_CANDIDATES = 100
+# Histograms count every seventh value: counting all would take longer than running the network. At resolutions 128, 160
+# and 192, 7 divides no map's width, so all columns are counted. At 224 it divides every width (112 to 7), so only every
+# seventh column is.
+_HISTOGRAM_STRIDE = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of one tensor over all calibration images: the extremes, and a histogram between them."""
+    """One tensor's extremes over all calibration images, and a histogram of the values between them."""
 
     low: float
     high: float
@@ -37,49 +38,53 @@ class Statistics:
 
 
 def session(model: onnx.ModelProto) -> Any:
-    """ONNX Runtime on the model, on all cores; raises `BackendError` where it is not installed.
+    """Return an ONNX Runtime session of `model` on all allowed cores.
 
-    A Q/DQ graph is computed in floats, rounded where it says: what a chip's integer kernels make of it, whether they
-    saturate say, must not decide how a network is quantized.
+    It computes a Q/DQ graph in floating point and rounds where the graph rounds. This chip's integer kernels, which may
+    saturate, must not decide how a network is quantized. Raises `BackendError` if ONNX Runtime is not installed.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # Left alone it pins its threads to CPUs that a container may not have, and complains of it on the terminal.
+    # By default ONNX Runtime pins its threads to CPUs that a container may not have, and prints warnings about it.
     options.intra_op_num_threads = len(allowed_cpus())
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def onnxruntime() -> Any:
+    """Return the module `onnxruntime`, its telemetry off. Raises `BackendError` if it cannot be imported."""
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise BackendError(
-            f"INT8 is made with ONNX Runtime, which cannot be imported ({error})", "run `pip install onnxruntime`"
+            f"INT8 quantization needs ONNX Runtime, which cannot be imported ({error})", "run `pip install onnxruntime`"
         ) from error
     ort.disable_telemetry_events()
     return ort
 
 
 def logits(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits (N, classes) of `images` (N, 3, H, W)."""
+    """Return the logits (N, classes) that `model` computes from `images` (N, 3, H, W)."""
     import numpy as np
 
     opened = session(model)
-    source = model.graph.input[0].name
+    input_name = model.graph.input[0].name
     return np.concatenate(
-        [opened.run(None, {source: images[start : start + _BATCH]})[0] for start in range(0, len(images), _BATCH)]
+        [opened.run(None, {input_name: images[start : start + _BATCH]})[0] for start in range(0, len(images), _BATCH)]
     )
 
 
 def statistics(
     model: onnx.ModelProto, images: NDArray[np.float32], on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Statistics]:
-    """Run `images` (N, 3, H, W) twice: for the extremes of every activation, then for the histograms."""
+    """Return the statistics of the input and of every activation, by name.
+
+    `images` (N, 3, H, W) run twice, first for the extremes, then for the histograms; `on_progress` counts 2N.
+    """
     import numpy as np
 
-    names, run = _observed(model)
+    names, run = _observer(model)
     low = dict.fromkeys(names, np.inf)
     high = dict.fromkeys(names, -np.inf)
     total = 2 * len(images)
@@ -93,83 +98,87 @@ def statistics(
     for done, values in run(images):
         for name, value in values.items():
             scale = BINS / (high[name] - low[name]) if high[name] > low[name] else 0.0
-            bins = ((value.reshape(-1)[::_STRIDE] - low[name]) * scale).astype(np.int64)
+            bins = ((value.reshape(-1)[::_HISTOGRAM_STRIDE] - low[name]) * scale).astype(np.int64)
             counts[name] += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
         if on_progress is not None:
             on_progress(len(images) + done, total)
     return {name: Statistics(low[name], high[name], counts[name]) for name in names}
 
 
-def _observed(
+def _observer(
     model: onnx.ModelProto,
 ) -> tuple[list[str], Callable[[Any], Iterator[tuple[int, Mapping[str, Any]]]]]:
-    """The graph's activations, and a function that runs images and yields (images so far, activation by name)."""
+    """Return the names of the activations, and a function that runs images in batches.
+
+    The function yields, after each batch, the number of images run so far and the batch's activations by name.
+    """
     import onnx
 
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
-    source = own.graph.input[0].name
-    results = {value.name for value in own.graph.output}
-    inner = [node.output[0] for node in own.graph.node if node.output[0] not in results]
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    input_name = observed.graph.input[0].name
+    outputs = {value.name for value in observed.graph.output}
+    inner = [node.output[0] for node in observed.graph.node if node.output[0] not in outputs]
     for name in inner:
-        own.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    names = [*inner, *results]
-    opened = session(own)
+        observed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    names = [*inner, *outputs]
+    opened = session(observed)
 
     def run(images: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for start in range(0, len(images), _BATCH):
-            chunk = images[start : start + _BATCH]
-            values = dict(zip(names, opened.run(names, {source: chunk}), strict=True))
-            yield start + len(chunk), {source: chunk, **values}
+            batch = images[start : start + _BATCH]
+            values = dict(zip(names, opened.run(names, {input_name: batch}), strict=True))
+            yield start + len(batch), {input_name: batch, **values}
 
-    return [source, *names], run
+    return [input_name, *names], run
 
 
-def ranges(found: Mapping[str, Statistics], how: Ranging) -> dict[str, Range]:
-    """The range that 8 bits shall cover, of each tensor.
+def ranges(statistics: Mapping[str, Statistics], method: RangeMethod) -> dict[str, Range]:
+    """Return the range that 8 bits should cover, for each tensor.
 
-    `minmax` covers all that was seen; `percentile` leaves out one value in ten thousand, half of them at each end;
-    `mse` makes the mean squared error of rounding and clipping least (a search over a hundred narrower ranges).
+    `minmax` covers every value seen. `percentile` leaves out one value in ten thousand, half of them at each end. `mse`
+    minimizes the mean squared error of rounding and clipping over a hundred ranges, from the full one to a fifth of it.
     """
-    choose = {"minmax": _minmax, "percentile": _percentile, "mse": _mse}[how]
-    return {name: choose(of) for name, of in found.items()}
+    choose = {"minmax": _minmax, "percentile": _percentile, "mse": _mse}[method]
+    return {name: choose(tensor) for name, tensor in statistics.items()}
 
 
-def _minmax(of: Statistics) -> Range:
-    return of.low, of.high
+def _minmax(tensor: Statistics) -> Range:
+    return tensor.low, tensor.high
 
 
-def _percentile(of: Statistics) -> Range:
+def _percentile(tensor: Statistics) -> Range:
     import numpy as np
 
-    edges = _edges(of)
-    shares = np.cumsum(of.histogram) / max(of.histogram.sum(), 1)
-    tail = (1 - _PERCENTILE) / 2
-    low = edges[int(np.searchsorted(shares, tail, side="right"))]
-    high = edges[min(int(np.searchsorted(shares, 1 - tail)) + 1, BINS)]
+    edges = _edges(tensor)
+    cumulative = np.cumsum(tensor.histogram) / max(tensor.histogram.sum(), 1)
+    tail = (1 - _COVERED) / 2
+    low = edges[int(np.searchsorted(cumulative, tail, side="right"))]
+    high = edges[min(int(np.searchsorted(cumulative, 1 - tail)) + 1, BINS)]
     return float(low), float(high)
 
 
-def _mse(of: Statistics) -> Range:
-    """Ranges shrink towards zero on both sides alike: zero must stay exact."""
+def _mse(tensor: Statistics) -> Range:
+    """Shrink both ends towards zero by the same factor; every candidate holds zero, which must stay exact."""
     import numpy as np
 
-    edges = _edges(of)
-    centres = (edges[:-1] + edges[1:]) / 2
-    best, least = (of.low, of.high), np.inf
-    for share in np.linspace(1, 0.2, _CANDIDATES):
-        low, high = min(of.low * share, 0.0), max(of.high * share, 0.0)
-        step = (high - low) / _LEVELS
+    edges = _edges(tensor)
+    centers = (edges[:-1] + edges[1:]) / 2
+    best, least = (tensor.low, tensor.high), np.inf
+    for factor in np.linspace(1, 0.2, _MSE_CANDIDATES):
+        low, high = min(tensor.low * factor, 0.0), max(tensor.high * factor, 0.0)
+        step = (high - low) / _STEPS
         if step <= 0:
             break
-        rounded = np.clip(np.round((centres - low) / step), 0, _LEVELS) * step + low
-        error = float(((rounded - centres) ** 2) @ of.histogram)
+        rounded = np.clip(np.round((centers - low) / step), 0, _STEPS) * step + low
+        error = float(((rounded - centers) ** 2) @ tensor.histogram)
         if error < least:
             best, least = (float(low), float(high)), error
     return best
 
 
-def _edges(of: Statistics) -> NDArray[np.float64]:
+def _edges(tensor: Statistics) -> NDArray[np.float64]:
+    """Return the edges of the histogram's bins (BINS + 1,)."""
     import numpy as np
 
-    return np.linspace(of.low, of.high, BINS + 1)
+    return np.linspace(tensor.low, tensor.high, BINS + 1)

@@ -1,4 +1,4 @@
-"""Error correction: what quantization does to a layer's outputs is taken off its weights and its bias."""
+"""Error correction: adjust weights and biases so that they offset the error that quantization adds to the outputs."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ def correct(
     module: nn.Module,
     inputs: Mapping[str, Range],
     images: Tensor,
-    largest: int = fake.LARGEST,
-    keep: Collection[str] = (),
+    quant_max: int = fake.QUANT_MAX,
+    keep_fp32: Collection[str] = (),
 ) -> nn.Module:
-    """A copy of a folded module with weights that are rounded together (`rounding`) and corrected biases.
+    """Return a copy of a folded module with jointly rounded weights (`rounding`) and corrected biases.
 
-    Bias correction is that of Nagel et al. 2019 (arXiv 1906.04721, section 4.2), with the errors measured instead of
-    derived from batch norm. One pass takes `images` (N, 3, H, W) through the fp32 and the quantized network side by
-    side, layer by layer, so that each layer's correction sees what the layers before it left over. `inputs` holds the
-    range of the activation that each convolution and fully connected layer takes, by the layer's name; weights become
-    integers up to `largest`. The layers in `keep` are not quantized: they only take off what those before them left.
+    Bias correction follows Nagel et al. 2019 (arXiv 1906.04721, section 4.2), with errors measured instead of derived
+    from batch norm. `images` (N, 3, H, W) pass through the fp32 and the quantized network in parallel, layer by layer,
+    so that each layer also corrects the error that the layers before it leave.
 
-    On the published ImageNet checkpoint at 1.0/224, corrected biases turn 69 % agreement of top-1 with fp32 into 93 %:
-    its depthwise kernels of nine taps round unevenly.
+    `inputs` maps the name of each convolution and fully connected layer to the range of its input activation. Weights
+    are rounded to integers from -`quant_max` to `quant_max`. The layers named in `keep_fp32` are not quantized; their
+    biases only correct the error of the layers before them.
+
+    On the published ImageNet checkpoint at 1.0/224, corrected biases raise top-1 agreement with fp32 from 69 to 93 %:
+    its depthwise kernels, of nine weights each, round unevenly.
     """
     import copy
 
     import torch
     from torch import nn
 
-    own = copy.deepcopy(module).eval()
+    corrected = copy.deepcopy(module).eval()
     count = len(images)
 
+    # The batch holds the images twice: the first half flows through the fp32 network, the second through the quantized.
     def hook(name: str) -> Any:
-        def settle(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def correct_layer(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             expected = output[:count]
-            x, weight = given[0][count:], layer.weight
-            if name not in keep:
+            x, weight = arguments[0][count:], layer.weight
+            if name not in keep_fp32:
                 x = fake.activations(x, inputs[name])
-                weight.copy_(_rounded(layer, x, largest))
+                weight.copy_(_rounded(layer, x, quant_max))
             quantized = forward(layer, x, weight)
             shift = (quantized - expected).mean(dim=(0, *range(2, output.ndim)))
             if layer.bias is not None:
@@ -54,25 +57,26 @@ def correct(
                 quantized = quantized - shift.reshape(-1, *(1,) * (output.ndim - 2))
             return torch.cat([expected, quantized])
 
-        return settle
+        return correct_layer
 
-    layers = [(name, layer) for name, layer in own.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [(name, layer) for name, layer in corrected.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers]
     with torch.no_grad():
-        own(torch.cat([images, images]))
+        corrected(torch.cat([images, images]))
     for handle in handles:
         handle.remove()
-    return own
+    return corrected
 
 
-def _rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, largest: int) -> Tensor:
-    if layer.weight[0].numel() > rounding.LARGEST_INPUT:
-        return fake.weights(layer.weight, largest)
-    return rounding.together(layer.weight, rounding.covariance(layer, x), largest)
+def _rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, quant_max: int) -> Tensor:
+    """Return the layer's weights rounded jointly, or each to the nearest integer if the fan-in is too large."""
+    if layer.weight[0].numel() > rounding.MAX_FAN_IN:
+        return fake.weights(layer.weight, quant_max)
+    return rounding.round_jointly(layer.weight, rounding.input_covariance(layer, x), quant_max)
 
 
 def forward(layer: nn.Conv2d | nn.Linear, x: Tensor, weight: Tensor) -> Tensor:
-    """What the layer makes of `x` with another weight."""
+    """Return the layer's output for the input `x`, computed with `weight` instead of the layer's weights."""
     from torch import nn
     from torch.nn import functional
 

@@ -1,4 +1,14 @@
-"""`mbbench compress`: the stages of compression in the order in which they pay, each kept, so that a run can go on."""
+"""`mbbench compress`: the stages that retrain or prune a network, in the order of what they gain.
+
+1. Prune channels, to a share of the Mult-Adds or to the largest network within a latency budget (`prune`).
+2. Fine-tune after pruning, or to distil from a teacher (`weights.train`).
+3. Fine-tune with quantization simulated, for INT8 (`qat`).
+
+Each stage is optional and stores its weights in the cache, so that an interrupted run resumes. A new compression method
+is a module in `compress/`, a stage here (a function like `_prune`, with a version in its cache key, called by
+`compress`), a field of `Request`, and an option in `cli/train.py`. Post-training quantization is not a stage: `search`
+runs when an INT8 artifact is made.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +32,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_JUDGED = 512  # training images that say which channels matter
-_STEPS = 5  # halvings of the interval in which the latency budget is sought
-_PRUNING, _QAT = 1, 1  # raise one when that stage makes other weights of the same input
+_IMPORTANCE_IMAGES = 512  # training images that channel importance is computed from
+_BISECTIONS = 5  # of the interval that holds the share of Mult-Adds within the latency budget
+_PRUNING_VERSION, _QAT_VERSION = 1, 1  # raise one when its stage makes other weights from the same input
 
-Announce = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to do: keep a share of the `mult_adds`, or as many as `max_latency_ms` allows; fine-tune; for INT8 too."""
+    """The stages to run, and how to fine-tune.
+
+    `mult_adds`: the share of the Mult-Adds to keep, 0 to 1. `max_latency_ms`: keep as many Mult-Adds as this median
+    latency allows. `teacher`: distil from it. `qat`: finish with quantization-aware fine-tuning.
+    """
 
     mult_adds: float | None = None
     max_latency_ms: float | None = None
@@ -42,75 +56,81 @@ class Request:
 
 
 def compress(
-    start: Weights, train: Dataset, request: Request, latency_ms: Callable[[ModelSpec], float], announce: Announce
+    start: Weights, train: Dataset, request: Request, latency_ms: Callable[[ModelSpec], float], on_progress: OnProgress
 ) -> Weights:
-    """The weights after every stage asked for. `latency_ms` measures a network of a spec, whatever its weights.
+    """Run the requested stages on `start` and return the weights of the last.
 
-    Raises `UsageError` for what cannot be pruned or was not asked to be changed at all.
+    `latency_ms` measures the median latency of a network of a spec, whatever its weights. Raises `UsageError` if the
+    network cannot be pruned, the classes differ, no stage is requested, or the latency budget cannot be met.
     """
     if start.spec.family != "mobilenet_v1" or start.spec.variant == "full-conv":
         raise UsageError(
-            f"{start.spec.label} cannot be compressed by training", "give a MobileNetV1 with depthwise blocks"
+            f"only MobileNetV1 with depthwise separable blocks can be compressed (got {start.spec.label})",
+            "give --weights of such a network",
         )
     if start.spec.classes != train.classes:
         raise UsageError(
-            f"the weights know {start.spec.classes} classes, the data has {train.classes}",
-            "give the data they were trained on, or weights trained on this data",
+            f"the weights have {start.spec.classes} classes, the data has {train.classes}",
+            "give the data that they were trained on, or weights trained on this data",
         )
     if request.teacher is not None and request.teacher.spec.classes != start.spec.classes:
         raise UsageError(
-            f"the teacher knows {request.teacher.spec.classes} classes, the student {start.spec.classes}",
-            "give a teacher of the same classes",
+            f"the teacher has {request.teacher.spec.classes} classes, the student has {start.spec.classes}",
+            "give a teacher with the same classes",
         )
     if request.mult_adds is not None and request.max_latency_ms is not None:
         raise UsageError("there are two budgets to prune to", "give --prune or --max-latency")
     share = request.mult_adds
     if request.max_latency_ms is not None:
-        share = _share_within(start, train, request.max_latency_ms, latency_ms)
+        share = _share_within_budget(start, train, request.max_latency_ms, latency_ms)
     elif share is None and request.teacher is None and not request.qat:
-        raise UsageError("nothing is to be done", "give --prune, --max-latency, --teacher or --qat")
-    found = start if share is None else _prune(start, train, share)
+        raise UsageError("nothing to do: no compression was chosen", "give --prune, --max-latency, --teacher or --qat")
+    compressed = start if share is None else _prune(start, train, share)
     if share is not None or request.teacher is not None:
-        found = _finetune(found, train, request, announce)
-    return _qat(found, train, request.qat_recipe, announce) if request.qat else found
+        compressed = _finetune(compressed, train, request, on_progress)
+    return _qat(compressed, train, request.qat_recipe, on_progress) if request.qat else compressed
 
 
 def _prune(start: Weights, train: Dataset, share: float) -> Weights:
-    """Without fine-tuning."""
-    key = content_key("prune", share, train.fingerprint, _PRUNING)
+    """Return the weights with `share` (0 to 1) of the Mult-Adds left, not fine-tuned."""
+    key = content_key("prune", share, train.fingerprint, _PRUNING_VERSION)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
-        keep = pruning.choose(_importance(start, train), cost_of(start.spec).layers, share)
-        return pruning.prune(start.build().state_dict(), keep), pruning.pruned_spec(start.spec, keep)
+        channels = pruning.choose(_importance(start, train), cost_of(start.spec).layers, share)
+        return pruning.prune(start.build().state_dict(), channels), pruning.pruned_spec(start.spec, channels)
 
     return weights.derived(start, key, make)
 
 
 def _importance(start: Weights, train: Dataset) -> list[NDArray[np.float64]]:
+    """Return each channel's importance (`prune.importance`) on a seeded subset of the training images."""
     import numpy as np
     import torch
 
     from mbbench.data.feed import to_float
 
     images, labels = train.arrays()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_JUDGED])
-    pixels = torch.from_numpy(to_float(images[chosen], normalization(start.spec.family)))
-    return pruning.importance(start.build(), pixels, torch.from_numpy(labels[chosen]))
+    subset = np.sort(np.random.default_rng(0).permutation(len(images))[:_IMPORTANCE_IMAGES])
+    pixels = torch.from_numpy(to_float(images[subset], normalization(start.spec.family)))
+    return pruning.importance(start.build(), pixels, torch.from_numpy(labels[subset]))
 
 
-def _share_within(
+def _share_within_budget(
     start: Weights, train: Dataset, budget_ms: float, latency_ms: Callable[[ModelSpec], float]
 ) -> float | None:
-    """The most Mult-Adds within the budget, found by bisection over networks that are measured; None: all of them."""
+    """Return the largest share of Mult-Adds within the budget, or None if the whole network is within it.
+
+    Bisection over measured networks finds the share. Raises `UsageError` if none of them is within the budget.
+    """
     if latency_ms(start.spec) <= budget_ms:
         return None
     scores, layers = _importance(start, train), cost_of(start.spec).layers
     low, high, best = 0.0, 1.0, None
-    for _ in range(_STEPS):
+    for _ in range(_BISECTIONS):
         share = (low + high) / 2
         try:
             spec = pruning.pruned_spec(start.spec, pruning.choose(scores, layers, share))
-        except UsageError:
+        except UsageError:  # the share is too small for a chunk of channels in every layer
             low = share
             continue
         if latency_ms(spec) <= budget_ms:
@@ -119,13 +139,14 @@ def _share_within(
             high = share
     if best is None:
         raise UsageError(
-            f"no pruned {start.spec.label} takes at most {budget_ms:g} ms here",
+            f"no pruned {start.spec.label} has a median latency of at most {budget_ms:g} ms here",
             "raise --max-latency, or start from a smaller --alpha or --res",
         )
     return best
 
 
-def _finetune(start: Weights, train: Dataset, request: Request, announce: Announce) -> Weights:
+def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnProgress) -> Weights:
+    """Return the weights after training by `request.recipe`, distilled from the teacher if there is one."""
     teacher, recipe = request.teacher, request.recipe
     key = content_key("finetune", recipe, train.fingerprint, teacher and teacher.info.key, TRAINER)
 
@@ -137,7 +158,7 @@ def _finetune(start: Weights, train: Dataset, request: Request, announce: Announ
         fit(
             module, images, labels, normalization(start.spec.family), recipe,
             teacher=None if teacher is None else teacher.build(),
-            on_progress=announce,
+            on_progress=on_progress,
             partial=cache.root() / "weights" / f"{content_key(start.info.key, key)}.partial",
         )  # fmt: skip
         return module.state_dict(), start.spec
@@ -145,8 +166,9 @@ def _finetune(start: Weights, train: Dataset, request: Request, announce: Announ
     return weights.derived(start, key, make)
 
 
-def _qat(start: Weights, train: Dataset, recipe: Recipe, announce: Announce) -> Weights:
-    key = content_key("qat", recipe, train.fingerprint, TRAINER, _QAT)
+def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress) -> Weights:
+    """Return the weights after quantization-aware fine-tuning, with the ranges of a calibration held fixed."""
+    key = content_key("qat", recipe, train.fingerprint, TRAINER, _QAT_VERSION)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
         from mbbench.graphs.onnx import to_onnx
@@ -159,10 +181,10 @@ def _qat(start: Weights, train: Dataset, recipe: Recipe, announce: Announce) -> 
         graph = to_onnx(folded, start.spec.resolution)
         data = search.calibration(images, labels, normal, train.name, train.fingerprint, labelled=True)
         ranges = calibrate.ranges(calibrate.statistics(graph, data.images), "mse")
-        inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
-        with qat.quantized(folded, inputs):
+        inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
+        with qat.fake_quantized(folded, inputs):
             fit(
-                folded, images, labels, normal, recipe, on_progress=announce,
+                folded, images, labels, normal, recipe, on_progress=on_progress,
                 partial=cache.root() / "weights" / f"{content_key(start.info.key, key)}.partial",
             )  # fmt: skip
         return qat.unfold(folded, module), start.spec

@@ -1,4 +1,4 @@
-"""Structured pruning of MobileNetV1: channels are really removed, and a smaller dense network remains."""
+"""Structured pruning of MobileNetV1: channels are removed, and a smaller dense network remains."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-CHUNK = 8  # channels that go together: kernels work on multiples of 8
+CHUNK = 8  # channels removed at a time: kernels work on multiples of 8
 _BATCH = 32
 
 
 def importance(module: nn.Module, images: Tensor, labels: Tensor) -> list[NDArray[np.float64]]:
-    """How much the loss would change without each channel, for the stem's outputs and then each block's.
+    """Return how much the loss would change without each channel: the stem's output channels, then each block's.
 
     First-order Taylor expansion at batch norm's scale and shift (Molchanov et al. 2019, arXiv 1906.10771, equation 8
-    over gates), summed over what must go together: an output channel of one block and the depthwise kernel that reads
-    it in the next.
+    over gates), summed over what is removed together: a block's output channel, and the depthwise kernel that reads it
+    in the next block.
     """
     import numpy as np
     import torch
@@ -46,42 +46,45 @@ def importance(module: nn.Module, images: Tensor, labels: Tensor) -> list[NDArra
             score += torch.square(bn.weight * bn.weight.grad + bn.bias * bn.bias.grad).detach().numpy()
     module.zero_grad()
     outputs = [scores[0], *scores[2::2]]
-    depthwise = scores[1::2]
-    return [own + following for own, following in zip(outputs, [*depthwise, np.zeros_like(outputs[-1])], strict=True)]
+    depthwise = [*scores[1::2], np.zeros_like(outputs[-1])]  # the classifier follows the last block
+    return [output + reader for output, reader in zip(outputs, depthwise, strict=True)]
 
 
 def choose(scores: Sequence[NDArray[np.float64]], layers: Sequence[Layer], share: float) -> list[NDArray[np.int64]]:
-    """The channels to keep, sorted, so that at most `share` (0 to 1) of the Mult-Adds of `layers` remain.
+    """Return the sorted indices of the channels to keep so that at most `share` (0 to 1) of the Mult-Adds remain.
 
-    Of all chunks of the least important channels of a layer, the one goes first that costs the least importance for
-    each Mult-Add it saves. Raises `UsageError` where even a chunk a layer is too much.
+    `scores` holds the importance of each channel, of the stem and of each block; `layers` the Mult-Adds. Chunks of a
+    layer's least important channels are removed one by one, first the chunk that loses least importance per Mult-Add
+    saved. Raises `UsageError` if even one chunk in every layer exceeds `share`.
     """
     import numpy as np
 
     widths = [len(score) for score in scores]
     costs = _Costs(layers, widths)
     order = [np.argsort(score, kind="stable") for score in scores]
-    ranked = [score[places] for score, places in zip(scores, order, strict=True)]
-    gone = [0] * len(widths)
+    ranked = [score[indices] for score, indices in zip(scores, order, strict=True)]
+    removed = [0] * len(widths)
     target = share * costs.total(widths)
-    while costs.total(now := [width - cut for width, cut in zip(widths, gone, strict=True)]) > target:
+    while costs.total(current := [width - cut for width, cut in zip(widths, removed, strict=True)]) > target:
         prices = []
-        for index, width in enumerate(now):
+        for index, width in enumerate(current):
             cut = width % CHUNK or CHUNK
             if width - cut < CHUNK:
                 continue
-            less = [w - cut * (place == index) for place, w in enumerate(now)]
-            loss = ranked[index][gone[index] : gone[index] + cut].sum()
-            prices.append((loss / (costs.total(now) - costs.total(less)), index, cut))
+            narrower = [w - cut * (layer == index) for layer, w in enumerate(current)]
+            loss = ranked[index][removed[index] : removed[index] + cut].sum()
+            prices.append((loss / (costs.total(current) - costs.total(narrower)), index, cut))
         if not prices:
-            raise UsageError(f"not even {CHUNK} channels a layer hold {share:.0%} of Mult-Adds", "prune less")
+            raise UsageError(
+                f"even {CHUNK} channels in every layer exceed {share:.0%} of the Mult-Adds", "lower --prune"
+            )
         _, index, cut = min(prices)
-        gone[index] += cut
-    return [np.sort(places[cut:]) for places, cut in zip(order, gone, strict=True)]
+        removed[index] += cut
+    return [np.sort(indices[cut:]) for indices, cut in zip(order, removed, strict=True)]
 
 
 class _Costs:
-    """Mult-Adds as a function of the widths: every layer's are its own times its input and output channels."""
+    """Mult-Adds as a function of the widths: a layer's are proportional to its input and output channels."""
 
     def __init__(self, layers: Sequence[Layer], widths: Sequence[int]) -> None:
         counts = [layer.mult_adds for layer in layers]
@@ -98,11 +101,11 @@ class _Costs:
         return self._stem * widths[0] + depthwise + pointwise + self._classifier * widths[-1]
 
 
-def prune(state: dict[str, Tensor], keep: Sequence[NDArray[np.int64]]) -> dict[str, Tensor]:
-    """The parameters of the smaller network, whose spec is `pruned_spec` of the whole one's."""
+def prune(state: dict[str, Tensor], channels: Sequence[NDArray[np.int64]]) -> dict[str, Tensor]:
+    """Return the parameters of the network that keeps `channels` (of `choose`); `pruned_spec` describes it."""
     import torch
 
-    kept = [torch.from_numpy(places) for places in keep]
+    kept = [torch.from_numpy(indices) for indices in channels]
     smaller = {}
     for name, tensor in state.items():
         if tensor.ndim == 0:
@@ -119,5 +122,6 @@ def prune(state: dict[str, Tensor], keep: Sequence[NDArray[np.int64]]) -> dict[s
     return smaller
 
 
-def pruned_spec(spec: ModelSpec, keep: Sequence[NDArray[np.int64]]) -> ModelSpec:
-    return replace(spec, widths=tuple(len(places) for places in keep))
+def pruned_spec(spec: ModelSpec, channels: Sequence[NDArray[np.int64]]) -> ModelSpec:
+    """Return `spec` with the widths of the network that keeps `channels`."""
+    return replace(spec, widths=tuple(len(indices) for indices in channels))

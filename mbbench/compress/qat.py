@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning: training goes on while every layer computes as it will in 8 bits."""
+"""Quantization-aware fine-tuning: while the network trains, its layers round weights and inputs to 8 bits."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def quantized(folded: nn.Module, inputs: Mapping[str, Range]) -> Iterator[None]:
-    """Within the block every convolution and fully connected layer of `folded` rounds its weights and its input.
+def fake_quantized(folded: nn.Module, inputs: Mapping[str, Range]) -> Iterator[None]:
+    """Round weights and inputs of every convolution and fully connected layer of `folded` within the block.
 
-    Jacob et al. 2018 (arXiv 1712.05877, section 3) with the ranges of a calibration, held fixed; gradients pass
-    straight through the rounding. Afterwards the weights are the trained ones, not rounded.
+    Follows Jacob et al. 2018 (arXiv 1712.05877, section 3), but with the ranges of a calibration held fixed; gradients
+    pass straight through the rounding. `inputs` maps each layer's name to the range of its input. After the block the
+    weights are the trained ones, not rounded.
     """
     from torch import nn
     from torch.nn.utils import parametrize
 
-    class Rounded(nn.Module):
+    class RoundedWeight(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
             return fake.weights(weight)
 
-    def rounding(limits: Range) -> Any:
-        return lambda _, given: (fake.activations(given[0], limits),)
+    def round_input(limits: Range) -> Any:
+        return lambda _, arguments: (fake.activations(arguments[0], limits),)
 
     layers = [(name, layer) for name, layer in folded.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     handles = []
     for name, layer in layers:
-        handles.append(layer.register_forward_pre_hook(rounding(inputs[name])))
-        parametrize.register_parametrization(layer, "weight", Rounded())
+        handles.append(layer.register_forward_pre_hook(round_input(inputs[name])))
+        parametrize.register_parametrization(layer, "weight", RoundedWeight())
     try:
         yield
     finally:
@@ -45,19 +46,19 @@ def quantized(folded: nn.Module, inputs: Mapping[str, Range]) -> Iterator[None]:
 
 
 def unfold(folded: nn.Module, module: nn.Module) -> dict[str, Tensor]:
-    """The state of `module`, a network with batch norm, that computes what `folded`, its folded form, does.
+    """Return a state of `module`, a network with batch norm, that computes what `folded`, its folded form, computes.
 
-    Each batch norm becomes the identity plus the bias.
+    Each batch norm becomes the identity plus the convolution's bias.
     """
     import copy
 
     import torch
     from torch import nn
 
-    own = copy.deepcopy(module)
+    unfolded = copy.deepcopy(module)
     state = folded.state_dict()
     with torch.no_grad():
-        for name, parent in own.named_modules():
+        for name, parent in unfolded.named_modules():
             conv, bn = getattr(parent, "conv", None), getattr(parent, "bn", None)
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
                 assert bn.running_mean is not None and bn.running_var is not None
@@ -69,4 +70,4 @@ def unfold(folded: nn.Module, module: nn.Module) -> dict[str, Tensor]:
             elif isinstance(parent, nn.Linear):
                 parent.weight.copy_(state[f"{name}.weight"])
                 parent.bias.copy_(state[f"{name}.bias"])
-    return own.state_dict()
+    return unfolded.state_dict()

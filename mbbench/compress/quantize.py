@@ -1,4 +1,4 @@
-"""An fp32 ONNX graph with ranges for its activations as a Q/DQ graph, in the dialect in which a runtime is fast."""
+"""An fp32 ONNX graph and its activations' ranges as a Q/DQ graph, in the dialect that a runtime executes fast."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ def write(
     ranges: Mapping[str, Range],
     dialect: Dialect,
     *,
-    keep: Collection[str] = (),
+    keep_fp32: Collection[str] = (),
     per_channel: bool = True,
 ) -> onnx.ModelProto:
-    """The graph with QuantizeLinear and DequantizeLinear around what shall run in 8 bits.
+    """Return the graph with QuantizeLinear and DequantizeLinear pairs around the nodes that run in 8 bits.
 
-    `u8s8`: activations uint8 with a zero point, weights int8, biases int32: what CPUs multiply. `u8s8f`: the same, but
-    what `floats` names stays in fp32, where ONNX Runtime is faster with it. For CPUs that add two
-    products in 16 bits (`Machine.saturates_int8`): `u8u8`, the same weights as uint8 around 128, which ONNX Runtime
-    widens first, and `u8s7`, weights within -64 to 64, since OpenVINO runs unsigned weights in fp32. `s8s8`:
-    activations int8 symmetric, biases fp32: what TensorRT accepts. `s8s8f`: the same, but what `floats` names stays in
-    fp32, where ncnn is faster with it.
+    - `u8s8`: activations uint8 with a zero point, weights int8, biases int32, which is what CPUs multiply.
+    - `u8s8f`: u8s8 with the nodes of `fp32_nodes` in fp32, for ONNX Runtime, which runs them faster.
+    - `u8u8`: u8s8 with the weights as uint8 around 128, for ONNX Runtime on CPUs that add two products in 16 bits
+      (`Machine.saturates_int8`); it widens such weights first.
+    - `u8s7`: u8s8 with weights from -64 to 64, for OpenVINO on such CPUs; it runs unsigned weights in fp32.
+    - `s8s8`: activations int8 and symmetric, biases fp32, which is what TensorRT accepts.
+    - `s8s8f`: s8s8 with the nodes of `fp32_nodes` in fp32, for ncnn, which runs them faster.
 
-    Weights are symmetric, one scale an output channel. The nodes called in `keep` stay in fp32. The logits are not
-    quantized: 8 bits of them would make ties. Raises `BackendError` where ONNX Runtime, whose quantizer writes the
-    graph, is not installed.
+    Weights are symmetric, with one scale per output channel. The nodes named in `keep_fp32` stay in fp32. The logits
+    are not quantized, since 8 bits would make ties among them. Raises `BackendError` if ONNX Runtime, whose quantizer
+    writes the graph, is not installed.
     """
     onnxruntime()
     import numpy as np
@@ -47,20 +48,20 @@ def write(
     from onnxruntime.quantization.registry import QDQRegistry
 
     symmetric = dialect in ("s8s8", "s8s8f")
-    own = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(model)
     data = TensorsData(
         CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     )
     with _without_warnings():
         quantizer = QDQQuantizer(
-            own,
+            inferred,
             per_channel,
             dialect == "u8s7",
             QuantType.QInt8,
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             data,
             [],
-            [*keep, *floats(model, dialect)],
+            [*keep_fp32, *fp32_nodes(model, dialect)],
             list(QDQRegistry),
             {
                 "ActivationSymmetric": symmetric,
@@ -77,7 +78,7 @@ def write(
 
 
 def _make_weights_unsigned(graph: onnx.GraphProto) -> None:
-    """Every int8 tensor and its zero point of 0, shifted by 128."""
+    """Shift every int8 tensor, and its zero point of 0, by 128."""
     import numpy as np
     import onnx
 
@@ -89,7 +90,7 @@ def _make_weights_unsigned(graph: onnx.GraphProto) -> None:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """ONNX Runtime's quantizer warns through the root logger of what we do on purpose."""
+    """Silence the root logger, through which ONNX Runtime's quantizer warns about intended settings."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -99,29 +100,29 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def largest_weight(dialect: Dialect) -> int:
-    """The largest integer that a weight becomes."""
+def weight_quant_max(dialect: Dialect) -> int:
+    """Return the largest integer that a weight can become."""
     return 64 if dialect == "u8s7" else 127
 
 
-def floats(model: onnx.ModelProto, dialect: Dialect) -> tuple[str, ...]:
-    """The nodes of an fp32 graph that `dialect` leaves in fp32.
+def fp32_nodes(model: onnx.ModelProto, dialect: Dialect) -> tuple[str, ...]:
+    """Return the names of the nodes of an fp32 graph that `dialect` leaves in fp32.
 
-    In `u8s8f` these are the first convolution, the depthwise one after it, and the activations of both; in `s8s8f` the
-    first convolution, every depthwise one, and their activations.
+    In `u8s8f` these are the first convolution, the depthwise convolution after it, and the activations of both; in
+    `s8s8f` the first convolution, every depthwise convolution, and their activations.
     """
     if dialect == "s8s8f":
         first, *others = [node for node in model.graph.node if node.op_type == "Conv"]
         kept = [first.output[0], *(node.output[0] for node in others if _is_depthwise(node))]
-        following = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type in _ACTIVATIONS}
-        outputs = {*kept, *(following.get(name) for name in kept)}
+        activated = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type in _ACTIVATIONS}
+        outputs = {*kept, *(activated.get(name) for name in kept)}
         return tuple(node.name for node in model.graph.node if node.output[0] in outputs)
     if dialect != "u8s8f":
         return ()
     names: list[str] = []
-    takers = {node.input[0]: node for node in model.graph.node}
+    consumers = {node.input[0]: node for node in model.graph.node}
     tensor = model.graph.input[0].name
-    while (node := takers.get(tensor)) is not None and (
+    while (node := consumers.get(tensor)) is not None and (
         node.op_type in _ACTIVATIONS or (node.op_type == "Conv" and (not names or _is_depthwise(node)))
     ):
         names.append(node.name)
@@ -133,28 +134,28 @@ def _is_depthwise(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
 
 
-def inputs(model: onnx.ModelProto) -> dict[str, str]:
-    """The name of the activation that each convolution and fully connected layer of an fp32 graph takes."""
+def layer_inputs(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the name of the input activation of each convolution and fully connected layer of an fp32 graph."""
     return {node.name: node.input[0] for node in model.graph.node if node.op_type in _WEIGHTED}
 
 
-def pairs(model: onnx.ModelProto) -> list[tuple[str, ...]]:
-    """For each weighted layer of an fp32 graph: the weighted layer before it, the layer, and the nodes after either.
+def layer_pairs(model: onnx.ModelProto) -> list[tuple[str, ...]]:
+    """Return, for each weighted layer of an fp32 graph, the nodes from the weighted layer before it to its activation.
 
-    To leave these in fp32 together keeps the tensor between the two layers in floats.
+    Leaving all of these in fp32 keeps the tensor between the two layers in floating point.
     """
-    makers = {output: node for node in model.graph.node for output in node.output}
-    following = {node.input[0]: node.name for node in model.graph.node if node.op_type in _ACTIVATIONS}
-    found = []
+    producers = {output: node for node in model.graph.node for output in node.output}
+    activations = {node.input[0]: node.name for node in model.graph.node if node.op_type in _ACTIVATIONS}
+    pairs = []
     for layer in model.graph.node:
         if layer.op_type not in _WEIGHTED:
             continue
-        names = [following.get(layer.output[0]), layer.name]
-        before = makers.get(layer.input[0])
+        names = [activations.get(layer.output[0]), layer.name]
+        before = producers.get(layer.input[0])
         while before is not None:
             names.append(before.name)
             if before.op_type in _WEIGHTED:
                 break
-            before = makers.get(before.input[0])
-        found.append(tuple(name for name in reversed(names) if name is not None))
-    return found
+            before = producers.get(before.input[0])
+        pairs.append(tuple(name for name in reversed(names) if name is not None))
+    return pairs

@@ -1,15 +1,16 @@
-"""Labelled images, decoded once and kept as uint8 arrays in the cache.
+"""Data sets: images and labels, decoded once and cached as uint8 arrays.
 
-Sources, as the user names them:
-    digits              scikit-learn's 8x8 digits, embedded: nothing to download
+A data set is named on the command line as:
+    digits              scikit-learn's 8x8 digits, which need no download
     fashion-mnist:DIR   the four idx files, gzipped or not
-    DIR                 ImageFolder: DIR/class/image.jpg, or DIR/train/class/... and DIR/val/class/...
-    DIR                 ImageNet validation, all for testing: DIR/n01440764/... (1000 synsets), DIR/val/n01440764/... or
-                        DIR/ILSVRC2012_val_00000001.JPEG ... beside val.txt (`file label`, from 0) or the development
-                        kit's ILSVRC2012_validation_ground_truth.txt and meta.mat
+    DIR                 a folder per class: DIR/class/image.jpg, or DIR/train/class/... and DIR/val/class/...
+    DIR                 images without labels: DIR/image.jpg
+    DIR                 ImageNet's validation set: DIR/n01440764/... (1000 synsets), DIR/val/n01440764/..., or
+                        DIR/ILSVRC2012_val_00000001.JPEG ... next to val.txt (`file label`, labels from 0) or to
+                        ILSVRC2012_validation_ground_truth.txt and meta.mat of the development kit
 
-The test split is val/ or test/ (or the idx files' own test set, or ImageNet validation's all), else a fifth of all
-images, stratified by class and drawn with a fixed seed. Training uses the rest.
+The test split is val/ or test/, the idx files' test set, or all of ImageNet's validation set. Otherwise it is a fifth
+of the images, stratified by class and drawn with a fixed seed. The training split is the rest.
 """
 
 from __future__ import annotations
@@ -32,23 +33,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Split = Literal["train", "test"]
-_SEED = 20170417  # the day the MobileNet paper appeared
+_SEED = 20170417  # the date on which the MobileNet paper was published
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One split on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files."""
+    """One split of a data set on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files."""
 
     name: str
     images: Path
     labels: Path
     count: int
     classes: int
-    fingerprint: str  # of the pixels and labels: source, split, subset and preprocessing
-    preprocess: str
+    fingerprint: str  # identifies the pixels and labels: source, split, subset and preprocessing
+    preprocess: str  # fingerprint of the preprocessing
 
     @property
     def info(self) -> DataInfo:
+        """The description of this split that a result records."""
         return DataInfo(
             name=self.name,
             images=self.count,
@@ -58,13 +60,13 @@ class Dataset:
         )
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images (mapped, not read) and labels."""
+        """Return the images, memory-mapped, and the labels."""
         import numpy as np
 
         return np.load(self.images, mmap_mode="r"), np.load(self.labels)
 
 
-def load(
+def load_split(
     name: str,
     resolution: int,
     split: Split,
@@ -72,25 +74,30 @@ def load(
     limit: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Decode a split of the source called `name`, or find it in the cache; `limit` takes a seeded subset.
+    """Return a split of the data set `name`, decoded at `resolution`, from the cache if it is there.
 
-    Raises `UsageError` for a source that is missing, empty or corrupt.
+    `limit` is the largest number of images; if there are more, a seeded random subset is taken. `on_progress` is called
+    with the number of images decoded so far and the total. Raises `UsageError` if the data set is missing, empty or
+    corrupt.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"{limit} images are none", "give at least 1")
+        raise UsageError(f"--images must be at least 1: {limit}", "leave it out to use all images")
     try:
         source = _source(name)
         preprocess = Preprocess(resolution, source.crop_fraction)
         fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
         folder = cache.root() / "data"
         images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
-        arrays = _open(images_path, labels_path, resolution)
+        arrays = _open_cached(images_path, labels_path, resolution)
         if arrays is None:
-            _decode(source, preprocess, split, limit, images_path, labels_path, on_progress)
-            arrays = _open(images_path, labels_path, resolution)
+            _decode_to_cache(source, preprocess, split, limit, images_path, labels_path, on_progress)
+            arrays = _open_cached(images_path, labels_path, resolution)
             assert arrays is not None
-    except OSError as error:  # a broken link, a folder without permission, a file that vanished
-        raise UsageError(f"cannot read {error.filename or name} ({error.strerror or error})", "mend it") from error
+    except OSError as error:  # a broken link, a folder without permission, a file deleted after it was listed
+        raise UsageError(
+            f"cannot read {error.filename or name} ({error.strerror or error})",
+            "check that it exists and that you may read it",
+        ) from error
     return Dataset(
         name=source.name,
         images=images_path,
@@ -114,23 +121,24 @@ def _source(name: str) -> Source:
 def _folder(name: str) -> Path:
     path = Path(name).expanduser()
     if not name or not path.is_dir():
-        raise UsageError(f"there is no data folder {name!r}", "name a folder of images, fashion-mnist:DIR, or digits")
+        raise UsageError(f"there is no data folder {name!r}", "give a folder of images, fashion-mnist:DIR or digits")
     return path
 
 
-def _open(images: Path, labels: Path, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """The cached arrays; None if they are missing or damaged."""
+def _open_cached(images: Path, labels: Path, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+    """Return the cached images and labels, or None if they are missing or damaged."""
     import numpy as np
 
     try:
-        pixels, classes = np.load(images, mmap_mode="r"), np.load(labels)
+        pixels, numbers = np.load(images, mmap_mode="r"), np.load(labels)
     except (OSError, ValueError, EOFError):
         return None
-    fits = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), resolution, resolution, 3)
-    return (pixels, classes) if fits and classes.dtype == np.int64 and classes.shape == pixels.shape[:1] else None
+    valid_pixels = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), resolution, resolution, 3)
+    valid_numbers = numbers.dtype == np.int64 and numbers.shape == pixels.shape[:1]
+    return (pixels, numbers) if valid_pixels and valid_numbers else None
 
 
-def _decode(
+def _decode_to_cache(
     source: Source,
     preprocess: Preprocess,
     split: Split,
@@ -146,10 +154,10 @@ def _decode(
         chosen = np.sort(np.random.default_rng(_SEED).choice(len(items), limit, replace=False))
         items, labels = [items[i] for i in chosen], labels[chosen]
     if len(items) == 0:
-        raise UsageError(f"{source.name} has no images to {split} with", "add some, or name another folder")
+        raise UsageError(f"{source.name} has no {split} images", "add images, or give another data folder")
     shape = (len(items), preprocess.resolution, preprocess.resolution, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    # Written, not mapped: a disk that fills up under a mapping kills the process instead of raising.
+    # Not through a memory map: if the disk fills up, writing to a map kills the process instead of raising an error.
     with cache.atomic(images_path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for done, pixels in enumerate(source.decode(items, preprocess), 1):

@@ -1,4 +1,4 @@
-"""From decoded images to what a network takes. Needs numpy alone: it runs in the measuring process."""
+"""Conversion of decoded images to network inputs. It needs only numpy, because it runs in the measuring process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def to_float(images: NDArray[np.uint8], normalization: Normalization) -> NDArray[np.float32]:
-    """Normalized float32 (N, 3, H, W), C-contiguous, of uint8 (N, H, W, 3)."""
+    """Convert uint8 images (N, H, W, 3) to normalized float32 (N, 3, H, W), C-contiguous."""
     import numpy as np
 
     mean, std = np.array([normalization.mean, normalization.std], np.float32)
@@ -27,34 +27,39 @@ def to_float(images: NDArray[np.uint8], normalization: Normalization) -> NDArray
     return planes
 
 
-def chunk(images: NDArray[np.uint8], normalization: Normalization, batch: int, start: int = 0) -> NDArray[np.float32]:
-    """`batch` normalized images from `start` on, those there are over again if they are fewer: one shape for all."""
+def full_batch(
+    images: NDArray[np.uint8], normalization: Normalization, batch: int, start: int = 0
+) -> NDArray[np.float32]:
+    """Return `batch` normalized images, beginning with image `start`.
+
+    If fewer images are left, they are repeated, so that every batch has the same shape.
+    """
     import numpy as np
 
-    own = np.asarray(images[start : start + batch])
-    return to_float(np.resize(own, (batch, *own.shape[1:])), normalization)
+    selected = np.asarray(images[start : start + batch])
+    return to_float(np.resize(selected, (batch, *selected.shape[1:])), normalization)
 
 
 def batches(
     images: NDArray[np.uint8], normalization: Normalization, batch: int, cpus: Collection[int] = ()
 ) -> Generator[tuple[NDArray[np.float32], int]]:
-    """(`chunk` of `images`, how many of it count), one after the other.
+    """Yield all images in batches of the same shape: (`full_batch`, number of images in it that are not repeats).
 
-    The next chunk is made in a thread while the caller is at work on one; on `cpus`, if any, which whoever is pinned
-    to others leaves idle.
+    A thread prepares the next batch while the caller works on the current one. The thread runs on `cpus` if that is not
+    empty: CPUs that the caller, pinned to others, leaves idle.
     """
 
-    def make(start: int) -> tuple[NDArray[np.float32], int]:
-        return chunk(images, normalization, batch, start), min(batch, len(images) - start)
+    def prepare(start: int) -> tuple[NDArray[np.float32], int]:
+        return full_batch(images, normalization, batch, start), min(batch, len(images) - start)
 
-    def move() -> None:
+    def pin_thread() -> None:
         if cpus and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cpus)  # of this thread
+            os.sched_setaffinity(0, cpus)  # 0: the calling thread
 
-    first, *others = range(0, len(images), batch)
-    with ThreadPoolExecutor(1, initializer=move) as pool:
-        ahead = pool.submit(make, first)
-        for start in others:
-            ready, ahead = ahead.result(), pool.submit(make, start)
+    first, *remaining = range(0, len(images), batch)
+    with ThreadPoolExecutor(1, initializer=pin_thread) as pool:
+        pending = pool.submit(prepare, first)
+        for start in remaining:
+            ready, pending = pending.result(), pool.submit(prepare, start)
             yield ready
-        yield ahead.result()
+        yield pending.result()

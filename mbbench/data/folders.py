@@ -1,4 +1,4 @@
-"""Folders of image files: a folder a class, ImageNet's validation images with their list of labels, or mere photos."""
+"""Sources that are folders of image files: one folder per class, ImageNet's validation set, or unlabelled photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbbench.data.preprocess import Preprocess
-from mbbench.data.sources import Source, stamp, stratified
+from mbbench.data.sources import Source, size_and_mtime, stratified_indices
 from mbbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,11 +25,15 @@ _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"}
 _IMAGENET_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _SYNSET = re.compile(r"n\d{8}")
 _IMAGENET_CLASSES = 1000
-_CHUNK = 64  # images handed to a decoding process at a time
+_CHUNK = 64  # number of images that a decoding process receives at a time
 
 
 def folder_source(path: Path) -> Source:
-    """The source that the folder's layout says it is."""
+    """Return the source that matches the layout of the folder.
+
+    Files with the names of ImageNet's validation images are that set, two or more other images are unlabelled photos,
+    and anything else is expected to be one folder per class. Raises `UsageError` if the folder has none of these.
+    """
     files = sorted(entry for entry in path.iterdir() if entry.is_file() and _is_image(entry))
     validation = [entry for entry in files if _IMAGENET_FILE.fullmatch(entry.name)]
     if validation:
@@ -38,26 +42,27 @@ def folder_source(path: Path) -> Source:
 
 
 class _Files(Source):
-    """Image files, decoded by all cores."""
+    """A source of image files, which are decoded on all CPUs."""
 
     crop_fraction = 0.875
 
     def decode(self, items: Sequence[Path], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        work = partial(_decode_file, preprocess)
+        decode_file = partial(_decode_file, preprocess)
         if workers < 2 or len(items) <= _CHUNK:
-            yield from map(work, items)
+            yield from map(decode_file, items)
             return
-        # Forking a process whose other threads (torch, the progress display) hold locks can hang the child.
+        # Not forked: a forked child can hang on a lock that another thread (torch, the progress display) holds.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_the_parent) as pool:
-            yield from pool.map(work, items, chunksize=_CHUNK)
+        with ProcessPoolExecutor(workers, context, initializer=_ignore_ctrl_c) as pool:
+            yield from pool.map(decode_file, items, chunksize=_CHUNK)
 
 
 class ImageFolder(_Files):
-    """A folder a class, classes in the order of their names; with train/ or val/ above them, these are the splits.
+    """One folder per class; the classes are numbered in the order of their names.
 
-    val/ (or test/) without train/, and 1000 folders named by synsets, are for testing only.
+    If the folders are in train/ and val/ (or test/), these are the splits. val/ (or test/) without train/, and 1000
+    folders named after synsets (ImageNet's validation set), are test sets without a training split.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,19 +73,19 @@ class ImageFolder(_Files):
         if test is not None:
             parts = {"train": train, "test": test} if train.is_dir() else {"test": test}
         else:
-            parts = {"": folder}  # to be divided
-        self._parts = {split: _tree(part) for split, part in parts.items()}
+            parts = {"": folder}  # one set that `items` divides
+        self._parts = {split: _labelled_files(part) for split, part in parts.items()}
         first = next(iter(parts))
         self._names = sorted({name for _, name in self._parts[first]})
         if len(self._names) < 2:
-            count = "images of 1 class" if self._names else "no folders of images"
-            raise UsageError(f"{parts[first]} has {count}", "put the images of each class into a folder of its own")
+            count = "only one folder of images" if self._names else "no folders of images"
+            raise UsageError(f"{parts[first]} has {count}", "put the images of each class into a separate folder")
         if len(self._names) == _IMAGENET_CLASSES and all(map(_SYNSET.fullmatch, self._names)) and test is None:
             self._parts = {"test": self._parts[""]}
 
     def identity(self) -> object:
         files = [path for part in self._parts.values() for path, _ in part]
-        return [sorted(self._parts), *([str(path.relative_to(self._folder)), *stamp(path)] for path in files)]
+        return [sorted(self._parts), *([str(path.relative_to(self._folder)), *size_and_mtime(path)] for path in files)]
 
     def classes(self) -> int:
         return len(self._names)
@@ -90,27 +95,32 @@ class ImageFolder(_Files):
 
         files = self._parts.get(split, self._parts.get(""))
         if files is None:
-            raise UsageError(f"{self._folder} is for testing only", "add train/ beside val/, or give --weights FILE")
+            raise UsageError(
+                f"{self._folder} has no training images", "add train/ next to val/, or give --weights FILE"
+            )
         numbers = {name: number for number, name in enumerate(self._names)}
         unknown = next((name for _, name in files if name not in numbers), None)
         if unknown is not None:
-            raise UsageError(f"{self._folder}/train has no class {unknown}, the test folder has", "give both the same")
+            raise UsageError(
+                f"class {unknown} is in the test folder but not in {self._folder}/train",
+                "give both folders the same classes",
+            )
         labels = np.array([numbers[name] for _, name in files], np.int64)
         if split in self._parts:
             return [path for path, _ in files], labels
-        chosen = stratified(labels, split, seed)
+        chosen = stratified_indices(labels, split, seed)
         return [files[i][0] for i in chosen], labels[chosen]
 
 
 class Photos(_Files):
-    """Images in one folder, without labels: to calibrate with, and to see how often two networks agree."""
+    """Images in one folder, without labels: enough for calibration and for the agreement of two networks."""
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self._files = files
         self.name = folder.name or str(folder)
 
     def identity(self) -> object:
-        return [[path.name, *stamp(path)] for path in self._files]
+        return [[path.name, *size_and_mtime(path)] for path in self._files]
 
     def classes(self) -> int:
         return 1
@@ -118,17 +128,17 @@ class Photos(_Files):
     def items(self, split: str, seed: int) -> tuple[Sequence[Path], NDArray[np.int64]]:
         import numpy as np
 
-        none = np.zeros(len(self._files), np.int64)
-        chosen = stratified(none, split, seed)
-        return [self._files[i] for i in chosen], none[chosen]
+        labels = np.zeros(len(self._files), np.int64)
+        chosen = stratified_indices(labels, split, seed)
+        return [self._files[i] for i in chosen], labels[chosen]
 
 
 class ImageNetValidation(_Files):
-    """The 50,000 validation images in one folder; they are all for testing.
+    """ImageNet's 50,000 validation images, or a part of them, in one folder; a test set without a training split.
 
-    Labels are the place of an image's synset among the 1000 sorted synsets: what published checkpoints use, and what
-    val.txt says. The development kit's ILSVRC2012_validation_ground_truth.txt numbers the classes in another order,
-    which its meta.mat translates.
+    A label is the position of the image's synset among the 1000 sorted synsets, as in published checkpoints and in
+    val.txt. The development kit's ILSVRC2012_validation_ground_truth.txt numbers the classes in another order; its
+    meta.mat maps these numbers to synsets.
     """
 
     name = "imagenet-val"
@@ -139,7 +149,7 @@ class ImageNetValidation(_Files):
         self._labels = self._read_labels()
 
     def identity(self) -> object:
-        return [self.name, *([path.name, *stamp(path)] for path in self._files), *self._labels]
+        return [self.name, *([path.name, *size_and_mtime(path)] for path in self._files), *self._labels]
 
     def classes(self) -> int:
         return _IMAGENET_CLASSES
@@ -148,12 +158,13 @@ class ImageNetValidation(_Files):
         import numpy as np
 
         if split == "train":
-            raise UsageError("ImageNet validation is for testing only", "give --weights FILE")
+            raise UsageError("ImageNet's validation set has no training images", "give --weights FILE")
         return self._files, np.array(self._labels, np.int64)
 
     def _read_labels(self) -> list[int]:
-        """From 0, in the order of the files."""
-        pairs, truth = self._folder / "val.txt", self._folder / "ILSVRC2012_validation_ground_truth.txt"
+        """Return the labels, from 0, in the order of the files. Raises `UsageError`."""
+        pairs = self._folder / "val.txt"
+        truth = self._folder / "ILSVRC2012_validation_ground_truth.txt"
         meta = self._folder / "meta.mat"
         try:
             if pairs.is_file():
@@ -162,22 +173,28 @@ class ImageNetValidation(_Files):
                 labels = [int(by_name[path.stem]) for path in self._files]
             elif truth.is_file() and meta.is_file():
                 numbers = [int(line) for line in truth.read_text().split()]
-                places = _devkit_places(meta)
-                labels = [places[numbers[int(path.stem[-8:]) - 1]] for path in self._files]
+                positions = _synset_positions(meta)
+                labels = [positions[numbers[int(path.stem[-8:]) - 1]] for path in self._files]
             else:
                 raise UsageError(
                     f"{self._folder} has no labels",
-                    f"put val.txt, or {truth.name} and meta.mat of the development kit, beside the images",
+                    f"put val.txt, or {truth.name} and meta.mat of the development kit, next to the images",
                 )
         except (ValueError, LookupError) as error:
-            raise UsageError(f"the labels in {self._folder} do not fit its images ({error})", "check them") from error
-        if not all(0 <= label < _IMAGENET_CLASSES for label in labels):
-            raise UsageError(f"a label in {self._folder} is outside ImageNet's 1000 classes", "check them")
+            raise UsageError(
+                f"the labels in {self._folder} do not match its images ({error})", "correct the file of labels"
+            ) from error
+        invalid = next((label for label in labels if not 0 <= label < _IMAGENET_CLASSES), None)
+        if invalid is not None:
+            raise UsageError(f"a label in {self._folder} is not 0 to 999: {invalid}", "correct the file of labels")
         return labels
 
 
-def _devkit_places(meta: Path) -> dict[int, int]:
-    """ILSVRC2012_ID -> the place of its synset among the sorted ones. Inner nodes of the hierarchy are no classes."""
+def _synset_positions(meta: Path) -> dict[int, int]:
+    """Return ILSVRC2012_ID -> position of its synset among the sorted synsets.
+
+    Inner nodes of the hierarchy are left out: they are not classes. Raises `UsageError`.
+    """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -187,18 +204,18 @@ def _devkit_places(meta: Path) -> dict[int, int]:
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
     except (MatReadError, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise UsageError(
-            f"{meta} is not the development kit's ({error})", "take it from ILSVRC2012_devkit_t12"
+            f"{meta} is not from ImageNet's development kit ({error})", "copy it from ILSVRC2012_devkit_t12"
         ) from error
-    place = {synset: index for index, synset in enumerate(sorted(synsets.values()))}
-    return {number: place[synset] for number, synset in synsets.items()}
+    positions = {synset: position for position, synset in enumerate(sorted(synsets.values()))}
+    return {number: positions[synset] for number, synset in synsets.items()}
 
 
-def _tree(folder: Path) -> list[tuple[Path, str]]:
-    """(file, class) of every image under folder/class/, sorted; hidden ones are left out."""
+def _labelled_files(folder: Path) -> list[tuple[Path, str]]:
+    """Return (file, class) of every image under folder/class/, sorted, without hidden files and folders."""
     return [
-        (path, kind.name)
-        for kind in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        for path in sorted(kind.rglob("*"))
+        (path, class_folder.name)
+        for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for path in sorted(class_folder.rglob("*"))
         if _is_image(path)
     ]
 
@@ -214,9 +231,10 @@ def _decode_file(preprocess: Preprocess, path: Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return preprocess.decode(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what damaged files raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # raised for damaged files
         raise UsageError(f"cannot decode {path} ({error})", "replace or remove the file") from error
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def _ignore_ctrl_c() -> None:
+    """Ignore Ctrl-C in a decoding process; the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

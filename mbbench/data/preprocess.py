@@ -1,4 +1,4 @@
-"""The one path from an image file to pixels of the right size."""
+"""Preprocessing: an image file to RGB pixels of the network's resolution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-_CODE = 1  # raise it when this file turns the same image into other pixels
+_CODE = 1  # version of this file; increase it if the same image yields different pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """RGB; the shorter side to resolution / crop_fraction, bilinear with antialiasing; the centre cut out.
+    """Conversion to RGB, resizing and center crop.
 
-    `crop_fraction` 0.875 is ImageNet's custom (256 to 224); 1.0 keeps the whole of a square image.
+    The shorter side is resized to resolution / crop_fraction, bilinear with antialiasing. A `crop_fraction` of 0.875 is
+    customary for ImageNet (256 to 224); 1.0 keeps all of a square image.
     """
 
     resolution: int
@@ -30,16 +31,18 @@ class Preprocess:
 
     @property
     def fingerprint(self) -> str:
+        """A key that changes if the same image may yield different pixels."""
         return content_key(asdict(self), metadata.version("pillow"), _CODE)
 
     def decode(self, file: Path | BinaryIO) -> NDArray[np.uint8]:
-        """Pixels (R, R, 3) of an encoded image; raises `OSError` if it is none."""
+        """Return the pixels (R, R, 3) of an encoded image. Raises `OSError` if `file` is not an image."""
         from PIL import Image
 
         with Image.open(file) as image:
             return self.resize(image)
 
     def resize(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the pixels (R, R, 3) of a decoded image of any mode and size."""
         import numpy as np
         from PIL import Image
 

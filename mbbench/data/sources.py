@@ -1,4 +1,8 @@
-"""Where labelled images come from: what a source is, the embedded digits and idx files. Folders are in folders.py."""
+"""Sources of labelled images: the interface, scikit-learn's digits and Fashion-MNIST. Folders are in `folders`.
+
+To add a data set, write a subclass of `Source` here and one case for its name in `data._source`. If it has no test
+split, divide it with `stratified_indices`. The cache, subsets and fingerprints are shared by all sources.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +22,38 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TEST_SHARE = 0.2
+_DOWNLOAD_AGAIN = "download the data set again"
+_TEST_SHARE = 0.2  # of a data set without a test split
 
 
 class Source(ABC):
-    """A data set before decoding. Its items are whatever its `decode` understands."""
+    """A data set before decoding.
+
+    An item is one image as the source stores it: a path, an array, or anything else that its `decode` accepts.
+    """
 
     name: str
-    crop_fraction = 1.0
+    crop_fraction = 1.0  # see `Preprocess`
 
     @abstractmethod
     def identity(self) -> object:
-        """Plain data that changes when the content does, found without decoding anything."""
+        """Return plain data that changes if the content does. Nothing is decoded for it."""
 
     @abstractmethod
-    def classes(self) -> int: ...
+    def classes(self) -> int:
+        """Return the number of classes; 1 means that there are no labels."""
 
     @abstractmethod
     def items(self, split: str, seed: int) -> tuple[Sequence[Any], NDArray[np.int64]]:
-        """The split's items and labels, in a fixed order."""
+        """Return the items and labels of `split` ("train" or "test"), in a fixed order."""
 
     @abstractmethod
     def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
-        """The pixels of each item, in their order."""
+        """Yield the pixels (R, R, 3) of each item, in the order of `items`."""
 
 
 class Digits(Source):
-    """1,797 handwritten digits of 8x8 pixels (Alpaydin and Kaynak 1998), which scikit-learn carries."""
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn includes (Alpaydin and Kaynak 1998)."""
 
     name = "digits"
 
@@ -60,7 +69,7 @@ class Digits(Source):
 
         pixels, labels = load_digits(return_X_y=True)
         images = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-        chosen = stratified(labels, split, seed)
+        chosen = stratified_indices(labels, split, seed)
         return list(images[chosen]), labels[chosen].astype(np.int64)
 
     def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
@@ -68,7 +77,7 @@ class Digits(Source):
 
 
 class FashionMnist(Source):
-    """60,000 + 10,000 labelled 28x28 images (Xiao et al. 2017) as idx files."""
+    """Fashion-MNIST (Xiao et al. 2017) as idx files: 60,000 training and 10,000 test images of 28x28 pixels."""
 
     name = "fashion-mnist"
 
@@ -76,8 +85,8 @@ class FashionMnist(Source):
         self._folder = folder
 
     def identity(self) -> object:
-        files = [self._file(split, what) for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
-        return [self.name, *(stamp(path) for path in files)]
+        files = [self._file(prefix, kind) for prefix in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        return [self.name, *(size_and_mtime(path) for path in files)]
 
     def classes(self) -> int:
         return 10
@@ -89,62 +98,70 @@ class FashionMnist(Source):
         images = read_idx(self._file(prefix, "images-idx3"), dimensions=3)
         if images.shape[1:] != (28, 28):
             size = "x".join(map(str, images.shape[1:]))
-            raise UsageError(f"{self._folder} has {prefix} images of {size}, not 28x28", "check the files")
+            raise UsageError(f"the {prefix} images in {self._folder} are not 28x28 pixels: {size}", _DOWNLOAD_AGAIN)
         labels = read_idx(self._file(prefix, "labels-idx1"), dimensions=1)
         if len(images) != len(labels):
             raise UsageError(
-                f"{self._folder} has {len(images)} {prefix} images and {len(labels)} labels", "fetch the files again"
+                f"{self._folder} has {len(images)} {prefix} images but {len(labels)} labels", _DOWNLOAD_AGAIN
             )
         if labels.size and labels.max() >= self.classes():
-            raise UsageError(f"{self._folder} has a label {labels.max()}, Fashion-MNIST has 0 to 9", "check the files")
+            raise UsageError(f"a label in {self._folder} is not 0 to 9: {labels.max()}", _DOWNLOAD_AGAIN)
         return list(images), labels.astype(np.int64)
 
     def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
         return _from_arrays(items, preprocess)
 
-    def _file(self, split: str, what: str) -> Path:
-        for name in (f"{split}-{what}-ubyte", f"{split}-{what}-ubyte.gz"):
+    def _file(self, prefix: str, kind: str) -> Path:
+        for name in (f"{prefix}-{kind}-ubyte", f"{prefix}-{kind}-ubyte.gz"):
             if (self._folder / name).is_file():
                 return self._folder / name
-        raise UsageError(f"{self._folder} lacks {split}-{what}-ubyte[.gz]", "name the folder with the four idx files")
+        raise UsageError(
+            f"{self._folder} has no file {prefix}-{kind}-ubyte[.gz]", "give the folder that holds the four idx files"
+        )
 
 
-def stratified(labels: NDArray[np.int64], split: str, seed: int) -> NDArray[np.int64]:
-    """Sorted indices of the split: of every class a fifth, and at least one image, is for testing."""
+def stratified_indices(labels: NDArray[np.int64], split: str, seed: int) -> NDArray[np.int64]:
+    """Return the sorted indices of a split.
+
+    The test split has a fifth of each class and at least one image of it; the training split has the rest.
+    """
     import numpy as np
 
     generator = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        border = max(round(_TEST_SHARE * len(members)), 1)
-        chosen.append(members[:border] if split == "test" else members[border:])
+        test_count = max(round(_TEST_SHARE * len(members)), 1)
+        chosen.append(members[:test_count] if split == "test" else members[test_count:])
     return np.sort(np.concatenate(chosen))
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The unsigned bytes of an idx file (LeCun's format for MNIST).
+    """Return the unsigned bytes of an idx file (LeCun's format for MNIST), which is gzipped if its name ends with .gz.
 
-    Two zeros, the type (8), the number of dimensions, their big-endian sizes, then the bytes.
+    The format: two zero bytes, the type (8: unsigned byte), the number of dimensions, their sizes in big-endian order,
+    then the data. Raises `UsageError` if the file is missing, damaged or has another number of dimensions.
     """
     import numpy as np
 
-    remedy = "fetch the file again"
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"cannot read {path} ({error})", remedy) from error
+        raise UsageError(f"cannot read {path} ({error})", _DOWNLOAD_AGAIN) from error
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
-        raise UsageError(f"{path} is no idx file of {dimensions} dimensions", remedy)
+        raise UsageError(f"{path} is not an idx file of unsigned bytes in {dimensions} dimensions", _DOWNLOAD_AGAIN)
     shape = np.frombuffer(content[4:header], ">u4").tolist()
     if len(content) != header + math.prod(shape):
-        raise UsageError(f"{path} holds {len(content) - header} bytes, its header says {math.prod(shape)}", remedy)
+        raise UsageError(
+            f"{path} has {len(content) - header} bytes of data, but its header gives {math.prod(shape)}",
+            _DOWNLOAD_AGAIN,
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: they change when the content does."""
+def size_and_mtime(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the modification time in ns, which change if the content does."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

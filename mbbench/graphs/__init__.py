@@ -1,1 +1,1 @@
-"""The fp32 ONNX graph, which later stages take: written from PyTorch, read back, and its tensors."""
+"""The fp32 ONNX graph that later stages start from: written from PyTorch, read back, and its tensors."""

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 18
-_EXAMPLES = 2  # images that the exporter traces
+_TRACED_IMAGES = 2  # in the batch that the exporter traces
 
 
 def to_onnx(module: nn.Module, resolution: int) -> onnx.ModelProto:
-    """The graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`."""
+    """Return the graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`."""
     import torch
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with _out_of_place(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter deprecates its own insides
+        warnings.simplefilter("ignore")  # the exporter uses functions that it deprecates itself
         program = torch.onnx.export(
             module,
-            (torch.zeros(_EXAMPLES, 3, resolution, resolution),),
+            (torch.zeros(_TRACED_IMAGES, 3, resolution, resolution),),
             dynamo=True,
             verbose=False,
             opset_version=_OPSET,
@@ -41,7 +41,7 @@ def to_onnx(module: nn.Module, resolution: int) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _out_of_place(module: nn.Module) -> Iterator[None]:
-    """Activations that write in place make the exporter twice as slow; the graph is the same."""
+    """Turn in-place activations off within the block: they double the exporter's time and do not change the graph."""
     from torch import nn
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.ReLU | nn.ReLU6) and layer.inplace]
@@ -55,34 +55,37 @@ def _out_of_place(module: nn.Module) -> Iterator[None]:
 
 
 def with_parameters(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProto:
-    """`to_onnx` of `module`, given that of a module that differs in its parameters alone: an export takes seconds."""
+    """Return the graph `to_onnx` would give for `module`, from that of a module with other parameters.
+
+    The modules must not differ in anything else. This saves an export, which takes seconds.
+    """
     import onnx
 
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
-    tensors = {tensor.name: tensor for tensor in own.graph.initializer}
-    nodes = {node.name: node for node in own.graph.node}
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+    nodes = {node.name: node for node in result.graph.node}
     for name, parameter in module.state_dict().items():
         tensor = tensors.get(name)
-        if tensor is None:  # the exporter drops a bias that is zero throughout
+        if tensor is None:  # the exporter drops a bias of zeros
             nodes[name.removesuffix(".bias")].input.append(name)
-            tensor = own.graph.initializer.add()
+            tensor = result.graph.initializer.add()
         tensor.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), name))
-    return own
+    return result
 
 
 def _name_after_modules(graph: onnx.GraphProto) -> None:
-    """Call nodes and tensors by the module they come from, and drop what else the exporter notes: it has paths in it.
+    """Name nodes and tensors after the module they come from, and drop the exporter's metadata, which holds file paths.
 
-    A module's last node gets the module's name (`blocks.0.1.conv`), and so does its output; a node before it gets its
-    operator's after a slash.
+    A module's last node and its output get the module's name (`blocks.0.1.conv`). Earlier nodes of the module get that
+    name with their operator's after a slash.
     """
     import ast
 
     last: dict[str, str] = {}
     for node in graph.node:
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = [scope for scope in ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1] if scope]
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = [scope for scope in ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))[:-1] if scope]
         node.name = scopes[-1] if scopes else node.op_type
         last[node.name] = node.output[0]
     outputs = {value.name for value in graph.output}

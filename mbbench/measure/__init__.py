@@ -1,1 +1,1 @@
-"""Measuring one cell in a child process of its own."""
+"""Measurement of one cell in a child process."""

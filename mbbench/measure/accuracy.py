@@ -1,4 +1,4 @@
-"""What a session's answers are worth: parity with PyTorch before timing, accuracy over the test set after."""
+"""Check a session's logits against PyTorch's before timing, and evaluate its accuracy on the test set afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mbbench.backend import Session
 from mbbench.errors import RequirementError
 from mbbench.models import Normalization
-from mbbench.result import Accuracy, Drop, Parity
+from mbbench.result import Accuracy, Parity, Top1Drop
 from mbbench.spec import Precision
 from mbbench.stats import Interval, mcnemar, paired_interval, wilson_interval
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Of the largest reference logit. fp32 kernels differ by some 1e-5, a wrong layer by far more. bf16 keeps 8 bits of the
-# mantissa and fp16 11, lost anew in every layer. INT8 is held against the same graph in floats: integer kernels
-# differ from it where a value rounds the other way, or where they round once and it twice: by 1 to 12 %.
+# Relative to the largest reference logit. fp32 kernels differ by about 1e-5, a wrong layer by far more. bf16 keeps 8
+# bits of the mantissa and fp16 keeps 11, and every layer rounds again. INT8 is compared with the same graph computed in
+# floats: integer kernels differ from it by 1 to 12 %, where a value rounds the other way or is rounded once, not twice.
 _TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 1e-1, "int8": 2.5e-1}
-_CONSTANT = 1e-6  # spread over images, of the largest logit, under which outputs do not depend on the input
+# Relative to the largest logit: if logits spread over images by no more than this, they do not depend on the input.
+_CONSTANT_SPREAD = 1e-6
 
 
 def logits_of(
@@ -33,7 +34,10 @@ def logits_of(
     batch: int,
     spare_cpus: Collection[int] = (),
 ) -> Iterator[NDArray[np.float32]]:
-    """Logits of `images` (N, H, W, 3) in chunks of `batch`, which `spare_cpus` prepare meanwhile."""
+    """Yield the logits of `images` (N, H, W, 3) in chunks of `batch`.
+
+    A thread on `spare_cpus` prepares the next chunk while the session runs.
+    """
     from mbbench.data.feed import batches
 
     for chunk, count in batches(images, normalization, batch, spare_cpus):
@@ -48,7 +52,7 @@ def check_parity(
     batch: int,
     precision: Precision = "fp32",
 ) -> Parity:
-    """Compare the session's logits of `images` with `reference` (N, classes)."""
+    """Compare the session's logits of `images` (N, H, W, 3) with `reference` (N, classes)."""
     import numpy as np
 
     logits = np.concatenate(list(logits_of(session, images, normalization, batch)))
@@ -64,18 +68,18 @@ def check_parity(
 
 
 def is_constant(logits: NDArray[np.float32]) -> bool:
-    """Whether different images all get the same logits (N, classes); one image alone proves nothing."""
+    """Return whether all images have the same logits (N, classes); False for a single image."""
     import numpy as np
 
-    return len(logits) > 1 and float(np.ptp(logits, axis=0).max()) <= _CONSTANT * float(np.abs(logits).max())
+    return len(logits) > 1 and float(np.ptp(logits, axis=0).max()) <= _CONSTANT_SPREAD * float(np.abs(logits).max())
 
 
 def require_parity(parity: Parity) -> None:
-    """Raises `RequirementError`: no latency is published for a session that computes something else."""
+    """Raise `RequirementError` unless the check passed: a wrong result has no meaningful latency."""
     if parity.passed:
         return
     if parity.max_abs_error is None:
-        cause = "the session's outputs are not finite, or of the wrong shape"
+        cause = "the session's outputs are not finite or have the wrong shape"
     elif parity.max_abs_error > parity.tolerance:
         cause = (
             f"the session's logits differ from PyTorch's by up to {parity.max_abs_error:.3g}"
@@ -84,25 +88,27 @@ def require_parity(parity: Parity) -> None:
     else:
         cause = "the session's outputs are the same for every image"
     raise RequirementError(
-        cause, "nothing was timed; try another version of the runtime, or report this to its backend"
+        cause, "try another version of the runtime, or report this to the backend's authors; nothing was timed"
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a session and the PyTorch reference said of images, in order: all that `summarize` needs of them."""
+    """The predictions of a session and of the PyTorch reference, image by image: the input of `accuracy_figures`."""
 
     classes: int
-    session: tuple[int, ...]  # the class that each put first
-    reference: tuple[int, ...]
+    session: tuple[int, ...]  # the session's top-1 classes
+    reference: tuple[int, ...]  # the reference's top-1 classes
     labels: tuple[int, ...] | None
-    reason_without_top1: str | None  # the reason for None
-    among_five: tuple[bool, ...]  # whether the label is among the session's first five; empty where that says nothing
-    sum_errors: tuple[float, ...]  # of |logit - the reference's|, over an image's classes
+    reason_without_top1: str | None  # why `labels` is None
+    among_five: tuple[
+        bool, ...
+    ]  # whether the label is in the session's top 5; empty without labels or with 5 classes or fewer
+    sum_errors: tuple[float, ...]  # |session's logit - reference's logit|, summed over the classes
     max_error: float
 
 
-def answers_of(
+def collect_answers(
     session: Session,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
@@ -112,30 +118,30 @@ def answers_of(
     reason_without_top1: str | None = None,
     spare_cpus: Collection[int] = (),
 ) -> Answers:
-    """The answers to `images` (N, H, W, 3), beside the logits `reference` (N, classes)."""
+    """Run `images` (N, H, W, 3) and return the predictions next to those of the logits `reference` (N, classes)."""
     import numpy as np
 
     classes = reference.shape[1]
-    five = labels is not None and classes > 5
-    own: list[int] = []
-    others: list[int] = []
+    has_top5 = labels is not None and classes > 5
+    predictions: list[int] = []
+    reference_predictions: list[int] = []
     among_five: list[bool] = []
     sum_errors: list[float] = []
     max_error = 0.0
     for logits in logits_of(session, images, normalization, batch, spare_cpus):
-        rows = slice(len(own), len(own) + len(logits))
+        rows = slice(len(predictions), len(predictions) + len(logits))
         error = np.abs(logits - reference[rows])
-        if labels is not None and five:
-            first = np.argpartition(logits, -5, axis=1)[:, -5:]
-            among_five += (first == np.asarray(labels[rows])[:, None]).any(axis=1).tolist()
-        own += logits.argmax(axis=1).tolist()
-        others += reference[rows].argmax(axis=1).tolist()
+        if labels is not None and has_top5:
+            top5 = np.argpartition(logits, -5, axis=1)[:, -5:]
+            among_five += (top5 == np.asarray(labels[rows])[:, None]).any(axis=1).tolist()
+        predictions += logits.argmax(axis=1).tolist()
+        reference_predictions += reference[rows].argmax(axis=1).tolist()
         sum_errors += error.sum(axis=1, dtype=np.float64).tolist()
         max_error = max(max_error, float(error.max()))
     return Answers(
         classes=classes,
-        session=tuple(own),
-        reference=tuple(others),
+        session=tuple(predictions),
+        reference=tuple(reference_predictions),
         labels=None if labels is None else tuple(labels.tolist()),
         reason_without_top1=reason_without_top1,
         among_five=tuple(among_five),
@@ -144,8 +150,8 @@ def answers_of(
     )
 
 
-def join(parts: Sequence[Answers]) -> Answers:
-    """The answers to shards of a test set, in order, as those to all of it."""
+def join_answers(parts: Sequence[Answers]) -> Answers:
+    """Concatenate the answers to the shards of a test set, in order."""
     first = parts[0]
     return Answers(
         classes=first.classes,
@@ -159,14 +165,14 @@ def join(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def summarize(answers: Answers) -> tuple[Accuracy, dict[str, str]]:
-    """Top-1 and top-5 against the labels and agreement with the reference, and why one is missing."""
+def accuracy_figures(answers: Answers) -> tuple[Accuracy, dict[str, str]]:
+    """Return top-1, top-5 and the agreement with the reference, and the reason for each missing figure."""
     import numpy as np
 
     n = len(answers.session)
-    own, reference = np.asarray(answers.session), np.asarray(answers.reference)
+    predictions, reference = np.asarray(answers.session), np.asarray(answers.reference)
     labels = None if answers.labels is None else np.asarray(answers.labels)
-    agreeing = int((own == reference).sum())
+    agreeing = int((predictions == reference).sum())
     reasons: dict[str, str] = {}
 
     def share(name: str, count: int, reason: str | None) -> tuple[float | None, Interval | None]:
@@ -175,38 +181,40 @@ def summarize(answers: Answers) -> tuple[Accuracy, dict[str, str]]:
         reasons[f"accuracy.{name}"] = reason
         return None, None
 
-    right = 0 if labels is None else int((own == labels).sum())
-    few = "every answer is among the first five" if answers.classes <= 5 else None
-    share1, interval1 = share("top1", right, answers.reason_without_top1)
-    share5, interval5 = share("top5", sum(answers.among_five), answers.reason_without_top1 or few)
+    correct = 0 if labels is None else int((predictions == labels).sum())
+    trivial = (
+        "the model has at most five classes, so the top five include all of them" if answers.classes <= 5 else None
+    )
+    top1, top1_ci95 = share("top1", correct, answers.reason_without_top1)
+    top5, top5_ci95 = share("top5", sum(answers.among_five), answers.reason_without_top1 or trivial)
     return (
         Accuracy(
             images=n,
-            top1=share1,
-            top1_ci95=interval1,
-            top5=share5,
-            top5_ci95=interval5,
+            top1=top1,
+            top1_ci95=top1_ci95,
+            top5=top5,
+            top5_ci95=top5_ci95,
             agreement=agreeing / n,
             agreement_ci95=wilson_interval(agreeing, n),
             max_abs_logit_error=answers.max_error,
             mean_abs_logit_error=fsum(answers.sum_errors) / (n * answers.classes),
-            drop=None if labels is None else drop(reference, own, labels),
-            wrong=None if labels is None else tuple(np.flatnonzero(own != labels).tolist()),
+            drop=None if labels is None else top1_drop(reference, predictions, labels),
+            wrong=None if labels is None else tuple(np.flatnonzero(predictions != labels).tolist()),
         ),
         reasons,
     )
 
 
-def drop(reference: NDArray[np.int64], answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Drop:
-    """What `answers` (N,) lose against those of the reference on the same images."""
+def top1_drop(reference: NDArray[np.int64], predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> Top1Drop:
+    """Return how much top-1 `predictions` (N,) lose against the reference's predictions (N,) of the same images."""
     import numpy as np
 
-    before, after = reference == labels, answers == labels
+    before, after = reference == labels, predictions == labels
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     counts = np.bincount(labels)
     losses = np.bincount(labels, before.astype(np.int64) - after) / np.maximum(counts, 1)
     worst = int(losses.argmax())
-    return Drop(
+    return Top1Drop(
         share=(lost - gained) / len(labels),
         ci95=paired_interval(lost, gained, len(labels)),
         only_reference_right=lost,

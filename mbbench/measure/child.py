@@ -1,8 +1,8 @@
 """The measuring child process: `python -m mbbench.measure.child MODULE JOB OUT`.
 
-MODULE is one of `mbbench.measure.jobs`. It defines `Job` (the request), `Report` (the answer), `START` (the report
-before anything ran) and `measure(job, spare_cpus, save)`. The job is read from the file JOB; the report replaces OUT
-after every phase, so that nothing measured is lost, however the process ends.
+MODULE is a module of `mbbench.measure.jobs`. It defines `Job` (the request), `Report` (the reply), `START` (the report
+before any phase ran) and `measure(job, spare_cpus, save)`. The job is read from the file JOB. The report replaces the
+file OUT after every phase, so that no measurement is lost however the process ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Job(Protocol):
 
 
 class Report(Protocol):
-    """A frozen dataclass of plain data: the current phase, and the failure that ended it."""
+    """A frozen dataclass of plain data, with the current phase and the failure that ended it, if any."""
 
     @property
     def phase(self) -> str: ...
@@ -57,16 +57,16 @@ def encode(job: object) -> bytes:
 
 
 def decode(content: bytes, kind: type[_T]) -> _T:
-    """Return the job or report in `content`."""
-    return msgspec.json.decode(content, type=kind, dec_hook=_path)
+    """Return the job or report of type `kind` in `content`."""
+    return msgspec.json.decode(content, type=kind, dec_hook=_decode_path)
 
 
-def _path(kind: type[Any], value: Any) -> Any:
+def _decode_path(kind: type[Any], value: Any) -> Any:
     return kind(value)
 
 
 def main(module_name: str, job_path: str, out_path: str) -> int:
-    """Run the job; return 0, or the exit code of the failure that the report holds."""
+    """Run the job; return 0, or the exit code of the failure that the report records."""
     module = import_module(module_name)
     job = decode(Path(job_path).read_bytes(), module.Job)
     latest = module.START
@@ -74,28 +74,28 @@ def main(module_name: str, job_path: str, out_path: str) -> int:
     def save(report: Any) -> None:
         nonlocal latest
         latest = report
-        _replace(Path(out_path), msgspec.json.encode(report))
+        _replace_file(Path(out_path), msgspec.json.encode(report))
 
     spare_cpus = allowed_cpus() - set(job.cpus)
-    _pin(job.cpus)
+    _set_up_process(job.cpus)
     try:
         save(module.measure(job, spare_cpus, save))
     except MbbenchError as error:
-        save(replace(latest, failure=Failure.of(error)))
+        save(replace(latest, failure=Failure.from_error(error)))
         return error.exit_code
     return 0
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
-def _pin(cpus: tuple[int, ...]) -> None:
-    """Pin this process to `cpus`, and on Linux let it die with its parent.
+def _set_up_process(cpus: tuple[int, ...]) -> None:
+    """Pin this process to `cpus` and, on Linux, make the kernel kill it when its parent dies.
 
-    An orphan would disturb whatever is measured next.
+    An orphan would disturb the next measurement.
     """
     if sys.platform == "linux":
         import ctypes

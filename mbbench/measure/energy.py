@@ -1,4 +1,4 @@
-"""Joules per inference: what chips count of their own energy while they work, less what they take at rest."""
+"""Joules per inference: energy that the chip counts during back-to-back calls, minus its energy at rest."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from mbbench.measure.latency import Clock, no_garbage_collection
 from mbbench.result import Energy, Stretch
 from mbbench.stats import trimmed_effect
 
-_STRETCHES = 10  # with fewer the interval of their trimmed mean would be wide for want of degrees of freedom
-_SETTLE_S = 0.25  # after work, before rest counts: runtimes let their threads spin for a while
-_POLL_S = 0.0005  # RAPL is updated about every millisecond, NVML every 20 to 100
-_STILL_S = 1.0  # a counter that does not move for so long counts nothing
+_STRETCHES = 10  # fewer would leave few degrees of freedom, and so a wide interval of the trimmed mean
+_SETTLE_S = 0.25  # between work and measured rest, since runtimes let their threads spin for a while
+_POLL_S = 0.0005  # RAPL is updated about every millisecond, NVML every 20 to 100 ms
+_STUCK_S = 1.0  # a counter that does not change for this long does not work
 
 Sleep = Callable[[float], None]
 
 
 class CounterError(Exception):
-    """Why the energy is not known."""
+    """The reason the energy is unknown."""
 
 
 class Counter(Protocol):
+    """An energy counter of a chip."""
+
     name: str
 
     def microjoules(self) -> int:
-        """Since some moment, never less than before; raises `CounterError`."""
+        """Return the energy since a fixed moment; it never decreases. Raises `CounterError`."""
 
 
 class Rapl:
-    """All of a machine's packages, and their DRAM where the chip counts it, since a package is without.
+    """The sum of all packages of a machine, and of their DRAM where the chip counts it: packages exclude it.
 
-    The other domains are not added: `core` and `uncore` are parts of a package, `intel-rapl-mmio` shows a package once
-    more, and what `psys` counts is up to each board's maker.
+    Other domains are not added: `core` and `uncore` are parts of a package, `intel-rapl-mmio` repeats a package, and
+    the board's maker decides what `psys` counts.
     """
 
     def __init__(self, root: Path) -> None:
@@ -47,35 +49,35 @@ class Rapl:
             if (name := read_text(folder / "name").strip()).startswith(("package", "dram"))
         }
         if not zones:
-            raise CounterError("the kernel shows no RAPL counter, as in most virtual machines")
+            raise CounterError("the kernel exposes no RAPL counter, as in most virtual machines")
         self.name = f"RAPL {', '.join(dict.fromkeys(zones.values()))}"
-        self._ranges = {folder / "energy_uj": _number(folder / "max_energy_range_uj") for folder in zones}
-        self._last = {file: _number(file) for file in self._ranges}
+        self._ranges = {folder / "energy_uj": _read_integer(folder / "max_energy_range_uj") for folder in zones}
+        self._last = {file: _read_integer(file) for file in self._ranges}
         self._total = 0
 
     def microjoules(self) -> int:
-        """To be asked more often than a counter wraps around, which takes minutes."""
+        """Return the energy since construction. Call it before a counter wraps around, which takes minutes."""
         for file, range_uj in self._ranges.items():
-            now = _number(file)
+            now = _read_integer(file)
             self._total += (now - self._last[file]) % range_uj
             self._last[file] = now
         return self._total
 
 
-def _number(file: Path) -> int:
+def _read_integer(file: Path) -> int:
     try:
         return int(file.read_text())
     except PermissionError as error:
         raise CounterError(
-            "only root may read RAPL, lest processes spy on each other; to let everybody until the next boot, run"
-            " `sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`"
+            "only root may read RAPL, so that processes cannot spy on each other; run"
+            " `sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj` to allow every user until the next boot"
         ) from error
     except (OSError, ValueError) as error:
         raise CounterError(f"RAPL cannot be read ({error})") from error
 
 
 class Nvml:
-    """A GPU's own counter, of the whole board, since its driver was loaded; Volta was the first to have one."""
+    """A GPU's energy counter: of the whole board, since its driver was loaded. GPUs have one from Volta on."""
 
     def __init__(self, index: int) -> None:
         self.name = f"NVML cuda:{index}"
@@ -83,34 +85,34 @@ class Nvml:
             self._nvml, runtime = map(import_module, ("cuda.bindings.nvml", "cuda.bindings.runtime"))
         except ImportError as error:
             raise CounterError(
-                f"NVML cannot be imported ({error}); run `pip install -U cuda-bindings`, to 12.9.6, 13.2 or newer"
+                f"NVML cannot be imported ({error}); run `pip install -U cuda-bindings` (12.9.6, 13.2 or newer)"
             ) from error
         try:
             self._nvml.init_v2()
-            # NVML numbers all GPUs in the order of their slots, CUDA those that it may see in an order of its own.
+            # NVML numbers all GPUs in the order of their slots; CUDA numbers the visible GPUs in another order.
             _, slot = runtime.cudaDeviceGetPCIBusId(32, index)
             self._gpu = self._nvml.device_get_handle_by_pci_bus_id_v2(slot.partition(b"\0")[0].decode())
-        except Exception as error:  # whatever the driver raises, and the search for it
+        except Exception as error:  # the driver, and the search for its library, raise exceptions of any type
             raise CounterError(f"{self.name} cannot be opened ({error})") from error
 
     def microjoules(self) -> int:
         try:
             return 1000 * int(self._nvml.device_get_total_energy_consumption(self._gpu))
-        except Exception as error:  # as above
-            raise CounterError(f"{self.name} tells no energy ({error})") from error
+        except Exception as error:  # the driver raises exceptions of any type
+            raise CounterError(f"{self.name} reports no energy ({error})") from error
 
 
-def counter_of(device: str, root: Path = Path("/")) -> Counter:
-    """The counter of the chip that a device is; raises `CounterError`."""
+def open_counter(device: str, root: Path = Path("/")) -> Counter:
+    """Return the energy counter of the chip behind `device`; raises `CounterError`."""
     kind, _, index = device.lower().partition(":")
     if kind.startswith("cpu"):
         return Rapl(root)
     if kind == "cuda" and index.isdecimal():
         return Nvml(int(index))
-    raise CounterError(f"no counter is known for the device {device}")
+    raise CounterError(f"no energy counter is known for the device {device}")
 
 
-def measure(
+def measure_energy(
     call: Callable[[], object],
     *,
     batch: int,
@@ -120,17 +122,20 @@ def measure(
     clock: Clock = perf_counter_ns,
     sleep: Sleep = time.sleep,
 ) -> tuple[Energy | None, dict[str, str]]:
-    """What an image takes in back-to-back calls of `batch` images; or why that is not known, in no time."""
+    """Return the energy per image of back-to-back calls of `batch` images, or None and the reason.
+
+    Without a counter nothing is called and no time is spent.
+    """
     try:
-        counter = counter_of(device, root)
+        counter = open_counter(device, root)
         with no_garbage_collection():
-            found = stretches(call, counter, batch=batch, seconds=seconds, clock=clock, sleep=sleep)
+            stretches = measure_stretches(call, counter, batch=batch, seconds=seconds, clock=clock, sleep=sleep)
     except CounterError as error:
         return None, {"energy": str(error)}
-    return summarize(counter.name, batch, found), {}
+    return energy_figures(counter.name, batch, stretches), {}
 
 
-def stretches(
+def measure_stretches(
     call: Callable[[], object],
     counter: Counter,
     *,
@@ -139,24 +144,24 @@ def stretches(
     clock: Clock = perf_counter_ns,
     sleep: Sleep = time.sleep,
 ) -> tuple[Stretch, ...]:
-    """Ten stretches of calls, of at least `seconds` together, each after a rest that is half as long.
+    """Measure ten stretches of calls, at least `seconds` in total, each after a rest half as long.
 
-    Each has a rest of its own, so that they are independent and what changes in between (heat, other processes) meets
-    both alike.
+    Each stretch has a separate rest. Stretches are therefore independent, and changes during the phase (heat, other
+    processes) affect work and rest alike.
     """
     length_s = seconds / _STRETCHES
-    found = []
+    stretches = []
     for _ in range(_STRETCHES):
         sleep(_SETTLE_S)
-        start_ns, start_uj = _update(counter, clock, sleep)
+        start_ns, start_uj = _wait_for_update(counter, clock, sleep)
         sleep(length_s / 2)
-        rested_ns, rested_uj = _update(counter, clock, sleep)
+        rested_ns, rested_uj = _wait_for_update(counter, clock, sleep)
         calls = 0
         while not calls or clock() < rested_ns + length_s * 1e9:
             call()
             calls += 1
-        end_ns, end_uj = _update(counter, clock, sleep)
-        found.append(
+        end_ns, end_uj = _wait_for_update(counter, clock, sleep)
+        stretches.append(
             Stretch(
                 idle_joules=(rested_uj - start_uj) / 1e6,
                 idle_seconds=(rested_ns - start_ns) / 1e9,
@@ -165,31 +170,38 @@ def stretches(
                 images=calls * batch,
             )
         )
-    return tuple(found)
+    return tuple(stretches)
 
 
-def _update(counter: Counter, clock: Clock, sleep: Sleep) -> tuple[int, int]:
-    """(ns, µJ) when the counter has just been updated: a stretch then ends where its energy ends.
+def _wait_for_update(counter: Counter, clock: Clock, sleep: Sleep) -> tuple[int, int]:
+    """Sleep until the counter changes and return (ns, µJ), so that a stretch's time and energy end together.
 
-    Else up to a tenth of a second of NVML's would be missing. The wait is at rest, and rest is subtracted.
+    Otherwise up to a tenth of a second of NVML's energy would be missing. The wait is rest, which is subtracted.
     """
     before_uj = counter.microjoules()
-    latest = clock() + _STILL_S * 1e9
-    while clock() < latest:
+    deadline = clock() + _STUCK_S * 1e9
+    while clock() < deadline:
         sleep(_POLL_S)
         if (now_uj := counter.microjoules()) != before_uj:
             return clock(), now_uj
-    raise CounterError(f"{counter.name} does not move")
+    raise CounterError(f"{counter.name} did not change for {_STUCK_S:g} s")
 
 
-def summarize(counter: str, batch: int, stretches: Sequence[Stretch]) -> Energy:
-    """The figures of an energy phase; trimmed, since another process may fall on a stretch or two."""
-    images = sum(one.images for one in stretches)
-    idle_s, busy_s = sum(one.idle_seconds for one in stretches), sum(one.busy_seconds for one in stretches)
+def energy_figures(counter: str, batch: int, stretches: Sequence[Stretch]) -> Energy:
+    """Return the figures of an energy phase.
+
+    The mean is trimmed because another process may disturb a stretch or two.
+    """
+    images = sum(stretch.images for stretch in stretches)
+    idle_s = sum(stretch.idle_seconds for stretch in stretches)
+    busy_s = sum(stretch.busy_seconds for stretch in stretches)
     effect = trimmed_effect(
-        [(one.busy_joules - one.idle_joules / one.idle_seconds * one.busy_seconds) / one.images for one in stretches]
+        [
+            (stretch.busy_joules - stretch.idle_joules / stretch.idle_seconds * stretch.busy_seconds) / stretch.images
+            for stretch in stretches
+        ]
     )
-    assert effect is not None  # there are ten
+    assert effect is not None  # ten stretches suffice
     return Energy(
         counter=counter,
         batch=batch,
@@ -198,6 +210,6 @@ def summarize(counter: str, batch: int, stretches: Sequence[Stretch]) -> Energy:
         seconds=busy_s,
         joules_per_image=effect.estimate,
         joules_per_image_ci95=effect.ci95,
-        idle_watts=sum(one.idle_joules for one in stretches) / idle_s,
-        busy_watts=sum(one.busy_joules for one in stretches) / busy_s,
+        idle_watts=sum(stretch.idle_joules for stretch in stretches) / idle_s,
+        busy_watts=sum(stretch.busy_joules for stretch in stretches) / busy_s,
     )

@@ -1,6 +1,6 @@
-"""What a runtime tells of itself after all timing: its nodes' times, and a device's own clock and memory.
+"""What a runtime reports about itself after all timing: times of its nodes, and a device's own clock and memory.
 
-Each comes with why it is not known, if it is not; none of it costs a cell more than that.
+Every function returns a reason with an unknown value; a failure here never fails the cell.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_CALLS = 20  # fewer where they would take longer than _CALLS_S
-_CALLS_S = 5.0
-_ON_HOST = "the backend names no device with a clock and memory of its own"
+_MAX_RUNS = 20
+_MIN_RUNS = 3
+_MAX_RUNS_S = 5.0
+_NOT_ON_DEVICE = "the backend reports no device with its own clock and memory"
 
 Reasons = dict[str, str]
 
 
-def few(latency_ms: float) -> int:
-    """As many calls as do not take long, but three at least."""
-    return min(_CALLS, max(3, round(_CALLS_S * 1e3 / latency_ms)))
+def profile_runs(latency_ms: float) -> int:
+    """Return how many calls to profile: 20, or fewer (at least 3) if they would take longer than 5 s."""
+    return min(_MAX_RUNS, max(_MIN_RUNS, round(_MAX_RUNS_S * 1e3 / latency_ms)))
 
 
 def device_memory_bytes(session: Session) -> tuple[int | None, Reasons]:
-    """What the process holds of the device's memory."""
+    """Return the bytes of device memory that this process holds, or None and the reason."""
     if not isinstance(session, OnDevice):
-        return None, {"device_memory_bytes": _ON_HOST}
+        return None, {"device_memory_bytes": _NOT_ON_DEVICE}
     try:
         return session.device_memory_bytes(), {}
     except MbbenchError as error:
@@ -39,13 +40,13 @@ def device_memory_bytes(session: Session) -> tuple[int | None, Reasons]:
 
 
 def device_times(session: Session, images: NDArray[np.float32], runs: int) -> tuple[DeviceTimes | None, Reasons]:
-    """The parts of a call by the device's own clock: medians of `runs`."""
+    """Return the medians over `runs` calls of a call's parts by the device's clock, or None and the reason."""
     if not isinstance(session, OnDevice):
-        return None, {"device_times": _ON_HOST}
+        return None, {"device_times": _NOT_ON_DEVICE}
     try:
         calls = session.device_times(images, runs)
-    except Exception as error:  # whatever the runtime raises
-        return None, {"device_times": f"timing on the device failed: {_reason(error)}"}
+    except Exception as error:  # runtimes raise exceptions of any type
+        return None, {"device_times": f"timing on the device failed: {_message(error)}"}
     times = DeviceTimes(
         n=len(calls),
         to_device_ms=median(call.to_device_ms for call in calls),
@@ -56,15 +57,18 @@ def device_times(session: Session, images: NDArray[np.float32], runs: int) -> tu
 
 
 def node_times(session: Session, images: NDArray[np.float32], runs: int) -> tuple[tuple[NodeTime, ...], Reasons]:
-    """Of each executed node, medians of `runs` calls; empty where they are not known. May open a second session."""
+    """Return each executed node's median time over `runs` calls, or nothing and the reason.
+
+    The session may open a second one to profile.
+    """
     if not isinstance(session, LayerProfile):
-        return (), {"layer_times": "the backend does not tell how long its nodes take"}
+        return (), {"layer_times": "the backend reports no node times"}
     try:
         times = session.profile(images, runs)
-    except Exception as error:  # whatever the runtime's profiler raises
-        return (), {"layer_times": f"profiling failed: {_reason(error)}"}
-    return times, {} if times else {"layer_times": "the runtime's times fit no layers"}
+    except Exception as error:  # profilers raise exceptions of any type
+        return (), {"layer_times": f"profiling failed: {_message(error)}"}
+    return times, {} if times else {"layer_times": "the runtime's times match no layers"}
 
 
-def _reason(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, MbbenchError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The timed loops. Nothing in them allocates, prints or collects garbage between two readings of the clock."""
+"""The timed loops: nothing allocates, prints or collects garbage between two readings of the clock."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 from mbbench.result import Latency, Throughput, WarmUp
-from mbbench.stats import drift, is_precise, median, median_interval, outliers, percentile, samples_needed
+from mbbench.stats import count_outliers, drift, is_precise, median, median_interval, percentile, samples_needed
 
-_WINDOW = 10  # runs whose median is compared with the window before
-_FINEST = 1000  # a sample is kept in steps of at most this part of it
-_SETTLED = 0.02  # three windows' medians within this share of each other: the latency has settled
+_WINDOW = 10  # runs in a window of the warm-up
+_SETTLED = 0.02  # the latency has settled when the medians of three windows differ by at most this share
+_RESOLUTION = 1000  # a sample is rounded in steps of at most 1/1000 of its value
 
 Clock = Callable[[], int]
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
+    """Collect garbage once, then switch collection off until the end of the block."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -30,7 +31,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def warm_up(call: Callable[[], object], *, max_s: float, clock: Clock = perf_counter_ns) -> WarmUp:
-    """Call until three successive windows agree, or until `max_s` is over (then `steady` is False)."""
+    """Call until the medians of three successive windows agree, or until `max_s` is over (then `steady` is False)."""
     medians: list[float] = []
     window: list[float] = []
     runs = 0
@@ -60,26 +61,26 @@ def time_calls(
     enough: Callable[[list[int]], bool] = lambda _: True,
     clock: Clock = perf_counter_ns,
 ) -> list[int]:
-    """Nanoseconds of each call, until `min_samples` and `min_s` are reached and they are `enough`, or `max_s` is over.
+    """Call until `min_samples` and `min_s` are reached and `enough` agrees, or `max_s` is over; return nanoseconds.
 
-    `enough` is asked again when a quarter more samples have come, in time that is not measured; the call after it finds
-    cold caches and is not counted.
+    If `enough` returns False, it is called again after a quarter more samples. The call after it is not counted,
+    because it finds cold caches.
     """
     samples: list[int] = []
     start = clock()
-    soonest, latest = start + min_s * 1e9, start + max_s * 1e9
-    wanted = min_samples
+    earliest_end, latest_end = start + min_s * 1e9, start + max_s * 1e9
+    samples_to_check = min_samples
     while True:
         before = clock()
         call()
         after = clock()
         samples.append(after - before)
-        if after >= latest:
+        if after >= latest_end:
             return samples
-        if after >= soonest and len(samples) >= wanted:
+        if after >= earliest_end and len(samples) >= samples_to_check:
             if enough(samples):
                 return samples
-            wanted = len(samples) * 5 // 4
+            samples_to_check = len(samples) * 5 // 4
             call()
 
 
@@ -92,39 +93,43 @@ def time_pairs(
     seconds: float,
     clock: Clock = perf_counter_ns,
 ) -> tuple[list[int], list[int]]:
-    """Nanoseconds of calls in turn, after `warm_pairs` untimed ones, for `seconds` and at least `min_pairs`.
+    """Alternate two calls for `seconds`, at least `min_pairs` times, after `warm_pairs` untimed ones.
 
-    Every other pair is taken the other way round, so that what one call leaves behind meets both alike.
+    Returns the nanoseconds of either. Every other pair runs in reverse order, so that what a call leaves in the caches
+    affects both alike.
     """
-    own: list[int] = []
-    other: list[int] = []
+    first_ns: list[int] = []
+    second_ns: list[int] = []
     for _ in range(warm_pairs):
         first()
         second()
-    end = clock() + seconds * 1e9
+    deadline = clock() + seconds * 1e9
     while True:
-        started = clock()
+        start = clock()
         first()
-        turned = clock()
+        middle = clock()
         second()
-        ended = clock()
-        own.append(turned - started)
-        other.append(ended - turned)
-        started = clock()
+        end = clock()
+        first_ns.append(middle - start)
+        second_ns.append(end - middle)
+        start = clock()
         second()
-        turned = clock()
+        middle = clock()
         first()
-        ended = clock()
-        other.append(turned - started)
-        own.append(ended - turned)
-        if ended >= end and len(own) >= min_pairs:
-            return own, other
+        end = clock()
+        second_ns.append(middle - start)
+        first_ns.append(end - middle)
+        if end >= deadline and len(first_ns) >= min_pairs:
+            return first_ns, second_ns
 
 
-def count_images(
+def measure_throughput(
     call: Callable[[], object], *, batch: int, seconds: float, clock: Clock = perf_counter_ns
 ) -> Throughput:
-    """Back-to-back calls for at least `seconds`; the first call, untimed, lets the session prepare for this batch."""
+    """Count the images of back-to-back calls for at least `seconds`.
+
+    A first, untimed call lets the session prepare for this batch size.
+    """
     call()
     calls = 0
     start = clock()
@@ -136,22 +141,22 @@ def count_images(
             return Throughput(batch=batch, images=calls * batch, seconds=elapsed, images_per_s=calls * batch / elapsed)
 
 
-def rounded(ns: int) -> int:
-    """To the next multiple of a 1, 2 or 5 of its fourth digit, the largest that is at most a thousandth of it.
+def round_sample(ns: int) -> int:
+    """Round to a multiple of 1, 2 or 5 units of the fourth digit: the largest step of at most a thousandth of `ns`.
 
-    What that cuts, 0.05 % at most, is noise, and would make half of a record.
+    The error, at most 0.05 %, is below the noise; the digits cut off would be half of a stored record.
     """
     digit: int = 10 ** max(len(str(ns)) - 4, 0)
-    step = digit * next((factor for factor in (5, 2) if factor * digit * _FINEST <= ns), 1)
+    step = digit * next((factor for factor in (5, 2) if factor * digit * _RESOLUTION <= ns), 1)
     return (ns + step // 2) // step * step
 
 
-def summarize(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Latency, dict[str, str]]:
-    """The figures of a latency phase, and the reasons of those that cannot be given."""
+def latency_figures(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Latency, dict[str, str]]:
+    """Return the figures of a latency phase, and the reason for each missing figure."""
     samples_ms = tuple(ns / 1e6 for ns in samples_ns)
     reasons: dict[str, str] = {}
 
-    def valid(name: str, q: float) -> float | None:
+    def valid_percentile(name: str, q: float) -> float | None:
         if len(samples_ms) >= samples_needed(q):
             return percentile(samples_ms, q)
         reasons[f"latency.{name}"] = f"needs {samples_needed(q)} samples, has {len(samples_ms)}"
@@ -168,10 +173,10 @@ def summarize(samples_ns: list[int], *, batch: int, warmed: WarmUp) -> tuple[Lat
         min_ms=min(samples_ms),
         median_ms=median(samples_ms),
         median_ci95_ms=interval,
-        p90_ms=valid("p90_ms", 0.90),
-        p99_ms=valid("p99_ms", 0.99),
+        p90_ms=valid_percentile("p90_ms", 0.90),
+        p99_ms=valid_percentile("p99_ms", 0.99),
         imprecise=not is_precise(samples_ms),
-        outliers=outliers(samples_ms),
+        outliers=count_outliers(samples_ms),
         drift=drift(samples_ms),
     )
     return latency, reasons

@@ -1,4 +1,4 @@
-"""Resident memory from the kernel's own accounting, read between phases and never while timing."""
+"""Resident memory as counted by the kernel, read between phases and never while timing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mbbench.result import Memory, Phase
 
 
 def read(phase: Phase, status: Path = Path("/proc/self/status")) -> Memory | None:
-    """This process's VmRSS and VmHWM; None where the kernel does not keep them (anything but Linux).
+    """Return this process's VmRSS and VmHWM in bytes, or None on systems other than Linux.
 
     VmHWM starts afresh with the process image, unlike getrusage's ru_maxrss, which a child inherits from its parent.
     """

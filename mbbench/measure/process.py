@@ -1,4 +1,4 @@
-"""The parent's side of a measurement: start the child, block until it ends, and understand how it ended."""
+"""The parent's side of a measurement: start the child, block until it exits, and interpret its exit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def run_in_child(job: child.Job, start: _R) -> _R:
-    """Run the job in a fresh process and return its report, with whatever it measured before it ended or was ended.
+    """Run the job in a fresh process and return its report: everything measured before the process ended.
 
-    `job` belongs to a module of `mbbench.measure.jobs`, and `start` is that module's `START`: the report of a process
+    `job` belongs to a module of `mbbench.measure.jobs`, and `start` is that module's `START`, the report of a process
     that wrote none. Blocks in the kernel on the child's pipes: the parent neither polls nor draws while the child
     measures.
     """
@@ -37,9 +37,9 @@ def run_in_child(job: child.Job, start: _R) -> _R:
             env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(job.settings.threads))},
         )
 
-        def report(failure: Failure | None = None) -> _R:
-            found = child.decode(out_path.read_bytes(), type(start)) if out_path.exists() else start
-            return found if failure is None else replace(found, failure=failure)  # type: ignore[type-var]
+        def read_report(failure: Failure | None = None) -> _R:
+            report = child.decode(out_path.read_bytes(), type(start)) if out_path.exists() else start
+            return report if failure is None else replace(report, failure=failure)  # type: ignore[type-var]
 
         timed_out = False
         try:
@@ -51,41 +51,44 @@ def run_in_child(job: child.Job, start: _R) -> _R:
         except KeyboardInterrupt:
             process.kill()
             process.communicate()
-            cause = f"interrupted during {report().phase}"
-            return report(Failure(cause=cause, remedy="run it again", exit_code=130))
-        found = report()
+            cause = f"interrupted during {read_report().phase}"
+            return read_report(Failure(cause=cause, remedy="run it again", exit_code=130))
+        report = read_report()
         if timed_out:
-            limit = f"took longer than {job.settings.timeout_s:g} s (phase {found.phase})"
-            return report(Failure(cause=limit, remedy="raise timeout_s in the profile", exit_code=7))
-        if found.failure is not None or process.returncode == 0:
-            return found
-        return report(explain_exit(process.returncode, found.phase, output.decode(errors="replace")))
+            cause = f"the measurement took longer than {job.settings.timeout_s:g} s (phase {report.phase})"
+            return read_report(Failure(cause=cause, remedy="raise timeout_s in the profile", exit_code=7))
+        if report.failure is not None or process.returncode == 0:
+            return report
+        return read_report(exit_failure(process.returncode, report.phase, output.decode(errors="replace")))
 
 
-def explain_exit(code: int, phase: str, output: str) -> Failure:
-    """Why a child died that could not say so itself: a signal, or an error nobody expected."""
+def exit_failure(code: int, phase: str, output: str) -> Failure:
+    """Return the failure of a child that ended without reporting one: by a signal, or by an unexpected error.
+
+    `code` is the exit status, or the negative number of the signal; `output` is what the child printed.
+    """
     if code == -signal.SIGKILL:
         return Failure(
             cause=f"the measuring process was killed by the kernel or another process (SIGKILL, phase {phase})",
-            remedy="most likely memory ran out: free some, lower bulk_batch, or choose a smaller model",
+            remedy="free memory (it most likely ran out), lower bulk_batch, or choose a smaller model",
             exit_code=7,
         )
     if code < 0:
         return Failure(
-            cause=f"the measuring process died of {signal.Signals(-code).name} in phase {phase}",
-            remedy="the runtime crashed: try another version of it, or fewer threads",
+            cause=f"the measuring process crashed with {signal.Signals(-code).name} in phase {phase}",
+            remedy="try another version of the runtime, or fewer threads",
             exit_code=7,
         )
     last = next((line for line in reversed(output.splitlines()) if line.strip()), f"exit status {code}")
     return Failure(
         cause=f"the measuring process failed in phase {phase}: {last.strip()}",
-        remedy="this is a fault in mbbench or the backend: please report it",
+        remedy="report this bug of mbbench or of the backend",
         exit_code=1,
     )
 
 
-def require(failure: Failure | None) -> None:
-    """Raise what a failure amounts to."""
+def raise_failure(failure: Failure | None) -> None:
+    """Raise the error that `failure` records, if any: `MbbenchError` or `KeyboardInterrupt`."""
     if failure is None:
         return
     if failure.exit_code == EXIT_INTERRUPTED:

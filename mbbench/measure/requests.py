@@ -1,4 +1,4 @@
-"""Several requests under way at once, for runtimes that leave it to their callers: a session a stream, in a thread."""
+"""Concurrent requests for runtimes that leave them to their callers: one session per stream, each in a thread."""
 
 from __future__ import annotations
 
@@ -19,29 +19,35 @@ if TYPE_CHECKING:
     _Images = NDArray[np.float32]
     _Task = tuple[_Images, Callable[[_Images], None] | None]
 
-_WAITING = 2  # requests for each stream: one that is computed, and one that is next
+_REQUESTS_PER_STREAM = 2  # the one being computed and the next
 
 
 def open_requests(backend: Backend, artifact: Artifact, device: str, *, threads: int, streams: int | None) -> Requests:
-    """The runtime's own requests, or else sessions in threads, one for each of `threads`. Raises `BackendError`."""
+    """Return the runtime's own requests if it is `Streams`, else `SessionRequests`. Raises `BackendError`.
+
+    `streams` sessions (by default one per thread) share the `threads`.
+    """
     if isinstance(backend, Streams):
         return backend.open_requests(artifact, device, threads=threads, streams=streams)
     count = streams or threads
-    each = max(threads // count, 1)
+    threads_per_session = max(threads // count, 1)
     sessions: list[Session] = []
     try:
         for _ in range(count):
-            sessions.append(backend.open(artifact, device, threads=each, stage=lambda _: None))
+            sessions.append(backend.open(artifact, device, threads=threads_per_session, stage=lambda _: None))
     except BaseException:
         for session in sessions:
             session.close()
         raise
-    return SessionRequests(sessions, each)
+    return SessionRequests(sessions, threads_per_session)
 
 
 @contextmanager
-def calling_from(cpus: Collection[int]) -> Iterator[None]:
-    """This thread alone moves to `cpus`, if there are any: who asks shall not take time from who answers."""
+def pin_calling_thread(cpus: Collection[int]) -> Iterator[None]:
+    """Move only the calling thread to `cpus`, if there are any: issuing requests must not take time from the runtime.
+
+    The thread moves back at the end of the block.
+    """
     if not cpus or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -54,11 +60,11 @@ def calling_from(cpus: Collection[int]) -> Iterator[None]:
 
 
 class SessionRequests(Requests):
-    """Runs what is submitted on whichever of `sessions` is free."""
+    """Requests that each run on a free session of `sessions`, which have `threads` threads each."""
 
     def __init__(self, sessions: Sequence[Session], threads: int) -> None:
         self._sessions = sessions
-        self._limit = _WAITING * len(sessions)
+        self._limit = _REQUESTS_PER_STREAM * len(sessions)
         self.facts = {
             **sessions[0].facts,
             "streams": str(len(sessions)),
@@ -79,7 +85,7 @@ class SessionRequests(Requests):
                 logits = session.run(images)
                 if done is not None:
                     done(logits)
-            except Exception as error:  # a thread cannot raise: `wait` does
+            except Exception as error:  # `wait` raises it in the caller's thread
                 self._error = error
             finally:
                 self._free.release()

@@ -1,4 +1,4 @@
-"""One scenario, asked of a backend: of the open session for one query at a time, of requests of its own for several."""
+"""Run one scenario on a backend: on the open session for one query at a time, on new requests for several."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mbbench.backend import Artifact, Backend, Session
 from mbbench.errors import BackendError
 from mbbench.measure import scenarios
 from mbbench.measure.latency import no_garbage_collection
-from mbbench.measure.requests import calling_from, open_requests
-from mbbench.result import Served
+from mbbench.measure.requests import open_requests, pin_calling_thread
+from mbbench.result import ScenarioResult
 from mbbench.spec import Scenario, Settings
 
 if TYPE_CHECKING:
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def batch_of(scenario: Scenario, settings: Settings) -> int:
-    """Images in a query; in offline as many as in a timed call."""
-    return {"single-stream": 1, "multi-stream": scenarios.MULTI, "offline": settings.batch, "server": 1}[scenario]
+def images_per_query(scenario: Scenario, settings: Settings) -> int:
+    """Return the number of images in a query; in offline, that of a timed call."""
+    return {
+        "single-stream": 1,
+        "multi-stream": scenarios.MULTI_STREAM_IMAGES,
+        "offline": settings.batch,
+        "server": 1,
+    }[scenario]
 
 
-def serve(
+def run_scenario(
     scenario: Scenario,
     backend: Backend,
     artifact: Artifact,
@@ -34,29 +39,30 @@ def serve(
     settings: Settings,
     tolerance: float,
     spare_cpus: Collection[int],
-) -> tuple[Served | None, str | None]:
-    """What the scenario comes to with queries of `images`, or why that is not known.
+) -> tuple[ScenarioResult | None, str | None]:
+    """Run the scenario with queries of `images`; return its result, or None and the reason.
 
-    Raises `RequirementError` if several requests at once answer otherwise than `session`, but for `tolerance`.
+    Raises `RequirementError` if the logits of concurrent requests differ from those of `session` by more than
+    `tolerance`.
     """
     seconds = settings.scenario_s
     if scenario in ("single-stream", "multi-stream"):
         with no_garbage_collection():
-            return scenarios.streamed(scenario, session, images, seconds=seconds), None
-    own = replace(artifact, batch=len(images))
-    found: Served | None
+            return scenarios.run_stream(scenario, session, images, seconds=seconds), None
+    artifact = replace(artifact, batch=len(images))
+    result: ScenarioResult | None
     reason: str | None
     try:
         with (
-            open_requests(backend, own, device, threads=settings.threads, streams=settings.streams) as requests,
-            calling_from(spare_cpus),
+            open_requests(backend, artifact, device, threads=settings.threads, streams=settings.streams) as requests,
+            pin_calling_thread(spare_cpus),
             no_garbage_collection(),
         ):
             if scenario == "offline":
-                found, reason = scenarios.offline(requests, images, seconds=seconds), None
+                result, reason = scenarios.run_offline(requests, images, seconds=seconds), None
             else:
-                found, reason = scenarios.server(requests, images, bound_ms=settings.bound_ms, seconds=seconds)
-            scenarios.require_same(requests, session, images, tolerance)
+                result, reason = scenarios.run_server(requests, images, bound_ms=settings.bound_ms, seconds=seconds)
+            scenarios.require_same_logits(requests, session, images, tolerance)
     except BackendError as error:
         return None, str(error)
-    return found, reason
+    return result, reason

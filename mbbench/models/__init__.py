@@ -1,4 +1,11 @@
-"""The networks: `build` makes one from its spec, in evaluation mode. Importing this loads no torch."""
+"""Network families, and what all of them share: `build`, normalization, initialization, folding, loading.
+
+To add a family, write its module in this package, add one case to `build`, and add its name and its printed name to
+mbbench/spec.py (`Family`). If its checkpoints do not expect pixels in [-1, 1], extend `normalization`. If its last
+layer has a new name, list it in `weights.checkpoint.CLASSIFIERS`, from which the number of classes is read.
+
+Importing this package does not load torch.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """Per channel: (pixel / 255 - mean) / std."""
+    """The mean and standard deviation of each channel: a pixel becomes (pixel / 255 - mean) / std."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-_SYMMETRIC = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # to [-1, 1]
+_SYMMETRIC = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
 _IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def normalization(family: Family) -> Normalization:
-    """What the family's published checkpoints expect.
+    """Return the normalization that the family's published checkpoints expect.
 
-    torchvision feeds VGG16 ImageNet-normalized pixels. It does so for GoogLeNet too, but its `transform_input` then
-    turns them into [-1, 1], which is what that network was trained on; here they are so from the start.
+    torchvision normalizes with ImageNet's statistics for VGG16 and for GoogLeNet. Its GoogLeNet then maps the pixels to
+    [-1, 1] (`transform_input`), the range that network was trained on; mbbench normalizes to [-1, 1] directly.
     """
     return _IMAGENET if family == "vgg16" else _SYMMETRIC
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """The network, with torch's default initialization, in evaluation mode.
+    """Return the network in evaluation mode, with torch's default initialization.
 
-    Input (N, 3, R, R) float32, normalized; output logits (N, classes).
+    Its input is normalized images, float32 (N, 3, R, R); its output is logits (N, classes).
     """
     match spec.family:
         case "mobilenet_v1":
@@ -54,7 +61,10 @@ def build(spec: ModelSpec) -> nn.Module:
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """He initialization (He et al. 2015, fan-in), seeded: activations keep their scale at any depth."""
+    """Initialize `module` in place by He et al. 2015 (fan-in), which keeps the scale of activations at any depth.
+
+    The weights depend on `seed` only; torch's global generator is not used.
+    """
     import torch
     from torch import nn
 
@@ -67,9 +77,10 @@ def randomize(module: nn.Module, seed: int) -> None:
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode with every batch norm folded into its convolution: what deployment runs.
+    """Return a copy in evaluation mode with every batch norm folded into its convolution, as it is deployed.
 
-    Outputs are equal to rounding. Convolutions and batch norms are paired as `conv` and `bn` of one parent.
+    The outputs are equal up to rounding. A convolution and its batch norm are the children `conv` and `bn` of one
+    parent.
     """
     import copy
 
@@ -86,24 +97,25 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def load_parameters(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load `state` into `module`, all of it; raises `UsageError` naming the first tensor that does not fit.
+    """Load all tensors of `state` into `module`.
 
-    GoogLeNet's auxiliary heads, which torchvision's checkpoints carry, are left out; the counters that batch norm keeps
-    while training may be missing.
+    GoogLeNet's auxiliary heads, which torchvision's checkpoints include, are ignored. The counters that batch norm
+    keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that names `source` and the first
+    tensor that is missing, unexpected or of the wrong shape.
     """
-    own = module.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
-    remedy = "give the checkpoint of this very architecture (--model, --alpha, --variant)"
-    for name, tensor in own.items():
-        if name not in given:
+    expected = module.state_dict()
+    loaded = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
+    remedy = "give a checkpoint that matches --model, --alpha and --variant"
+    for name, tensor in expected.items():
+        if name not in loaded:
             if name.endswith("num_batches_tracked"):
-                given[name] = tensor
+                loaded[name] = tensor
                 continue
-            raise UsageError(f"{source} lacks {name}", remedy)
-        if given[name].shape != tensor.shape:
-            shapes = f"{tuple(given[name].shape)}, the model wants {tuple(tensor.shape)}"
-            raise UsageError(f"{source} has {name} of shape {shapes}", remedy)
-    for name in given:
-        if name not in own:
-            raise UsageError(f"{source} has {name}, which the model has not", remedy)
-    module.load_state_dict(given)
+            raise UsageError(f"a tensor is missing from {source}: {name}", remedy)
+        if loaded[name].shape != tensor.shape:
+            shapes = f"{tuple(loaded[name].shape)} instead of {tuple(tensor.shape)}"
+            raise UsageError(f"{name} in {source} has the wrong shape: {shapes}", remedy)
+    for name in loaded:
+        if name not in expected:
+            raise UsageError(f"{source} has an unexpected tensor: {name}", remedy)
+    module.load_state_dict(loaded)

@@ -1,9 +1,9 @@
-"""What a network costs on paper: Mult-Adds, parameters, weight bytes and the activation peak, by layer and layer type.
+"""Theoretical cost of a network at batch 1 in fp32: Mult-Adds, parameters, weight bytes and the activation peak.
 
-Mult-Adds are counted as the MobileNet paper counts them (Tables 2 and 4 to 9): of convolutions and fully connected
-layers, one multiplication with its addition being one. `weights` are what the paper calls parameters: kernels alone
-(its 1.32 M in Table 9 and the shares of Table 2 come out only so). `parameters` adds biases and batch norm's scale and
-shift, which belong to their convolution: what a checkpoint holds. Batch 1, fp32.
+Mult-Adds are counted as in the MobileNet paper (Tables 2 and 4 to 9): only convolutions and fully connected layers
+count, and a multiplication with its addition counts as one. `weights` are what the paper calls parameters: kernels only
+(the 1.32 M of its Table 9 and the shares of its Table 2 are reproduced only this way). `parameters` are what a
+checkpoint holds: `weights`, biases, and the scale and shift of batch norm, which count towards their convolution.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ _FP32_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
+    """Cost of one convolution or fully connected layer."""
+
     name: str
-    type: str  # the paper's: Conv 1x1, Conv DW 3x3, Conv 3x3, Fully connected
-    output_shape: tuple[int, ...]  # without the batch
+    type: str  # as in the paper: Conv 1x1, Conv DW 3x3, Conv 3x3, Fully connected
+    output_shape: tuple[int, ...]  # without the batch dimension
     mult_adds: int
     weights: int
     parameters: int
-    inputs: int  # elements of the activation it reads, without the batch
+    inputs: int  # number of elements of the input activation, without the batch dimension
 
 
 @dataclass(frozen=True, slots=True)
 class TypeShare:
-    """One row of the paper's Table 2; shares are 0 to 1."""
+    """One row of the paper's Table 2. Shares are between 0 and 1."""
 
     type: str
     mult_adds: int
@@ -46,6 +48,8 @@ class TypeShare:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
+    """Cost of a network, by layer and in total."""
+
     layers: tuple[Layer, ...]
     activation_peak_bytes: int
 
@@ -67,6 +71,7 @@ class Cost:
 
     @property
     def info(self) -> CostInfo:
+        """The totals, as a result records them."""
         return CostInfo(
             mult_adds=self.mult_adds,
             parameters=self.parameters,
@@ -75,7 +80,7 @@ class Cost:
         )
 
     def by_type(self) -> tuple[TypeShare, ...]:
-        """Most Mult-Adds first."""
+        """Return the Mult-Adds and weights of each layer type, the type with the most Mult-Adds first."""
         totals: dict[str, tuple[int, int]] = {}
         for layer in self.layers:
             mult_adds, weights = totals.get(layer.type, (0, 0))
@@ -89,7 +94,7 @@ class Cost:
 
 @cache
 def cost_of(spec: ModelSpec) -> Cost:
-    """Count the network that `spec` describes, without its weights."""
+    """Return the cost of the network that `spec` describes. No memory is allocated for its weights."""
     import torch
 
     from mbbench.models import build
@@ -100,21 +105,24 @@ def cost_of(spec: ModelSpec) -> Cost:
 
 
 def count(module: nn.Module, resolution: int) -> Cost:
-    """Count any module of convolutions and fully connected layers on (1, 3, R, R); it is run on shapes alone."""
+    """Return the cost of `module` for an input of (1, 3, R, R).
+
+    A copy of `module` runs on torch's meta device, which computes shapes only; `module` itself is not changed.
+    """
     import torch
     from torch import nn
 
     module = copy.deepcopy(module).to("meta")
     shapes: dict[str, tuple[int, tuple[int, ...]]] = {}
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             shapes[name] = inputs[0].shape[1:].numel(), tuple(output.shape[1:])
 
         return hook
 
     counted = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    handles = [layer.register_forward_hook(note(name)) for name, layer in counted.items()]
+    handles = [layer.register_forward_hook(record(name)) for name, layer in counted.items()]
     try:
         peak = _activation_peak(module, torch.empty(1, 3, resolution, resolution, device="meta"))
     finally:
@@ -142,23 +150,22 @@ def _layer(module: nn.Module, name: str, layer: nn.Conv2d | nn.Linear, inputs: i
 
 
 def _activation_peak(module: nn.Module, images: Any) -> int:
-    """Bytes of the activations alive at once, at the worst moment: an operator's inputs and outputs and what waits.
+    """Return the largest number of bytes of activations that are alive at the same time.
 
-    A tensor lives from the operator that makes it to the last that reads it; the input image counts, weights do not,
-    batch norm is taken as folded into its convolution, and ReLU works in place. That is the least any runtime needs
-    that executes operator by operator without tiling.
+    A tensor is alive from the operator that produces it to the last operator that reads it. The input image counts and
+    weights do not. Batch norm is folded into its convolution and ReLU works in place. This is the minimum for a runtime
+    that executes one operator at a time without tiling.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from mbbench.models import fold_batch_norm
 
-    # The size of each storage and the operators that touch it. Keeping the storages keeps their ids from being reused.
-    touched: dict[int, list[int]] = {}
-    storages: dict[int, torch.UntypedStorage] = {}
+    uses: dict[int, list[int]] = {}  # id of a storage -> steps (operators) that read or write it
+    storages: dict[int, torch.UntypedStorage] = {}  # holding the storages prevents the reuse of their ids
     step = 0
 
-    def touch(value: Any) -> None:
+    def record(value: Any) -> None:
         if (
             isinstance(value, torch.Tensor)
             and not isinstance(value, torch.nn.Parameter)
@@ -167,14 +174,14 @@ def _activation_peak(module: nn.Module, images: Any) -> int:
             storage = value.untyped_storage()
             if storage._cdata not in constants:
                 storages[storage._cdata] = storage
-                touched.setdefault(storage._cdata, []).append(step)
+                uses.setdefault(storage._cdata, []).append(step)
 
     class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal step
             result = func(*args, **(kwargs or {}))
             for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
-                touch(value)
+                record(value)
             step += 1
             return result
 
@@ -182,8 +189,8 @@ def _activation_peak(module: nn.Module, images: Any) -> int:
     constants = {t.untyped_storage()._cdata for t in (*folded.parameters(), *folded.buffers())}
     with torch.no_grad(), Recorder():  # type: ignore[no-untyped-call]
         folded(images)
-    alive = [0] * step
-    for key, steps in touched.items():
-        for moment in range(min(steps), max(steps) + 1):
-            alive[moment] += storages[key].nbytes()
+    alive = [0] * step  # bytes at each step
+    for storage_id, steps in uses.items():
+        for i in range(min(steps), max(steps) + 1):
+            alive[i] += storages[storage_id].nbytes()
     return max(alive)

@@ -1,7 +1,7 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv 1409.4842, Table 1) as torchvision has it, with its parameter names.
+"""GoogLeNet (Szegedy et al. 2014, arXiv 1409.4842, Table 1) as in torchvision, with torchvision's parameter names.
 
-torchvision's differs from the paper's: batch norm instead of local response normalization, and 3x3 convolutions where
-the paper has 5x5. The auxiliary heads, which only training uses, are left out.
+It differs from the paper's network: it has batch norm instead of local response normalization, and 3x3 convolutions
+instead of 5x5. The auxiliary heads, which are used only in training, are left out.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Per inception module: input channels, then outputs of the 1x1, of the 3x3's reduction and itself, of the "5x5"'s
-# reduction and itself, and of the pooling branch's projection.
+# Channels of each inception module, named after the paper's columns: input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 (a
+# 3x3 convolution here), pool projection.
 _STAGE3 = {"inception3a": (192, 64, 96, 128, 16, 32, 32), "inception3b": (256, 128, 128, 192, 32, 96, 64)}
 _STAGE4 = {
     "inception4a": (480, 192, 96, 208, 16, 48, 64),
@@ -36,14 +36,19 @@ class ConvBlock(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches over the same input, side by side in the channels."""
+    """Four branches on the same input, concatenated along the channels.
 
-    def __init__(self, inputs: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int) -> None:
+    The parameters are numbers of channels; `outputs5` is that of the paper's 5x5 convolution.
+    """
+
+    def __init__(
+        self, inputs: int, outputs1: int, reduce3: int, outputs3: int, reduce5: int, outputs5: int, pool: int
+    ) -> None:
         super().__init__()
-        self.branch1 = ConvBlock(inputs, one, 1)
-        self.branch2 = nn.Sequential(ConvBlock(inputs, reduce3, 1), ConvBlock(reduce3, three, 3))
-        self.branch3 = nn.Sequential(ConvBlock(inputs, reduce5, 1), ConvBlock(reduce5, five, 3))
-        # torchvision's ceil_mode changes nothing at stride 1, and ONNX's reference evaluator errs on it.
+        self.branch1 = ConvBlock(inputs, outputs1, 1)
+        self.branch2 = nn.Sequential(ConvBlock(inputs, reduce3, 1), ConvBlock(reduce3, outputs3, 3))
+        self.branch3 = nn.Sequential(ConvBlock(inputs, reduce5, 1), ConvBlock(reduce5, outputs5, 3))
+        # Without torchvision's ceil_mode, which has no effect at stride 1 and is wrong in ONNX's reference evaluator.
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvBlock(inputs, pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +56,7 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Logits (N, classes) of images (N, 3, R, R), any R of at least 32."""
+    """GoogLeNet: images (N, 3, R, R), R at least 32, to logits (N, classes)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -74,7 +79,7 @@ class GoogLeNet(nn.Module):
             self.add_module(name, Inception(*channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        # The children were added in the order in which they run.
+        # The children are registered in the order in which they run.
         for name, layer in self.named_children():
             x = layer(x).flatten(1) if name == "avgpool" else layer(x)
         return x

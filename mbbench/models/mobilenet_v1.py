@@ -1,4 +1,4 @@
-"""MobileNetV1 (Howard et al. 2017, arXiv 1704.04861, Table 1), and its variants of Tables 4 and 5."""
+"""MobileNetV1 (Howard et al. 2017, arXiv 1704.04861, Table 1) and its variants in Tables 4 and 5."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mbbench.errors import UsageError
 from mbbench.spec import ModelSpec
 
-# Output channels at alpha 1 and stride of each depthwise separable block.
+# Output channels at width multiplier 1 and stride of each depthwise separable block.
 _BLOCKS = (
     (64, 1),
     (128, 2),
@@ -19,31 +19,39 @@ _BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
-_STEM = 32
-EPSILON = 1e-3  # Keras's
-_KERAS_PAD = (0, 1, 0, 1)  # Keras's ZeroPadding2D(((0, 1), (0, 1))) before a depthwise convolution of stride 2
-_SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 removes
+_STEM = 32  # output channels of the first convolution at width multiplier 1
+EPSILON = 1e-3  # of batch norm, as in Keras
+_KERAS_PAD = (0, 1, 0, 1)  # Keras pads with ZeroPadding2D(((0, 1), (0, 1))) before a depthwise convolution of stride 2
+_REMOVED_IN_SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 leaves out
 
 
-def scaled(channels: int, alpha: float) -> int:
-    """Channels at width multiplier `alpha`: rounded down, at least 8, as in TF-slim (Keras has no floor of 8)."""
+def scale_channels(channels: int, alpha: float) -> int:
+    """Return `channels` times width multiplier `alpha`, rounded down and at least 8, as in TF-slim.
+
+    Keras has no minimum of 8.
+    """
     return max(int(channels * alpha), 8)
 
 
-def _table(spec: ModelSpec) -> list[tuple[int, int]]:
-    table = [*_BLOCKS]
+def _blocks(spec: ModelSpec) -> list[tuple[int, int]]:
+    blocks = [*_BLOCKS]
     if spec.variant == "shallow":
-        del table[_SHALLOW]
-    return table
+        del blocks[_REMOVED_IN_SHALLOW]
+    return blocks
 
 
 def table_widths(spec: ModelSpec) -> tuple[int, ...]:
-    """The output channels of the stem and of each block that the paper's table and `spec.alpha` give."""
-    return tuple(scaled(channels, spec.alpha) for channels in (_STEM, *(channels for channels, _ in _table(spec))))
+    """Return the output channels of the stem and of each block, from the paper's table and `spec.alpha`."""
+    return tuple(
+        scale_channels(channels, spec.alpha) for channels in (_STEM, *(outputs for outputs, _ in _blocks(spec)))
+    )
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, ReLU6. Padding is symmetric unless `pad` says (left, right, top, bottom)."""
+    """Convolution, batch norm, ReLU6.
+
+    Padding is symmetric unless `pad` gives it as (left, right, top, bottom).
+    """
 
     def __init__(
         self,
@@ -68,17 +76,24 @@ class ConvBlock(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Logits (N, classes) of images (N, 3, R, R), any R of at least 32."""
+    """MobileNetV1: images (N, 3, R, R), R at least 32, to logits (N, classes).
+
+    Raises `UsageError` if `spec.widths` has the wrong length.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        table = _table(spec)
+        table = _blocks(spec)
         widths = spec.widths or table_widths(spec)
         if len(widths) != len(table) + 1:
-            raise UsageError(f"{len(widths)} widths for {len(table) + 1} layers", "give one of the stem and each block")
+            raise UsageError(
+                f"the number of widths must be {len(table) + 1}: {len(widths)}",
+                "give one width for the stem and one for each block",
+            )
         width = widths[0]
         keras = spec.padding == "keras"
-        before = spec.resolution % 2  # the stem's is "same": one more on the left and top where the size is odd
+        # The stem's padding in Keras is "same": one more pixel on the left and top if the resolution is odd.
+        before = spec.resolution % 2
         self.stem = ConvBlock(3, width, 3, stride=2, pad=(before, 1, before, 1) if keras else None)
         blocks: list[nn.Module] = []
         for (_, stride), outputs in zip(table, widths[1:], strict=True):

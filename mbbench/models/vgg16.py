@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Output channels of the 3x3 convolutions of each stage; a 2x2 max pooling ends a stage.
+# Output channels of the 3x3 convolutions of each stage. Each stage ends with 2x2 max pooling.
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_GRID = 7  # what the first fully connected layer sees
+_GRID = 7  # height and width of the input of the first fully connected layer
 
 
 class AdaptiveAveragePool(nn.Module):
-    """Average pooling of (N, C, H, W) to a square grid: `nn.AdaptiveAvgPool2d` as two products of matrices.
+    """Average pooling of (N, C, H, W) to (N, C, grid, grid): `nn.AdaptiveAvgPool2d` as two matrix products.
 
-    torchvision's VGG16 pools to 7x7 whatever the resolution. From 4x4 (128 pixels) the bins overlap, which ONNX has no
-    operator for; a matrix of bin weights is exact and runs everywhere.
+    torchvision's VGG16 pools to 7x7 at every resolution. If the input is not a multiple of 7, as at 128 pixels (4x4),
+    the bins overlap; ONNX has no operator for that. A product with a matrix of bin weights is exact and runs in every
+    runtime.
     """
 
     def __init__(self, grid: int) -> None:
@@ -28,7 +29,10 @@ class AdaptiveAveragePool(nn.Module):
         return self._bins(height).to(x) @ x @ self._bins(width).to(x).T
 
     def _bins(self, size: int) -> Tensor:
-        """Row i averages the inputs from floor(i * size / grid) up to ceil((i + 1) * size / grid)."""
+        """Return the bin weights (grid, size).
+
+        Row i averages the inputs from floor(i * size / grid) up to, but excluding, ceil((i + 1) * size / grid).
+        """
         rows = []
         for i in range(self.grid):
             low, high = i * size // self.grid, -(-(i + 1) * size // self.grid)
@@ -37,7 +41,7 @@ class AdaptiveAveragePool(nn.Module):
 
 
 class VGG16(nn.Module):
-    """Logits (N, classes) of images (N, 3, R, R), any R of at least 32."""
+    """VGG16: images (N, 3, R, R), R at least 32, to logits (N, classes)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Results as text: one module a format, each a pure `render(results) -> str`."""
+"""Reports of stored results: their content, the formats they are written in, and their verification."""

@@ -1,18 +1,20 @@
-"""What a report says, before it has a format: tables and notes, as text."""
+"""The content of a report, independent of its format: tables, figures, sections and notes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-_SHOWN = 40
+_MAX_ROWS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`numeric` right-aligns all columns but the first; `header` shows their names; `notes` are paragraphs below.
+    """A table of text cells.
 
-    `shades` (0 to 1, or None) make a heat map of the cells after the first column, where the format has colours.
+    `numeric`: all columns but the first are right-aligned. `header`: column names are shown. `notes`: paragraphs below
+    the table. `shades`: values from 0 to 1 (None: no shade) that color the cells after the first column, as a heat
+    map, in formats that have colors.
     """
 
     title: str
@@ -24,17 +26,20 @@ class Table:
     shades: tuple[tuple[float | None, ...], ...] | None = None
 
 
-def shorten(table: Table, whole: str) -> Table:
-    """For people, who read no more than so many rows; `whole` says where all are."""
-    left = len(table.rows) - _SHOWN
-    if left <= 0:
+def shorten(table: Table, hint: str) -> Table:
+    """Return the table with its first 40 rows; if rows are dropped, a note counts them and adds `hint`."""
+    dropped = len(table.rows) - _MAX_ROWS
+    if dropped <= 0:
         return table
-    shades = None if table.shades is None else table.shades[:_SHOWN]
-    return replace(table, rows=table.rows[:_SHOWN], shades=shades, notes=(*table.notes, f"{left} more: {whole}."))
+    shades = None if table.shades is None else table.shades[:_MAX_ROWS]
+    notes = (*table.notes, f"{dropped} more row{'s' * (dropped > 1)}: {hint}.")
+    return replace(table, rows=table.rows[:_MAX_ROWS], shades=shades, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
+    """A short report: a headline, tables and notes."""
+
     headline: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
@@ -42,9 +47,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot as plain data for Plotly; `alt` says in words what it shows, for whoever does not see it.
+    """A plot as plain data for Plotly, without the theme's colors of axes and text, which the page adds.
 
-    Colours of axes and text are left to the page, whose theme may change.
+    `alt`: the text alternative, which states in words what the plot shows.
     """
 
     id: str
@@ -57,6 +62,8 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """A titled part of a page: paragraphs, then figures, then tables."""
+
     id: str
     title: str
     text: tuple[str, ...] = ()
@@ -66,7 +73,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole report. `headline`: what it comes to, in sentences computed from the results."""
+    """A full report. `headline`: the main findings, in sentences computed from the results."""
 
     title: str
     headline: tuple[str, ...]

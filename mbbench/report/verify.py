@@ -1,4 +1,4 @@
-"""Whether a report says what its own records bear out: every figure recomputed, every line of the page made again."""
+"""Verification of an HTML report: recompute every figure of its records and render its page again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ import msgspec
 
 from mbbench.analysis import executed, layer_times
 from mbbench.measure import energy, scenarios
-from mbbench.measure.latency import summarize
+from mbbench.measure.latency import latency_figures
 from mbbench.models.cost import cost_of
 from mbbench.report.formats import html
 from mbbench.result import Result
 from mbbench.stats import mcnemar, paired_interval, wilson_interval
 
-_TOLERANCE = 1e-9  # relative: sums may be taken in another order by another NumPy
+_TOLERANCE = 1e-9  # relative: another release of NumPy may sum in another order
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """`figures`: how many were recomputed; `lines`: of the page. `faults` are what does not agree, in words."""
+class Verification:
+    """The outcome of verifying a page.
+
+    `records`: records in the page. `figures`: figures recomputed. `lines`: lines of text compared. `faults`: the
+    contradictions, in words.
+    """
 
     records: int
     figures: int
@@ -32,9 +36,9 @@ class Verified:
     faults: tuple[str, ...]
 
 
-def verify(text: str, source: str) -> Verified:
-    """Hold the page `text` against its records. Raises `UsageError` if it is no report."""
-    results = html.records(text, source)
+def verify(text: str, source: str) -> Verification:
+    """Compare the page `text` with its own records. Raises `UsageError` if `text` is not a report of mbbench."""
+    results = html.read_records(text, source)
     faults: list[str] = []
     figures = 0
     for result in results:
@@ -43,43 +47,47 @@ def verify(text: str, source: str) -> Verified:
             figures += _count(plain)
             differences = _differences(name, msgspec.to_builtins(stored), plain)
             faults += [f"{result.cell.label}: {difference}" for difference in differences]
-    version = html.made_by(text)
-    own = html.render(results, version)
+    version = html.writer_version(text)
+    expected = html.render(results, version)
     lines = _lines(text)
-    faults += _page_faults(lines, _lines(own))
-    if not faults and text != own:
+    faults += _page_faults(lines, _lines(expected))
+    if not faults and text != expected:
         faults.append(
-            "the page's scripts, styles or plots are not those that mbbench writes for these records"
+            "the page's scripts, styles or plots differ from those that mbbench writes for these records"
             if version == metadata.version("mbbench")
-            else f"mbbench {version} wrote it: verify its scripts and plots with that version"
+            else f"the page was written by mbbench {version}: verify its scripts and plots with that version"
         )
-    return Verified(len(results), figures, len(lines), tuple(faults))
+    return Verification(len(results), figures, len(lines), tuple(faults))
 
 
 def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
-    """(name, what the record says, what follows from its raw parts) of every derived figure."""
+    """Yield the name, the stored value and the value recomputed from raw data, for every derived figure."""
     measured = result.measured
     if (latency := measured.latency) is not None:
-        again, _ = summarize(
+        recomputed, _ = latency_figures(
             [round(ms * 1e6) for ms in latency.samples_ms], batch=latency.batch, warmed=latency.warm_up
         )
-        yield "latency", latency, again
-    for one in measured.served:
-        yield f"served.{one.scenario}.images_per_s", one.images_per_s, one.queries * one.batch / one.seconds
-        if one.samples_ms:
-            samples_ns = [round(ms * 1e6) for ms in one.samples_ms]
-            served = scenarios.summarize(
-                one.scenario, samples_ns, batch=one.batch, seconds=one.seconds, bound_ms=one.bound_ms
+        yield "latency", latency, recomputed
+    for served in measured.served:
+        yield (
+            f"served.{served.scenario}.images_per_s",
+            served.images_per_s,
+            served.queries * served.batch / served.seconds,
+        )
+        if served.samples_ms:
+            samples_ns = [round(ms * 1e6) for ms in served.samples_ms]
+            summary = scenarios.scenario_figures(
+                served.scenario, samples_ns, batch=served.batch, seconds=served.seconds, bound_ms=served.bound_ms
             )
             yield (
-                f"served.{one.scenario}",
-                one,
-                replace(served, arrivals_per_s=one.arrivals_per_s, effective=one.effective),
+                f"served.{served.scenario}",
+                served,
+                replace(summary, arrivals_per_s=served.arrivals_per_s, effective=served.effective),
             )
     if (throughput := measured.throughput) is not None:
         yield "throughput.images_per_s", throughput.images_per_s, throughput.images / throughput.seconds
     if (used := measured.energy) is not None:
-        yield "energy", used, energy.summarize(used.counter, used.batch, used.stretches)
+        yield "energy", used, energy.energy_figures(used.counter, used.batch, used.stretches)
     if (accuracy := measured.accuracy) is not None:
         n = accuracy.images
         yield "accuracy.agreement_ci95", accuracy.agreement_ci95, wilson_interval(round(accuracy.agreement * n), n)
@@ -101,30 +109,31 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
     if result.executed is not None:
         yield "executed", result.executed, executed.audit(measured.layers, cost.layers)
     if result.layer_times is not None and measured.node_runs is not None:
-        again_times = layer_times.attribute(measured.node_times, measured.node_runs, cost.layers, result.settings.batch)
-        yield "layer_times", result.layer_times, again_times
+        times = layer_times.attribute(measured.node_times, measured.node_runs, cost.layers, result.settings.batch)
+        yield "layer_times", result.layer_times, times
 
 
 def _differences(name: str, stored: Any, recomputed: Any) -> Iterator[str]:
+    """Yield a sentence for each value inside `stored` that differs from the recomputed one."""
     match stored, recomputed:
         case dict(), dict() if stored.keys() == recomputed.keys():
             for key in stored:
                 yield from _differences(f"{name}.{key}", stored[key], recomputed[key])
         case (list() | tuple(), list() | tuple()) if len(stored) == len(recomputed):
-            for index, (one, other) in enumerate(zip(stored, recomputed, strict=True)):
-                yield from _differences(f"{name}[{index}]", one, other)
+            for index, pair in enumerate(zip(stored, recomputed, strict=True)):
+                yield from _differences(f"{name}[{index}]", *pair)
         case (int() | float(), int() | float()) if math.isclose(stored, recomputed, rel_tol=_TOLERANCE, abs_tol=1e-12):
             return
         case _ if stored == recomputed:
             return
         case None, _ if name.endswith((".imprecise", ".outliers", ".drift")):
-            return  # records from before these were told
+            return  # the record is older than these fields
         case _:
-            yield f"{name} is {stored}, recomputed {recomputed}"
+            yield f"{name} is {stored} in the record but {recomputed} when recomputed"
 
 
 def _count(value: Any) -> int:
-    """The numbers in it, but for the raw samples."""
+    """Return how many numbers `value` holds, raw samples excluded."""
     match value:
         case dict():
             return sum(_count(inner) for key, inner in value.items() if key != "samples_ms")
@@ -137,37 +146,42 @@ def _count(value: Any) -> int:
 
 
 def _page_faults(lines: Sequence[str], expected: Sequence[str]) -> list[str]:
+    """Return a sentence for each run of lines that differs from what the records give."""
     import difflib
 
-    faults = []
-    matcher = difflib.SequenceMatcher(None, lines, expected, autojunk=False) if lines != expected else None
-    for kind, start, end, own_start, own_end in matcher.get_opcodes() if matcher else ():
-        if kind != "equal":
-            said, meant = " | ".join(lines[start:end]), " | ".join(expected[own_start:own_end])
-            faults.append(f"the page says {said!r} where the records give {meant!r}")
-    return faults
+    if lines == expected:
+        return []
+    matcher = difflib.SequenceMatcher(None, lines, expected, autojunk=False)
+    return [
+        f"the page shows {' | '.join(lines[start:end])!r}, its records give"
+        f" {' | '.join(expected[expected_start:expected_end])!r}"
+        for kind, start, end, expected_start, expected_end in matcher.get_opcodes()
+        if kind != "equal"
+    ]
 
 
 def _lines(text: str) -> list[str]:
-    """What a reader sees or hears: the text of every element, and the text alternatives of plots."""
+    """Return what a person reads or hears: the text of every element, and the text alternatives of plots."""
     reader = _Reader()
     reader.feed(text)
     return reader.lines
 
 
 class _Reader(HTMLParser):
+    """A collector of visible text and `aria-label` attributes."""
+
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
-        self._silent = 0
+        self._hidden = 0  # depth inside elements whose text is not shown
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._silent += tag in ("script", "style")
+        self._hidden += tag in ("script", "style")
         self.lines += [value for name, value in attributes if name == "aria-label" and value]
 
     def handle_endtag(self, tag: str) -> None:
-        self._silent -= tag in ("script", "style")
+        self._hidden -= tag in ("script", "style")
 
     def handle_data(self, data: str) -> None:
-        if not self._silent and data.strip():
+        if not self._hidden and data.strip():
             self.lines.append(data.strip())

@@ -1,4 +1,4 @@
-"""What the measuring child process reports of one cell."""
+"""The measurements of one cell, as reported by the measuring child process."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ Phase = Literal["start", "import", "load", "compile", "first_inference", "steady
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cold:
-    """What it takes to get ready in a fresh process, and the first answer."""
+class ColdStart:
+    """The times from a new process to the first result."""
 
     import_s: float
-    load_s: float | None  # None: within compile_s
+    load_s: float | None  # None: included in compile_s
     compile_s: float
     first_inference_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """The session's logits against PyTorch's, on the first images of the test set."""
+    """The session's logits compared with PyTorch's, on the first images of the test set."""
 
     images: int
-    max_abs_error: float | None  # None: outputs are not finite or of the wrong shape
+    max_abs_error: float | None  # None: the logits are not finite or have the wrong shape
     tolerance: float
     passed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
+    """The calls before timing. `steady`: they ended because the latency was steady, not because time was up."""
+
     runs: int
     seconds: float
     steady: bool
@@ -41,10 +43,11 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """One blocking call of `batch` images, host memory to host memory, in the order measured, to 0.05 %.
+    """The times of blocking calls of `batch` images, from host memory to host memory.
 
-    `imprecise`: the median's interval was still wider than 1 % to either side when time was up. `outliers` lie beyond
-    Tukey's outer fences; they are counted and stay. `drift`: the last quarter's median over the first's, less 1.
+    `samples_ms` are in the order measured, rounded to 0.05 %. `imprecise`: the median's interval was still wider than
+    1 % to either side when time was up. `outliers`: the number of samples beyond Tukey's outer fences; they are not
+    removed. `drift`: the last quarter's median over the first quarter's, minus 1.
     """
 
     batch: int
@@ -56,14 +59,14 @@ class Latency:
     median_ci95_ms: Interval | None
     p90_ms: float | None
     p99_ms: float | None
-    imprecise: bool | None = None  # None in records from before it was told, as in the two that follow
+    imprecise: bool | None = None  # None in records written before this field existed; the same for the next two
     outliers: int | None = None
     drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A stretch of back-to-back calls in sustained mode, and where it begins."""
+    """A period of back-to-back calls in sustained mode; `start_s` is relative to the first call."""
 
     start_s: float
     n: int
@@ -71,8 +74,8 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wake:
-    """Calls that follow a pause each: the duty cycle of a device that does something now and then."""
+class PausedCalls:
+    """Calls that each follow a pause, as on a device that runs inference now and then."""
 
     pause_ms: float
     n: int
@@ -81,7 +84,7 @@ class Wake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Back-to-back calls, and the rest before them; joules are the counter's, nothing subtracted."""
+    """One replicate of the energy phase: an idle period, then back-to-back calls. Joules are as counted."""
 
     idle_joules: float
     idle_seconds: float
@@ -92,10 +95,10 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """What an image takes beyond idling: the mean of `stretches` without the lowest and the highest fifth of them.
+    """The energy of an image above idle: the mean of `stretches` without their lowest and highest fifth.
 
-    `counter`: what was read. It counts a whole chip, other processes too. `idle_watts` are of an open session and a
-    sleeping process. The interval tells how far the stretches agree, not how right the counter is.
+    `counter` is the energy counter; it counts the whole chip, including other processes. `idle_watts` is the power with
+    an open session and a sleeping process. The interval shows how well the stretches agree, not the counter's accuracy.
     """
 
     counter: str
@@ -111,7 +114,7 @@ class Energy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Images completed in a time window by back-to-back blocking calls of `batch` images: counted, not 1/latency."""
+    """Images completed by back-to-back blocking calls of `batch` images: counted, not 1/latency."""
 
     batch: int
     images: int
@@ -120,14 +123,14 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What a scenario after MLPerf Inference came to: queries of `batch` images each.
+class ScenarioResult:
+    """The result of a scenario modeled on MLPerf Inference, with queries of `batch` images each.
 
-    `single-stream`: one query at a time, of one image. `multi-stream`: the same, of eight. `offline`: as many requests
-    under way as the runtime takes, of the cell's batch. `server`: queries of one image that arrive at random (Poisson),
-    at `arrivals_per_s`, the largest rate found at which 99 % were answered within `bound_ms`.
+    `single-stream`: one query of one image at a time. `multi-stream`: one query of eight images at a time. `offline`:
+    as many requests of the cell's batch size at once as the runtime takes. `server`: queries of one image that arrive
+    at random (Poisson) at `arrivals_per_s`, the highest rate found at which 99 % were answered within `bound_ms`.
 
-    A query's latency counts from its arrival, waiting included; samples are in the order of arrival, to 0.05 %.
+    A query's latency starts at its arrival and includes waiting. Samples are in order of arrival, rounded to 0.05 %.
     """
 
     scenario: Scenario
@@ -135,19 +138,19 @@ class Served:
     queries: int
     seconds: float
     images_per_s: float
-    samples_ms: tuple[float, ...] = ()  # none in offline, which has no arrivals
+    samples_ms: tuple[float, ...] = ()  # empty for offline, which has no arrivals
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
     arrivals_per_s: float | None = None
     bound_ms: float | None = None
-    over_bound: int | None = None  # queries answered later than that
-    effective: dict[str, str] = field(default_factory=dict)  # streams, requests, ... as the runtime says
+    over_bound: int | None = None  # number of queries answered after more than bound_ms
+    effective: dict[str, str] = field(default_factory=dict)  # streams, requests, ... as reported by the runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """The child process's resident memory at the end of a phase, and the kernel's high-water mark by then."""
+    """The child process's resident memory at the end of a phase, and its peak (the kernel's high-water mark) so far."""
 
     phase: Phase
     rss_bytes: int
@@ -155,10 +158,10 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drop:
-    """Top-1 lost against the fp32 reference on the same images; shares are 0 to 1, and a gain is negative.
+class Top1Drop:
+    """Top-1 lost against the fp32 reference on the same images. Shares are 0 to 1; a gain is negative.
 
-    `p_value` is McNemar's exact test of whether the two differ at all. `worst_class` is the one that lost most.
+    `p_value` is McNemar's exact test of any difference. `worst_class` is the class that lost most.
     """
 
     share: float
@@ -168,12 +171,12 @@ class Drop:
     p_value: float
     worst_class: int
     worst_class_share: float
-    by_class: tuple[float, ...] = ()  # of each class's images, the share lost
+    by_class: tuple[float, ...] = ()  # share lost of each class's images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Shares are 0 to 1. `agreement`: how often the top-1 class equals the PyTorch fp32 reference's."""
+    """Accuracy on the test images. Shares are 0 to 1; `agreement` with the top-1 class of PyTorch's fp32 reference."""
 
     images: int
     top1: float | None
@@ -184,13 +187,13 @@ class Accuracy:
     agreement_ci95: Interval
     max_abs_logit_error: float
     mean_abs_logit_error: float
-    drop: Drop | None  # None: no labels
-    wrong: tuple[int, ...] | None = None  # the images answered wrongly, by their place in the test set; None: no labels
+    drop: Top1Drop | None  # None: no labels
+    wrong: tuple[int, ...] | None = None  # indices in the test set of the misclassified images; None: no labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTimes:
-    """Medians of `n` calls, each for itself. The host's view of the same is `Latency`."""
+    """Medians over `n` calls of each part of a call, by the device's clock; `Latency` is by the host's clock."""
 
     n: int
     to_device_ms: float
@@ -200,21 +203,21 @@ class DeviceTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the child process brings back; fields fill in as its phases end."""
+    """The child process's measurements; each field is set when its phase ends."""
 
     effective: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
-    cold: Cold | None = None
+    cold: ColdStart | None = None
     latency: Latency | None = None
     throughput: Throughput | None = None
     memory: tuple[Memory, ...] = ()
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
     node_times: tuple[NodeTime, ...] = ()
-    node_runs: int | None = None  # the calls that `node_times` are medians of
+    node_runs: int | None = None  # number of calls that `node_times` are medians of
     sustained: tuple[Window, ...] = ()
-    duty_cycle: tuple[Wake, ...] = ()
-    served: tuple[Served, ...] = ()
+    duty_cycle: tuple[PausedCalls, ...] = ()
+    served: tuple[ScenarioResult, ...] = ()
     energy: Energy | None = None
     device_times: DeviceTimes | None = None
-    device_memory_bytes: int | None = None  # held once inference is steady, as `Result.peak_rss_bytes`
+    device_memory_bytes: int | None = None  # once inference is steady, as in `Result.peak_rss_bytes`

@@ -1,4 +1,4 @@
-"""The stored record of one cell: request, machine, measurement, and the reason of every missing figure.
+"""The stored record of one cell: request, machine, measurements, and the reason for every missing value.
 
 Schema history:
     1  first release
@@ -18,45 +18,47 @@ from mbbench.spec import Cell, Settings
 
 SCHEMA = 1
 
-# The raw samples in a record's JSON, which are most of it.
+# The raw samples, which make up most of a record's JSON.
 SAMPLES_JSON = re.compile(rb'"samples_ms":\[([^\]]*)\]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionShare:
+    """The layers that ran in one precision, and their share (0 to 1) of the network's Mult-Adds."""
+
     precision: str
-    mult_adds_share: float  # 0 to 1
+    mult_adds_share: float
     layers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutedInfo:
-    """What ran in which precision, by the runtime's own account; layers are convolutions and fully connected ones."""
+    """The precisions in which the convolutions and fully connected layers ran, as reported by the runtime."""
 
     shares: tuple[PrecisionShare, ...]
     fp32_layers: tuple[str, ...]
-    moves: int  # nodes that only convert or reorder tensors
+    moves: int  # number of nodes that only convert or reorder tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
-    """A convolution or fully connected layer of the model: its share of the time, and what it computes and moves.
+    """The time, Mult-Adds and memory traffic of a convolution or fully connected layer.
 
-    `median_ms` is that of all executed nodes that stem from it, fused activations included. `moved_bytes`
-    are its input, weights and output, each once, in the width of `precision`, of a batch.
+    `median_ms` is the total of all executed nodes that implement it, including fused activations. `moved_bytes` counts
+    its input, weights and output once each, for a batch, in the width of `precision`.
     """
 
     name: str
-    type: str  # the paper's layer type
+    type: str  # as in the paper
     precision: str
     median_ms: float
-    mult_adds: int  # of a batch
+    mult_adds: int  # for a batch
     moved_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTimes:
-    """Where a call's time goes. `moves_ms`: nodes that only convert or reorder tensors; `other_ms`: what is left."""
+    """The parts of a call's time: layers, nodes that only convert or reorder tensors (`moves_ms`), and the rest."""
 
     runs: int
     layers: tuple[LayerTime, ...]
@@ -66,31 +68,35 @@ class LayerTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """What the machine can do at most on the threads measured with: the roofs of a roofline."""
+    """The machine's peak rates on the run's number of threads: the roofs of a roofline."""
 
     threads: int
     mult_adds_per_s: dict[str, float]  # by precision
     memory_bytes_per_s: float  # from arrays larger than any cache
-    cache_bytes_per_s: float  # from arrays that fit a core's own caches
+    cache_bytes_per_s: float  # from arrays that fit in a core's private caches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
+    """An error as part of a record."""
+
     cause: str
     remedy: str
     exit_code: int
 
     @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """Any other than ours is a fault, of ours or of a library."""
+    def from_error(cls, error: BaseException) -> Self:
+        """Return the failure of `error`; an error other than `MbbenchError` is a bug of mbbench or of a library."""
         if not isinstance(error, MbbenchError):
             cause = f"{type(error).__name__}: {error}"
-            return cls(cause=cause, remedy="this is a fault: please report it", exit_code=1)
+            return cls(cause=cause, remedy="report this bug", exit_code=1)
         return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
+    """Where the weights are from."""
+
     origin: Literal["trained", "file", "imported", "random"]
     key: str
     trained_on: str | None  # the data set's fingerprint
@@ -98,15 +104,19 @@ class WeightsInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
+    """The test images."""
+
     name: str
     images: int
     classes: int
     fingerprint: str
-    preprocess: str  # the decoding and resizing path's fingerprint
+    preprocess: str  # fingerprint of the decoding and resizing code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostInfo:
+    """The network's computation and memory, from its architecture."""
+
     mult_adds: int
     parameters: int
     weight_bytes: int
@@ -115,18 +125,18 @@ class CostInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to quantize, tried on images held out from calibration."""
+    """One way to quantize, and its results on images held out from calibration."""
 
     ranges: Literal["minmax", "percentile", "mse"]
     equalized: bool
-    corrected: bool  # weights rounded together, and biases
+    corrected: bool  # weights rounded jointly, and biases corrected
     share: float  # of right answers, 0 to 1
     logit_rmse: float  # against fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationInfo:
-    """How INT8 was made. `judged_by`: right answers are the labels', or fp32's where labels mean nothing."""
+    """How the network was quantized. `judged_by`: right answers are the labels, or fp32's without usable labels."""
 
     calibration: str  # the data's name, or "random"
     calibration_fingerprint: str
@@ -135,20 +145,24 @@ class QuantizationInfo:
     judged_by: Literal["top1", "agreement"]
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    kept_fp32: tuple[str, ...]  # nodes that the dialect and accuracy control leave alone
+    kept_fp32: tuple[str, ...]  # nodes kept in fp32 by the dialect or by accuracy control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactInfo:
+    """The artifact on disk."""
+
     format: str
     dialect: str
     size_bytes: int
     sha256: str
-    max_abs_error: float | None  # its outputs, by the format's reference implementation, against PyTorch's; INT8: None
+    max_abs_error: float | None  # of the format's reference implementation against PyTorch; None for INT8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
+    """The record of one cell. An unknown value is None, with its reason in `reasons` or in `failure`."""
+
     schema: int
     id: str
     time_utc: str
@@ -165,25 +179,26 @@ class Result:
     executed: ExecutedInfo | None
     measured: Measured
     failure: Failure | None
-    reasons: dict[str, str]  # why a field is null, by its dotted name
+    reasons: dict[str, str]  # dotted name of a null field -> reason
     layer_times: LayerTimes | None = None
     ceilings: Ceilings | None = None
 
     def median_ms(self) -> float | None:
+        """Return the median latency."""
         return None if self.measured.latency is None else self.measured.latency.median_ms
 
     def top1(self) -> float | None:
-        """A share, 0 to 1."""
+        """Return the top-1 accuracy, 0 to 1."""
         return None if self.measured.accuracy is None else self.measured.accuracy.top1
 
     def joules_per_image(self) -> float | None:
-        """Beyond idling."""
+        """Return the energy of an image above idle."""
         return None if self.measured.energy is None else self.measured.energy.joules_per_image
 
     def size_bytes(self) -> int | None:
-        """Of the artifact on disk."""
+        """Return the size of the artifact on disk."""
         return None if self.artifact is None else self.artifact.size_bytes
 
     def peak_rss_bytes(self) -> int | None:
-        """The high-water mark once inference is steady, before the throughput and accuracy phases."""
-        return next((m.peak_rss_bytes for m in self.measured.memory if m.phase == "steady"), None)
+        """Return the peak once inference is steady, before the throughput and accuracy phases."""
+        return next((memory.peak_rss_bytes for memory in self.measured.memory if memory.phase == "steady"), None)

@@ -1,4 +1,4 @@
-"""The weights of a run, whatever they come from, as one safetensors file with a content key."""
+"""Weights of a run: trained, random, imported or from a file, always as one checkpoint with a content key."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _SEED = 0
-_INITIALIZER = 1  # raise it when random weights become others
+_INITIALIZER = 1  # version of `random`; increase it if the weights it makes change
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A checkpoint that fits `spec`, and where it comes from."""
+    """A checkpoint, the network it belongs to, and its origin."""
 
     path: Path
     spec: ModelSpec
     info: WeightsInfo
 
     def build(self) -> nn.Module:
-        """The network with these weights, in evaluation mode."""
+        """Return the network with these weights, in evaluation mode. Raises `UsageError` if they do not fit it."""
         from mbbench.models import build, load_parameters
 
         module = build(self.spec)
-        load_parameters(module, checkpoint.load(self.path), str(self.path))
+        load_parameters(module, checkpoint.read_state(self.path), str(self.path))
         return module
 
     def sha256(self) -> str:
-        """Of the file: two machines may have trained to the same key, and not to the same bits."""
+        """Return the SHA-256 of the file. Training on two machines gives the same key, but not always the same bits."""
         return _digest(self.path)
 
 
@@ -53,11 +53,11 @@ def resolve(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Weights:
-    """The weights that `choice` names, made or found.
+    """Return the weights that `choice` (the option --weights) names, made if they are not in the cache.
 
-    None trains on `train()`, "random" initializes, "imagenet" is what the network's authors published (`imagenet`),
-    `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else is a file of ours. The spec that
-    comes back has the checkpoint's number of classes, its padding and its widths. Raises `UsageError`.
+    None trains on `train()`, "random" initializes randomly, "imagenet" downloads published weights (`imagenet`),
+    `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else is the path of a checkpoint. The
+    `spec` of the result has the checkpoint's number of classes, padding and widths. Raises `UsageError`.
     """
     if choice is None:
         return trained(spec, train(), recipe, on_progress)
@@ -69,95 +69,101 @@ def resolve(
     if colon and kind in importers.KINDS:
         return imported(kind, Path(file).expanduser(), spec)
     path = Path(choice).expanduser()
-    own = _as_saved(path, replace(spec, classes=checkpoint.classes_in(path)))
-    return Weights(path, own, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
+    spec = _adapt_to_checkpoint(path, replace(spec, classes=checkpoint.read_classes(path)))
+    return Weights(path, spec, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
 
 
-def _as_saved(path: Path, spec: ModelSpec) -> ModelSpec:
-    """`spec` with the checkpoint's padding and widths; raises `UsageError` where its alpha or variant is another."""
-    found = checkpoint.architecture_in(path)
-    if found is None:
+def _adapt_to_checkpoint(path: Path, spec: ModelSpec) -> ModelSpec:
+    """Return `spec` with the checkpoint's padding and widths. Raises `UsageError` if alpha or variant differ."""
+    saved = checkpoint.read_architecture(path)
+    if saved is None:
         return spec
-    if spec.family == "mobilenet_v1" and (found.alpha, found.variant) != (spec.alpha, spec.variant):
+    if spec.family == "mobilenet_v1" and (saved.alpha, saved.variant) != (spec.alpha, spec.variant):
         raise UsageError(
-            f"{path} holds a MobileNet of alpha {found.alpha:g}, variant {found.variant}",
-            f"give --alpha {found.alpha:g} --variant {found.variant}",
+            f"{path} holds a MobileNet of alpha {saved.alpha:g}, variant {saved.variant}",
+            f"give --alpha {saved.alpha:g} --variant {saved.variant}",
         )
-    return replace(spec, padding=found.padding, widths=found.widths)
+    return replace(spec, padding=saved.padding, widths=saved.widths)
 
 
 def imported(kind: str, path: Path, spec: ModelSpec) -> Weights:
-    """Another framework's checkpoint as one of ours; `kind` is one of `importers.KINDS`."""
+    """Return another framework's checkpoint, converted; `kind` is a key of `importers.KINDS`. Raises `UsageError`."""
     from mbbench.models import build, load_parameters
 
     key = content_key("imported", kind, _digest(path), spec, importers.IMPORTER)
-    state, own = importers.load(kind, path, spec)
-    module = build(own)
+    state, spec = importers.read_state(kind, path, spec)
+    module = build(spec)
     load_parameters(module, state, str(path))
     target = _path(key)
-    if not checkpoint.is_whole(target):
-        checkpoint.save(target, module.state_dict(), _facts(own) | {"imported": kind})
-    return Weights(target, own, WeightsInfo(origin="imported", key=key, trained_on=None))
+    if not checkpoint.is_intact(target):
+        checkpoint.save(target, module.state_dict(), _metadata(spec) | {"imported": kind})
+    return Weights(target, spec, WeightsInfo(origin="imported", key=key, trained_on=None))
 
 
 def random(spec: ModelSpec) -> Weights:
-    """Seeded He initialization: right for speed, worthless for accuracy."""
+    """Return seeded random weights (He initialization). They suffice for measuring speed, but not accuracy."""
     key = content_key("random", spec, _SEED, _INITIALIZER)
     path = _path(key)
-    if not checkpoint.is_whole(path):
+    if not checkpoint.is_intact(path):
         from mbbench.models import build, randomize
 
         module = build(spec)
         randomize(module, _SEED)
-        checkpoint.save(path, module.state_dict(), _facts(spec))
+        checkpoint.save(path, module.state_dict(), _metadata(spec))
     return Weights(path, spec, WeightsInfo(origin="random", key=key, trained_on=None))
 
 
 def trained(
     spec: ModelSpec, data: Dataset, recipe: Recipe, on_progress: Callable[[Progress], None] | None = None
 ) -> Weights:
-    """Train on `data`, or find what was trained so before."""
+    """Return weights trained on `data` by `recipe`, from the cache if they are there. Raises `UsageError`."""
     if spec.family != "mobilenet_v1":
         raise UsageError(
-            f"{spec.label} has no embedded weights", "give --weights FILE, or --weights random for speed alone"
+            f"{spec.label} has no default weights", "give --weights FILE, or --weights random to measure only speed"
         )
     if data.classes == 1:
-        raise UsageError(f"{data.name} has no labels to learn", "give --weights FILE, or a folder for each class")
+        raise UsageError(f"{data.name} has no labels to train on", "give --weights FILE, or a folder for each class")
     if spec.classes != data.classes:
-        raise UsageError(f"the data has {data.classes} classes, the model {spec.classes}", "give both the same")
+        raise UsageError(
+            f"the data has {data.classes} classes but the model has {spec.classes}",
+            "give a model with the same number of classes",
+        )
     key = content_key("trained", spec, data.fingerprint, recipe, TRAINER)
     path = _path(key)
-    if not checkpoint.is_whole(path):
+    if not checkpoint.is_intact(path):
         from mbbench.weights.train import train
 
         images, labels = data.arrays()
         state = train(spec, images, labels, recipe, on_progress, path.with_suffix(".partial"))
-        checkpoint.save(path, state, _facts(spec) | {"recipe": _json(recipe), "data": data.fingerprint})
+        checkpoint.save(path, state, _metadata(spec) | {"recipe": _json(recipe), "data": data.fingerprint})
     return Weights(path, spec, WeightsInfo(origin="trained", key=key, trained_on=data.fingerprint))
 
 
 def derived(weights: Weights, key: str, make: Callable[[], tuple[dict[str, Tensor], ModelSpec]]) -> Weights:
-    """What `make` makes of `weights`, kept under a key that names all it depends on; `make` says its spec too."""
+    """Return the weights that `make` derives from `weights`, from the cache if they are there.
+
+    `key` identifies everything else that they depend on. `make` returns their state dict and their spec.
+    """
     path = _path(content_key("derived", weights.info.key, key))
-    if not checkpoint.is_whole(path):
+    if not checkpoint.is_intact(path):
         state, spec = make()
-        checkpoint.save(path, state, _facts(spec) | {"from": weights.info.key})
-    return Weights(path, _as_saved(path, weights.spec), replace(weights.info, key=path.stem))
+        checkpoint.save(path, state, _metadata(spec) | {"from": weights.info.key})
+    return Weights(path, _adapt_to_checkpoint(path, weights.spec), replace(weights.info, key=path.stem))
 
 
 def _digest(path: Path) -> str:
     try:
         return cache.sha256_of(path)
     except OSError as error:
-        raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", "name another file") from error
+        raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", "give a readable file") from error
 
 
 def _path(key: str) -> Path:
     return cache.root() / "weights" / f"{key}.safetensors"
 
 
-def _facts(spec: ModelSpec) -> dict[str, str]:
-    """The checkpoint's metadata, for whoever finds the file."""
+def _metadata(spec: ModelSpec) -> dict[str, str]:
+    """Return the metadata of a checkpoint: its spec and the versions of mbbench and torch that wrote it."""
     return {"spec": _json(spec), **{name: metadata.version(name) for name in ("mbbench", "torch")}}
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints. Nothing that could run code is ever unpickled."""
+"""Reading and writing of checkpoints. Only plain tensors are unpickled, never anything that could run code."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _REMEDY = "give a .safetensors file, or a .pt or .pth file of plain tensors"
-_HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself allows
-CLASSIFIERS = ("classifier.weight", "classifier.6.weight", "fc.weight")  # whose rows are the classes
-_NESTED = ("state_dict", "model", "model_state_dict")
+_HEADER_LIMIT = 100_000_000  # bytes, as in safetensors
+CLASSIFIERS = ("classifier.weight", "classifier.6.weight", "fc.weight")  # weights with one row per class
+_STATE_KEYS = ("state_dict", "model", "model_state_dict")  # under which training scripts save the state dict
 
 
 class _Tensor(msgspec.Struct, frozen=True):
-    """A tensor's entry in a safetensors header; its bytes are those from the first offset to the second."""
+    """A tensor's entry in a safetensors header. `data_offsets` are the start and end of its bytes in the data."""
 
     shape: list[int]
     data_offsets: tuple[int, int]
 
 
 class Architecture(msgspec.Struct, frozen=True):
-    """What of the spec that mbbench writes into a checkpoint the network depends on."""
+    """The part of the spec in a checkpoint's metadata that determines the network."""
 
     alpha: float
     variant: Variant
@@ -38,16 +38,22 @@ class Architecture(msgspec.Struct, frozen=True):
 
 
 def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write the tensors whole or not at all; raises `UsageError` where the disk is full or the folder not writable."""
+    """Write the tensors to a safetensors file, atomically.
+
+    Raises `UsageError` if the disk is full or the folder is not writable.
+    """
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
-    with cache.atomic(path) as temporary:  # safetensors' own save_file hides the OSError of a full disk
+    with cache.atomic(path) as temporary:  # not by safetensors' save_file, which hides the OSError of a full disk
         temporary.write_bytes(content)
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors by name; raises `UsageError` for a file that is missing, damaged, or not plain tensors."""
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the checkpoint's tensors by name.
+
+    Raises `UsageError` if the file is missing, is damaged, or holds anything except plain tensors.
+    """
     if path.suffix == ".safetensors":
         _header(path)
         from safetensors import SafetensorError
@@ -56,35 +62,38 @@ def load(path: Path) -> dict[str, Tensor]:
         try:
             state: dict[str, Tensor] = load_file(path)
         except (OSError, SafetensorError, ValueError) as error:
-            raise UsageError(f"cannot read the checkpoint {path} ({_first_line(error)})", _REMEDY) from error
+            raise UsageError(f"cannot read the checkpoint {path} ({_first_sentence(error)})", _REMEDY) from error
         return state
-    return _load_torch(path)
+    return _read_torch(path)
 
 
-def classes_in(path: Path) -> int:
-    """How many classes the checkpoint tells apart: the rows of its last matrix (Linear) weight."""
+def read_classes(path: Path) -> int:
+    """Return the number of classes: the number of rows of the classifier's weight. Raises `UsageError`."""
     if path.suffix == ".safetensors":
         shapes = {name: entry.shape for name, entry in _header(path)[0].items()}
     else:
-        shapes = {name: list(tensor.shape) for name, tensor in _load_torch(path).items()}
+        shapes = {name: list(tensor.shape) for name, tensor in _read_torch(path).items()}
     matrices = [shapes[name] for name in shapes if name in CLASSIFIERS]
     if not matrices or len(matrices[0]) != 2:
-        raise UsageError(f"{path} has no classifier that mbbench knows", "give a checkpoint of the model of --model")
+        raise UsageError(f"{path} has no classifier layer of a known name", "give a checkpoint that matches --model")
     return int(matrices[0][0])
 
 
-def architecture_in(path: Path) -> Architecture | None:
-    """Of the network whose checkpoint this is; None where the file does not say: mbbench's own do."""
+def read_architecture(path: Path) -> Architecture | None:
+    """Return the architecture that the checkpoint records, or None.
+
+    Only checkpoints that mbbench writes record it. Raises `UsageError` if the file is missing or damaged.
+    """
     if path.suffix != ".safetensors":
         return None
     try:
         return msgspec.json.decode(_header(path)[1].get("spec", ""), type=Architecture)
     except msgspec.MsgspecError:
-        return None  # none, or another program's `spec`
+        return None  # there is no `spec`, or it is another program's
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the safetensors file is there and as long as its header says; torch is not needed to tell."""
+def is_intact(path: Path) -> bool:
+    """Return whether the safetensors file exists and has the length that its header implies. Does not load torch."""
     try:
         _header(path)
     except UsageError:
@@ -93,7 +102,10 @@ def is_whole(path: Path) -> bool:
 
 
 def _header(path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
-    """Tensors and metadata of the header: eight bytes of its length, then JSON with each tensor's place in the file."""
+    """Return the tensors and the metadata in the header of a safetensors file.
+
+    The file starts with the length of the header in eight bytes; the header is JSON. Raises `UsageError`.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -104,39 +116,39 @@ def _header(path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", _REMEDY) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no safetensors file", _REMEDY) from error
+        raise UsageError(f"{path} is not a safetensors file", _REMEDY) from error
     if not header:
         raise UsageError(f"the checkpoint {path} is empty", _REMEDY)
     if size != 8 + length + max(entry.data_offsets[1] for entry in header.values()):
-        raise UsageError(f"the checkpoint {path} is truncated or damaged", "fetch or write it again")
+        raise UsageError(f"the checkpoint {path} is truncated or damaged", "download or create it again")
     return header, metadata
 
 
-def _load_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with the file is said once, by the error
+            warnings.simplefilter("ignore")  # the error below is enough
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror or error})", _REMEDY) from error
     except pickle.UnpicklingError as error:
+        raise UsageError(f"{path} pickles objects other than tensors, which could run code", _REMEDY) from error
+    except Exception as error:  # a damaged file can raise any exception in the unpickler
         raise UsageError(
-            f"refused {path}: it pickles more than plain tensors, which could run code", _REMEDY
+            f"{path} is damaged or not a PyTorch checkpoint ({_first_sentence(error)})", _REMEDY
         ) from error
-    except Exception as error:  # damaged archives raise whatever the unpickler trips over
-        raise UsageError(f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)})", _REMEDY) from error
-    for name in _NESTED:
+    for name in _STATE_KEYS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise UsageError(f"{path} holds no state dict", _REMEDY)
+        raise UsageError(f"{path} has no state dict", _REMEDY)
     return content
 
 
-def _first_line(error: Exception) -> str:
-    """Its first sentence: torch's others advise to switch the protection off."""
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of the message. In torch's messages, the next ones advise disabling `weights_only`."""
     return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

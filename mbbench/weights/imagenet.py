@@ -1,4 +1,4 @@
-"""`--weights imagenet`: checkpoints that are published with a checksum, downloaded once."""
+"""`--weights imagenet`: published checkpoints, downloaded once and verified by their checksums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.spec import Family, ModelSpec
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet"
 _KERAS_ALPHAS = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}
@@ -20,11 +20,13 @@ _KERAS_RESOLUTIONS = (224, 192, 160, 128)
 
 @dataclass(frozen=True, slots=True)
 class Download:
+    """A published file and its checksum."""
+
     url: str
     sha256: str
 
 
-# torchvision's IMAGENET1K_V1; the file names carry the first eight digits of these.
+# torchvision's IMAGENET1K_V1. The file names contain the first eight digits of the checksums.
 PUBLISHED: dict[Family, Download] = {
     "vgg16": Download(
         "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -38,37 +40,38 @@ PUBLISHED: dict[Family, Download] = {
 
 
 def fetch(spec: ModelSpec) -> Path:
-    """torchvision's checkpoint of VGG16 or GoogLeNet, from the cache or the network.
+    """Return the path of torchvision's checkpoint of VGG16 or GoogLeNet, downloaded if it is not in the cache.
 
-    Raises `UsageError` that says what to fetch by hand: offline, where the bytes are not those published, and for
-    MobileNetV1, whose checkpoints Keras publishes without a checksum to hold a download against.
+    Raises `UsageError`, which states what to download by hand, if the download fails or its checksum is wrong, and for
+    MobileNetV1, because Keras publishes its checkpoints without checksums.
     """
     if spec.family not in PUBLISHED:
-        raise UsageError("Keras publishes its MobileNetV1 checkpoints without checksums", _keras_by_hand(spec))
+        raise UsageError("Keras publishes its MobileNetV1 checkpoints without checksums", _keras_remedy(spec))
     published = PUBLISHED[spec.family]
     path = cache.root() / "downloads" / published.url.rpartition("/")[2]
     if path.is_file() and cache.sha256_of(path) == published.sha256:
         return path
-    by_hand = f"fetch it by hand and give --weights torchvision:FILE ({published.url})"
+    remedy = f"download {published.url} by hand and give --weights torchvision:FILE"
     with cache.atomic(path) as temporary:
         try:
             _download(published.url, temporary)
         except (OSError, http.client.HTTPException) as error:
-            raise UsageError(f"cannot download {path.name} ({getattr(error, 'reason', error)})", by_hand) from error
-        if (found := cache.sha256_of(temporary)) != published.sha256:
-            raise UsageError(f"{published.url} has the SHA-256 {found}, not {published.sha256}", by_hand)
+            raise UsageError(f"cannot download {path.name} ({getattr(error, 'reason', error)})", remedy) from error
+        if (digest := cache.sha256_of(temporary)) != published.sha256:
+            raise UsageError(f"the SHA-256 of {path.name} is {digest} instead of {published.sha256}", remedy)
     return path
 
 
-def _download(url: str, to: Path) -> None:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, to.open("wb") as file:
-        while chunk := response.read(_CHUNK):
+def _download(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, path.open("wb") as file:
+        while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
 
 
-def _keras_by_hand(spec: ModelSpec) -> str:
-    """The address of the one that fits, of the sixteen."""
+def _keras_remedy(spec: ModelSpec) -> str:
+    """Return how to get the one of Keras's sixteen checkpoints that matches `spec`."""
     alpha = _KERAS_ALPHAS.get(spec.alpha)
     if alpha is None or spec.resolution not in _KERAS_RESOLUTIONS or spec.variant != "standard":
-        return "there is one for each alpha of 0.25, 0.5, 0.75 and 1.0 at 128, 160, 192 and 224: fetch it by hand"
-    return f"fetch it by hand and give --weights keras:FILE ({_KERAS}/mobilenet_{alpha}_{spec.resolution}_tf.h5)"
+        return "choose alpha 0.25, 0.5, 0.75 or 1.0 and resolution 128, 160, 192 or 224, and download its file by hand"
+    url = f"{_KERAS}/mobilenet_{alpha}_{spec.resolution}_tf.h5"
+    return f"download {url} by hand and give --weights keras:FILE"

@@ -1,4 +1,4 @@
-"""How to train: plain data, no torch."""
+"""Plain data about training: the recipe and the progress. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from dataclasses import dataclass
 
 from mbbench.errors import UsageError
 
-TRAINER = 2  # raise it when train.py makes other weights of the same recipe
+TRAINER = 2  # version of train.py; increase it if the same recipe yields different weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """AdamW with a one-cycle learning rate; random shifts of up to `shift` of the side."""
+    """Hyperparameters: AdamW with a one-cycle learning rate, and random shifts of the images as augmentation.
+
+    Raises `UsageError` if `epochs` is less than 1.
+    """
 
     epochs: int = 8
     batch_size: int = 32
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.05
-    shift: float = 0.06
+    shift: float = 0.06  # largest shift, as a fraction of the side
     seed: int = 0
-    distillation: float = 0.0  # the teacher's share in the loss, 0 to 1
-    temperature: float = 4.0  # that softens the teacher's answers
+    distillation: float = 0.0  # weight of the teacher's term in the loss, 0 to 1
+    temperature: float = 4.0  # of the softmax in the teacher's term
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise UsageError(f"{self.epochs} epochs train nothing", "give at least 1")
+            raise UsageError(f"--epochs must be at least 1: {self.epochs}", "give a larger number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where training stands: steps done of all, and the running loss."""
+    """Progress of training: the current step and epoch of all, counted from 1, and the loss of that step."""
 
     step: int
     steps: int

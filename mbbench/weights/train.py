@@ -1,4 +1,4 @@
-"""Training a small classifier on a CPU, the same way every time."""
+"""Deterministic training of a small classifier on a CPU."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mbbench.models import Normalization
     from mbbench.spec import ModelSpec
 
-_SETTLING_BATCHES = 64
-_SPINS = "GOMP_SPINCOUNT"  # libgomp reads it once, when torch loads it
+_BATCH_NORM_BATCHES = 64  # batches over which the final statistics of batch norm are averaged
+_SPIN_COUNT = "GOMP_SPINCOUNT"  # libgomp reads it once, when torch loads libgomp
 
 
 def train(
@@ -36,9 +36,8 @@ def train(
 ) -> dict[str, Tensor]:
     """Train `build(spec)` on uint8 images (N, R, R, 3) and return its state dict.
 
-    Deterministic for one machine, torch version and number of threads; torch's global generator is left as it was.
-    `partial`: see `fit`.
-    Raises `UsageError` for fewer than two images: batch norm cannot learn from one.
+    The result is the same for the same machine, torch version and number of threads. torch's global generator is not
+    changed. For `partial`, see `fit`. Raises `UsageError` for fewer than two images, which batch norm needs.
     """
     _import_torch()
     import torch
@@ -63,14 +62,17 @@ def fit(
     on_progress: Callable[[Progress], None] | None = None,
     partial: Path | None = None,
 ) -> None:
-    """Train `module` in place from where it stands, and leave it in evaluation mode.
+    """Train `module` in place from its present weights, and leave it in evaluation mode.
 
-    A `teacher` has `recipe.distillation` of the loss: the divergence from its softened answers (Hinton et al. 2015,
-    arXiv 1503.02531). `partial` is a file that keeps the state of the last whole epoch: training that was cut off goes
-    on from there, to the same weights.
+    With a `teacher`, the divergence from its softened outputs (Hinton et al. 2015, arXiv 1503.02531) is part of the
+    loss, with the weight `recipe.distillation`. `partial` is a file for the state after each epoch; interrupted
+    training resumes from it and arrives at the same weights. Raises `UsageError` for fewer than two images, or if
+    `partial` is damaged; it is then removed.
     """
     if len(images) < 2:
-        raise UsageError(f"{len(images)} image cannot train a network", "give at least 2, better hundreds a class")
+        raise UsageError(
+            f"training needs at least 2 images: {len(images)}", "give more images, preferably hundreds per class"
+        )
     import torch
     from torch.nn import functional
 
@@ -81,10 +83,10 @@ def fit(
     steps = recipe.epochs * max(len(images) // recipe.batch_size, 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
-    kept: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
-    first = _resume(partial, kept, generator)
-    step = first * (steps // recipe.epochs)
-    for epoch in range(first + 1, recipe.epochs + 1):
+    stateful: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    completed = _resume(partial, stateful, generator)
+    step = completed * (steps // recipe.epochs)
+    for epoch in range(completed + 1, recipe.epochs + 1):
         for x, y in batches(recipe.shift):
             logits = module(x)
             loss = functional.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
@@ -98,67 +100,75 @@ def fit(
             schedule.step()
             step += 1
             if on_progress is not None:
-                loss_now = round(loss.item(), 4)
-                on_progress(Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=loss_now))
+                rounded = round(loss.item(), 4)
+                on_progress(Progress(step=step, steps=steps, epoch=epoch, epochs=recipe.epochs, loss=rounded))
         if partial is not None and epoch < recipe.epochs:
-            states = {name: thing.state_dict() for name, thing in kept.items()}
+            states = {name: part.state_dict() for name, part in stateful.items()}
             with cache.atomic(partial) as temporary:
                 torch.save({**states, "generator": generator.get_state(), "epoch": epoch}, temporary)
-    _settle_batch_norm(module, (x for x, _ in islice(batches(0.0), _SETTLING_BATCHES)))
+    _recompute_batch_norm(module, (x for x, _ in islice(batches(0.0), _BATCH_NORM_BATCHES)))
     module.eval()
     if partial is not None:
         partial.unlink(missing_ok=True)
 
 
-def _resume(partial: Path | None, kept: Mapping[str, Any], generator: Generator) -> int:
-    """Take up the state in `partial`, if it is there and whole; returns how many epochs it has behind it."""
+def _resume(partial: Path | None, stateful: Mapping[str, Any], generator: Generator) -> int:
+    """Restore the state in `partial` and return the number of completed epochs, 0 if there is no such file.
+
+    Raises `UsageError` if the file is damaged; it is removed.
+    """
     import torch
 
     if partial is None or not partial.exists():
         return 0
     try:
-        found = torch.load(partial, weights_only=True)
-        for name, thing in kept.items():
-            thing.load_state_dict(found[name])
-        generator.set_state(found["generator"])
-        return int(found["epoch"])
+        saved = torch.load(partial, weights_only=True)
+        for name, part in stateful.items():
+            part.load_state_dict(saved[name])
+        generator.set_state(saved["generator"])
+        return int(saved["epoch"])
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, UnpicklingError):
         partial.unlink(missing_ok=True)
-        raise UsageError(f"the interrupted training in {partial} is damaged", "it was removed: start again") from None
+        raise UsageError(
+            f"the saved state of the training was damaged and has been removed: {partial}", "start the training again"
+        ) from None
 
 
 def _divergence(logits: Tensor, teacher: nn.Module, x: Tensor, temperature: float) -> Tensor:
-    """Kullback and Leibler's, of the softened answers, times T^2 so that gradients keep their size."""
+    """Return the Kullback-Leibler divergence of the softened outputs from the teacher's.
+
+    It is multiplied by the square of the temperature, which preserves the scale of the gradients.
+    """
     import torch
     from torch.nn import functional
 
     with torch.no_grad():
-        wanted = functional.log_softmax(teacher(x) / temperature, dim=1)
-    given = functional.log_softmax(logits / temperature, dim=1)
-    return functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+        target = functional.log_softmax(teacher(x) / temperature, dim=1)
+    softened = functional.log_softmax(logits / temperature, dim=1)
+    return functional.kl_div(softened, target, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _import_torch() -> None:
-    """Load PyTorch with OpenMP threads that soon sleep when idle, without a word of it to child processes.
+    """Import torch so that its idle OpenMP threads soon sleep. Child processes do not inherit the setting.
 
-    By default they spin for milliseconds between operators, on cores that others need: two trainings of 0.25/96 at once
-    on two cores took 50 to 207 s each, and 34 to 45 s in this way. One of 0.5/128 alone pays a tenth for it (36 to 41 s
-    against 32 to 34 s).
+    By default, idle threads spin for milliseconds between operators, on cores that other processes need. Two concurrent
+    trainings of 0.25/96 (alpha/resolution) on two cores took 50 to 207 s each by default, and 34 to 45 s with this
+    setting. A single training of 0.5/128 becomes a tenth slower: 36 to 41 s instead of 32 to 34 s.
     """
-    chosen = os.environ.get(_SPINS)
-    os.environ.setdefault(_SPINS, "1000")
+    previous = os.environ.get(_SPIN_COUNT)
+    os.environ.setdefault(_SPIN_COUNT, "1000")
     try:
         import torch  # noqa: F401
     finally:
-        if chosen is None:
-            del os.environ[_SPINS]
+        if previous is None:
+            del os.environ[_SPIN_COUNT]
 
 
-def _settle_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
+def _recompute_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Set batch norm's statistics to their mean over `inputs` under the final weights (Wu and Johnson 2021, section 3).
 
-    The running averages that training leaves still remember earlier weights. On digits at 0.25/96 they gave 10 % top-1
-    after one epoch and these 35 %; from four epochs on both are alike.
+    The running averages from training still depend on earlier weights. On digits at 0.25/96, top-1 after one epoch was
+    10 % with them and 35 % with the recomputed statistics; from four epochs on, there is no difference.
     """
     import torch
     from torch import nn
@@ -166,7 +176,7 @@ def _settle_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
-            layer.momentum = None  # a plain mean of all batches
+            layer.momentum = None  # the statistics become the mean over all batches
     with torch.no_grad():
         for x in inputs:
             module(x)
@@ -180,18 +190,22 @@ def _batches(
     generator: Generator,
     shift: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in a new order; its last, smaller batch is left out, for batch norm's sake."""
+    """Yield one epoch in a random order: (normalized images, labels).
+
+    A smaller last batch is left out, because batch norm computes its statistics from a batch. If there are fewer
+    images than `batch_size`, they form the only batch.
+    """
     import numpy as np
     import torch
 
     from mbbench.data.feed import to_float
 
-    reach = round(shift * images.shape[1])
+    max_shift = round(shift * images.shape[1])  # pixels
     order = torch.randperm(len(images), generator=generator).numpy()
     for start in range(0, max(len(order) - batch_size, 0) + 1, batch_size):
         chosen = np.sort(order[start : start + batch_size])
         x = torch.from_numpy(to_float(images[chosen], normalization))
-        if reach:
-            dy, dx = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+        if max_shift:
+            dy, dx = torch.randint(-max_shift, max_shift + 1, (2,), generator=generator).tolist()
             x = x.roll((dy, dx), (2, 3))
         yield x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels[chosen])

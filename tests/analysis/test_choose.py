@@ -1,4 +1,4 @@
-"""Choosing, on results whose figures are set by hand."""
+"""Choosing among results with scripted figures."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from mbbench.analysis.choose import Choice, Limits, choose
 from mbbench.report.formats import markdown
-from mbbench.report.sections import choice
+from mbbench.report.sections import choice as section
 from mbbench.result import Failure, Result
 from mbbench.spec import ModelSpec
 from mbbench.stats import Interval
@@ -15,13 +15,13 @@ from mbbench.stats import Interval
 Make = Callable[..., Result]
 
 
-def rated(result: Result, p99_ms: float, top1: float, half: float = 0.0) -> Result:
+def with_figures(result: Result, p99_ms: float, top1: float, half_width: float = 0.0) -> Result:
     latency, accuracy = result.measured.latency, result.measured.accuracy
     assert latency is not None and accuracy is not None
     measured = replace(
         result.measured,
         latency=replace(latency, p99_ms=p99_ms),
-        accuracy=replace(accuracy, top1=top1, top1_ci95=Interval(top1 - half, top1 + half)),
+        accuracy=replace(accuracy, top1=top1, top1_ci95=Interval(top1 - half_width, top1 + half_width)),
     )
     return replace(result, measured=measured)
 
@@ -34,56 +34,69 @@ def study(make_result: Make) -> list[Result]:
         for alpha, scale in ((1.0, 4.0), (0.5, 1.0), (0.25, 0.3))
     )
     failed = make_result(
-        backend="torch", failure=Failure(cause="out of memory", remedy="buy some", exit_code=7), id="t"
+        backend="torch", failure=Failure(cause="out of memory", remedy="free memory", exit_code=7), id="failed"
     )
-    baseline = make_result(model=ModelSpec(family="vgg16"), role="baseline", scale=90.0, id="v")
-    return [rated(wide, 9.0, 0.70), rated(half, 4.0, 0.66), rated(narrow, 1.0, 0.50), failed, baseline]
+    vgg16 = make_result(model=ModelSpec(family="vgg16"), role="baseline", scale=90.0, id="vgg16")
+    return [
+        with_figures(wide, 9.0, 0.70),
+        with_figures(half, 4.0, 0.66),
+        with_figures(narrow, 1.0, 0.50),
+        failed,
+        vgg16,
+    ]
 
 
-def ids(found: Choice) -> tuple[list[str], list[str]]:
-    return [one.candidate.result.id for one in found.kept], [one.candidate.result.id for one in found.lost]
+def ids(choice: Choice) -> tuple[list[str], list[str]]:
+    within, outside = (
+        [assessment.candidate.result.id for assessment in assessments]
+        for assessments in (choice.within_limits, choice.outside_limits)
+    )
+    return within, outside
 
 
-def test_the_pick_keeps_every_limit_and_is_the_most_accurate_of_those(study: list[Result]) -> None:
+def test_the_pick_is_within_every_limit_and_violations_are_listed(study: list[Result]) -> None:
     limits = Limits(max_p99_ms=10, min_top1=0.6, max_rss_bytes=130e6, max_size_bytes=10e6)
-    found = choose(study, limits, published=False)
-    assert found.pick is not None and found.pick.result.id == "0.5"
-    assert ids(found) == (["0.5"], ["0.25", "1.0", "v", "t"])
-    assert [one.lost_by for one in found.lost] == [
-        ("top-1 10.0 points below",),
-        ("size 112.0 % above",),
-        ("p99 358.1 % above", "top-1: random weights have no accuracy", "size 4670.0 % above"),
+    choice = choose(study, limits, published=False)
+    assert choice.pick is not None and choice.pick.result.id == "0.5"
+    assert ids(choice) == (["0.5"], ["0.25", "1.0", "vgg16", "failed"])
+    assert [assessment.violations for assessment in choice.outside_limits] == [
+        ("top-1 10.0 points below limit",),
+        ("size 112.0 % above limit",),
+        ("p99 358.1 % above limit", "top-1: random weights have no accuracy", "size 4670.0 % above limit"),
         ("failed: out of memory",),
     ]
 
 
-def test_without_limits_the_most_accurate_wins_and_the_rest_is_the_pareto_set_or_beaten(study: list[Result]) -> None:
-    worse = rated(replace(study[1], id="worse"), 4.1, 0.66)
-    found = choose([*study[:3], worse], Limits(), published=False)
-    assert found.pick is not None and found.pick.result.id == "1.0"
-    beaten = {one.candidate.result.id: one.beaten_by and one.beaten_by.result.id for one in found.kept}
-    assert beaten == {"0.25": None, "0.5": None, "worse": "0.5", "1.0": None}
+def test_without_limits_the_most_accurate_cell_is_picked_and_dominated_cells_are_marked(study: list[Result]) -> None:
+    worse = with_figures(replace(study[1], id="worse"), 4.1, 0.66)
+    choice = choose([*study[:3], worse], Limits(), published=False)
+    assert choice.pick is not None and choice.pick.result.id == "1.0"
+    dominated_by = {
+        assessment.candidate.result.id: assessment.dominated_by and assessment.dominated_by.result.id
+        for assessment in choice.within_limits
+    }
+    assert dominated_by == {"0.25": None, "0.5": None, "worse": "0.5", "1.0": None}
 
 
-def test_of_accuracies_that_cannot_be_told_apart_the_fastest_wins(study: list[Result]) -> None:
-    near = rated(study[1], 4.0, 0.66, half=0.05)
-    found = choose([study[0], near, study[2]], Limits(), published=False)
-    assert found.pick is not None and found.pick.result.id == "0.5"
+def test_the_fastest_of_indistinguishable_accuracies_is_picked(study: list[Result]) -> None:
+    near = with_figures(study[1], 4.0, 0.66, half_width=0.05)
+    choice = choose([study[0], near, study[2]], Limits(), published=False)
+    assert choice.pick is not None and choice.pick.result.id == "0.5"
 
 
-def test_published_accuracies_are_those_of_the_precision(study: list[Result]) -> None:
+def test_the_published_accuracy_depends_on_the_precision(study: list[Result]) -> None:
     int8 = replace(study[1], id="int8", cell=replace(study[1].cell, precision="int8"))
     pruned = replace(study[1], id="pruned", cell=replace(study[1].cell, model=ModelSpec(alpha=0.5, widths=(8,) * 14)))
-    found = choose([study[1], int8, pruned, study[4]], Limits(min_top1=0.55), published=True)
-    assert ids(found)[0] == ["0.5", "v"]
-    assert [one.candidate.top1 for one in found.kept] == pytest.approx([0.563, 0.715])
-    assert [(one.candidate.top1, one.lost_by) for one in found.lost] == [
-        (pytest.approx(0.549), ("top-1 0.1 points below",)),
-        (None, ("top-1: is not published",)),
+    choice = choose([study[1], int8, pruned, study[4]], Limits(min_top1=0.55), published=True)
+    assert ids(choice)[0] == ["0.5", "vgg16"]
+    assert [assessment.candidate.top1 for assessment in choice.within_limits] == pytest.approx([0.563, 0.715])
+    assert [(assessment.candidate.top1, assessment.violations) for assessment in choice.outside_limits] == [
+        (pytest.approx(0.549), ("top-1 0.1 points below limit",)),
+        (None, ("top-1: not published",)),
     ]
 
 
-def test_a_percentile_without_enough_samples_keeps_no_limit(make_result: Make) -> None:
+def test_a_p99_without_enough_samples_violates_the_limit(make_result: Make) -> None:
     result = make_result()
     latency = result.measured.latency
     assert latency is not None
@@ -92,14 +105,14 @@ def test_a_percentile_without_enough_samples_keeps_no_limit(make_result: Make) -
         measured=replace(result.measured, latency=replace(latency, p99_ms=None)),
         reasons={"latency.p99_ms": "needs 662 samples, has 100"},
     )
-    found = choose([short], Limits(max_p99_ms=10), published=False)
-    assert found.pick is None
-    assert found.lost[0].lost_by == ("p99: needs 662 samples, has 100",)
+    choice = choose([short], Limits(max_p99_ms=10), published=False)
+    assert choice.pick is None
+    assert choice.outside_limits[0].violations == ("p99: needs 662 samples, has 100",)
 
 
-def test_it_is_told_in_words_and_tables(study: list[Result]) -> None:
-    found = choose(study, Limits(max_p99_ms=8), published=False)
-    assert markdown.render(choice.document(found, published=False)) == (
+def test_a_choice_is_written_as_a_headline_tables_and_rows(study: list[Result]) -> None:
+    choice = choose(study, Limits(max_p99_ms=8), published=False)
+    assert markdown.render(section.choice_document(choice, published=False)) == (
         "**Take 0.5 MobileNet-128 on openvino: p99 4.00 ms, top-1 66.0 %, 125 MB of memory, 5.30 MB on disk"
         " (2 of 5 cells fit).**\n\n"
         "### Within the limits\n\n"
@@ -110,20 +123,21 @@ def test_it_is_told_in_words_and_tables(study: list[Result]) -> None:
         "### Outside\n\n"
         "| Cell | Lost by |\n"
         "| --- | --- |\n"
-        "| 1.0 MobileNet-128 on openvino | p99 12.5 % above |\n"
-        "| VGG16-224 on openvino | p99 472.6 % above |\n"
+        "| 1.0 MobileNet-128 on openvino | p99 12.5 % above limit |\n"
+        "| VGG16-224 on openvino | p99 472.6 % above limit |\n"
         "| 0.5 MobileNet-128 on torch | failed: out of memory |\n\n"
         "- The pick is the fastest of those whose top-1 cannot be told from the best within the limits; nothing"
         " beats the Pareto set in p99, top-1, memory and size at once.\n"
         "- Top-1 is measured, on 359 images of digits.\n"
     )
-    assert [(row["id"], row["pick"], row["pareto"]) for row in choice.record(found)] == [
-        ("0.25", False, True), ("0.5", True, True), ("1.0", False, False), ("v", False, False), ("t", False, False),
+    assert [(row["id"], row["pick"], row["pareto"]) for row in section.record(choice)] == [
+        ("0.25", False, True), ("0.5", True, True), ("1.0", False, False), ("vgg16", False, False),
+        ("failed", False, False),
     ]  # fmt: skip
 
 
-def test_nothing_that_keeps_within_the_limits_is_said_so(study: list[Result]) -> None:
-    found = choose(study, Limits(max_size_bytes=1), published=True)
-    document = choice.document(found, published=True)
+def test_the_headline_reports_that_no_cell_is_within_the_limits(study: list[Result]) -> None:
+    choice = choose(study, Limits(max_size_bytes=1), published=True)
+    document = section.choice_document(choice, published=True)
     assert document.headline == "None of 5 cells keeps within the limits."
     assert "published" in document.notes[-1]

@@ -1,9 +1,11 @@
+"""The time of each layer, from the times of a runtime's nodes."""
+
 from mbbench.analysis.layer_times import attribute
 from mbbench.backend import NodeTime
 from mbbench.models.cost import Layer
 from mbbench.result import LayerTime, LayerTimes
 
-COUNTED = (
+LAYERS = (
     Layer("stem.conv", "Conv 3x3", (8, 16, 16), 300, 216, 232, 3072),
     Layer("blocks.1.0.conv", "Conv DW 3x3", (8, 16, 16), 100, 72, 88, 2048),
     Layer("classifier", "Fully connected", (10,), 600, 80, 90, 8),
@@ -18,18 +20,18 @@ STEM = LayerTime(
 )
 
 
-def test_nodes_become_the_layers_they_bear_and_the_rest_is_told_apart() -> None:
+def test_layers_get_the_times_of_their_nodes_and_other_time_is_reported_apart() -> None:
     times = (
         NodeTime(("images",), "Reorder", "fp32", 0.25),
         NodeTime(("stem.act_nchwc", "images", "stem.conv.weight"), "Conv", "fp32", 2.0),
-        # Its inputs' names stem from the layer before; its weights' from its own.
+        # The input is named after the previous layer, the weight after this layer.
         NodeTime(("val_1", "stem.act", "blocks.1.0.conv.weight"), "QLinearConv", "int8", 1.0),
         NodeTime(("to_fp32",), "Cast", "fp32", 0.125),
         NodeTime(("pool", "stem.act"), "AveragePool", "fp32", 0.5),
         NodeTime((), "aten::add", "unknown", 0.0625),
         NodeTime(("logits",), "FullyConnected", "bf16", 4.0),
     )
-    assert attribute(times, 20, COUNTED, 3) == LayerTimes(
+    assert attribute(times, 20, LAYERS, 3) == LayerTimes(
         runs=20,
         layers=(
             STEM,
@@ -55,17 +57,17 @@ def test_nodes_become_the_layers_they_bear_and_the_rest_is_told_apart() -> None:
     )
 
 
-def test_an_activation_that_was_not_fused_adds_to_its_layer_and_layers_without_a_node_are_left_out() -> None:
+def test_an_unfused_activation_adds_to_its_layer_and_layers_without_a_node_are_left_out() -> None:
     times = (NodeTime(("stem.conv",), "Conv", "fp32", 1.5), NodeTime(("stem.act", "stem.conv"), "Clip", "fp32", 0.5))
-    assert attribute(times, 20, COUNTED, 3) == LayerTimes(runs=20, layers=(STEM,), moves_ms=0.0, other_ms=0.0)
+    assert attribute(times, 20, LAYERS, 3) == LayerTimes(runs=20, layers=(STEM,), moves_ms=0.0, other_ms=0.0)
 
 
-def test_a_node_that_bears_two_layers_is_divided_by_mult_adds() -> None:
+def test_the_time_of_a_node_that_executes_two_layers_is_divided_by_mult_adds() -> None:
     times = (NodeTime(("stem.conv", "blocks.1.0.conv"), "Convolution", "fp32", 8.0),)
-    found = attribute(times, 5, COUNTED, 1)
-    assert [(layer.name, layer.median_ms) for layer in found.layers] == [("stem.conv", 6.0), ("blocks.1.0.conv", 2.0)]
+    layers = attribute(times, 5, LAYERS, 1).layers
+    assert [(layer.name, layer.median_ms) for layer in layers] == [("stem.conv", 6.0), ("blocks.1.0.conv", 2.0)]
 
 
-def test_a_precision_nobody_knows_is_taken_for_four_bytes() -> None:
-    found = attribute((NodeTime(("classifier",), "Gemm", "tf32", 1.0),), 5, COUNTED, 1)
-    assert found.layers[0].moved_bytes == 4 * (8 + 10 + 80)
+def test_an_unknown_precision_counts_as_four_bytes() -> None:
+    layer_times = attribute((NodeTime(("classifier",), "Gemm", "tf32", 1.0),), 5, LAYERS, 1)
+    assert layer_times.layers[0].moved_bytes == 4 * (8 + 10 + 80)

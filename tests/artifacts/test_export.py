@@ -24,7 +24,7 @@ def module(spec: ModelSpec = SPEC) -> nn.Module:
     return built
 
 
-def test_an_onnx_file_has_the_contracts_names_and_shapes_and_no_batch_norm() -> None:
+def test_an_onnx_file_has_the_names_and_shapes_of_the_contract_and_no_batch_norm() -> None:
     model = onnx.load(export(SPEC, "contract", "onnx", module).path)
     onnx.checker.check_model(model, full_check=True)
     (image,), (logits,) = model.graph.input, model.graph.output
@@ -49,26 +49,26 @@ def test_every_family_exports_and_runs_at_any_batch(family: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])
-def test_the_second_time_nothing_is_built(format: Format) -> None:
+def test_a_second_export_builds_nothing(format: Format) -> None:
     first = export(SPEC, "twice", format, module)
 
-    def never() -> nn.Module:
+    def fail() -> nn.Module:
         raise AssertionError("built again")
 
-    assert export(SPEC, "twice", format, never) == first
+    assert export(SPEC, "twice", format, fail) == first
     assert first.info.size_bytes == first.path.stat().st_size
     assert first.path.suffix == f".{format}"
 
 
-def test_other_weights_are_another_file() -> None:
+def test_other_weights_are_exported_to_another_file() -> None:
     assert export(SPEC, "one", "safetensors", module).path != export(SPEC, "two", "safetensors", module).path
 
 
 def test_a_truncated_file_is_written_again() -> None:
     first = export(SPEC, "truncated", "safetensors", module)
-    whole = first.path.read_bytes()
-    first.path.write_bytes(whole[:100])
-    assert export(SPEC, "truncated", "safetensors", module).path.read_bytes() == whole
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:100])
+    assert export(SPEC, "truncated", "safetensors", module).path.read_bytes() == content
 
 
 def test_weights_with_nan_are_never_exported(cache: Path) -> None:
@@ -78,14 +78,14 @@ def test_weights_with_nan_are_never_exported(cache: Path) -> None:
         return built
 
     before = set((cache / "artifacts").glob("*"))
-    with pytest.raises(RequirementError, match=r"logits differ from PyTorch's by up to nan .*; nothing was exported"):
+    with pytest.raises(RequirementError, match=r"logits differ from PyTorch's by up to nan .*; check the weights"):
         export(SPEC, "broken", "safetensors", broken)
     assert set((cache / "artifacts").glob("*")) == before
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "googlenet"])
-def test_a_graph_takes_the_parameters_of_another_module(family: Literal["mobilenet_v1", "googlenet"]) -> None:
-    """Also where the first module's biases are zero, which the exporter drops."""
+def test_a_graph_accepts_the_parameters_of_another_module(family: Literal["mobilenet_v1", "googlenet"]) -> None:
+    """Also if the first module's biases are zero, which the exporter drops."""
     spec = ModelSpec(family=family, resolution=32, classes=10)
     first, second = fold_batch_norm(module(spec)), fold_batch_norm(build(spec))
     graph = to_onnx(first, 32)

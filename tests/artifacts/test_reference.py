@@ -1,4 +1,4 @@
-"""PyTorch's own logits, which every runtime's are compared with."""
+"""PyTorch's logits, the reference that every runtime's logits are compared with."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
 @pytest.fixture(scope="module")
 def images() -> data.Dataset:
-    return data.load("digits", 32, "test", limit=40)
+    return data.load_split("digits", 32, "test", limit=40)
 
 
-def test_they_are_the_unfolded_networks_answers_in_the_order_of_the_images(images: data.Dataset) -> None:
-    found = weights.random(SPEC)
-    logits = np.load(reference.logits(found, images))
+def test_logits_are_the_unfolded_networks_in_the_order_of_the_images(images: data.Dataset) -> None:
+    network = weights.random(SPEC)
+    logits = np.load(reference.logits(network, images))
     assert (logits.dtype, logits.shape) == (np.float32, (40, 10))
     pixels, _ = images.arrays()
     with torch.inference_mode():
-        last = found.build()(torch.from_numpy(to_float(pixels[39:], normalization("mobilenet_v1")))).numpy()
+        last = network.build()(torch.from_numpy(to_float(pixels[39:], normalization("mobilenet_v1")))).numpy()
     np.testing.assert_allclose(logits[39:], last, rtol=0, atol=1e-5 * np.abs(last).max())
 
 
-def test_they_are_computed_once(images: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_computed_once(images: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     path = reference.logits(weights.random(SPEC), images)
     before = path.stat().st_mtime_ns
     monkeypatch.setattr(weights.Weights, "build", pytest.fail)
@@ -38,9 +38,9 @@ def test_they_are_computed_once(images: data.Dataset, monkeypatch: pytest.Monkey
     assert path.stat().st_mtime_ns == before
 
 
-def test_other_weights_or_images_have_answers_of_their_own(images: data.Dataset) -> None:
+def test_other_weights_or_images_have_other_logits(images: data.Dataset) -> None:
     wider = ModelSpec(alpha=0.5, resolution=32, classes=10)
-    fewer = data.load("digits", 32, "test", limit=39)
+    fewer = data.load_split("digits", 32, "test", limit=39)
     paths = {
         reference.logits(weights.random(spec), split)
         for spec, split in ((SPEC, images), (wider, images), (SPEC, fewer))
@@ -50,21 +50,24 @@ def test_other_weights_or_images_have_answers_of_their_own(images: data.Dataset)
 
 def test_progress_counts_images(images: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    seen: list[tuple[int, int]] = []
-    reference.logits(weights.random(SPEC), images, lambda *counts: seen.append(counts))
-    assert seen == [(32, 40), (40, 40)]
+    progress: list[tuple[int, int]] = []
+    reference.logits(weights.random(SPEC), images, lambda *counts: progress.append(counts))
+    assert progress == [(32, 40), (40, 40)]
 
 
 @pytest.mark.usefixtures("all_threads")
-def test_a_shards_logits_are_those_of_all_images_and_are_kept_by_themselves(
+def test_a_shards_logits_equal_those_of_all_images_and_are_stored_separately(
     images: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    found = weights.random(SPEC)
-    whole = np.load(reference.logits(found, images))
+    network = weights.random(SPEC)
+    logits = np.load(reference.logits(network, images))
     for shard in (Shard(0, 32), Shard(32, 40)):
-        path = reference.logits(found, images, shard=shard)
-        np.testing.assert_array_equal(np.load(path), whole[shard.rows])
-        assert path != reference.logits(found, images)
-    assert reference.first(images) == Shard(0, 32)
-    assert reference.first(data.load("digits", 32, "test", limit=20)) == Shard(0, 20)
+        path = reference.logits(network, images, shard=shard)
+        np.testing.assert_array_equal(np.load(path), logits[shard.rows])
+        assert path != reference.logits(network, images)
+
+
+def test_parity_is_checked_on_one_batch_or_on_all_images(images: data.Dataset) -> None:
+    assert reference.parity_shard(images) == Shard(0, 32)
+    assert reference.parity_shard(data.load_split("digits", 32, "test", limit=20)) == Shard(0, 20)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what goes where, and which exit code."""
+"""The command line end to end: standard output, standard error and exit codes."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 def invoke(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run mbbench in an empty folder; exit code, stdout, stderr."""
+    """Return a function that runs mbbench in an empty folder and returns its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -65,7 +65,7 @@ def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> Non
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_no_command_shows_the_commands(invoke: Invoke) -> None:
+def test_mbbench_without_arguments_lists_the_commands(invoke: Invoke) -> None:
     _, out, err = invoke()
     assert all(name in out + err for name in ("run", "train", "compress", "cost", "explain", "backends", "doctor"))
 
@@ -81,7 +81,7 @@ def test_the_report_goes_to_stdout_and_progress_to_stderr(invoke: Invoke, fast: 
     assert result.settings.min_samples == 20
 
 
-def test_a_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+def test_a_stored_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_path: Path) -> None:
     assert invoke(*QUICK, "--profile", fast)[0] == 0
     code, out, err = invoke("report", "reports/results.jsonl", "-o", "page.html", "-o", "page.md")
     assert (code, out) == (0, "")
@@ -100,7 +100,7 @@ def test_a_run_is_reported_shown_and_verified(invoke: Invoke, fast: str, tmp_pat
     assert "error: page.html contradicts its records in 2 places; do not rely on it" in err
 
 
-def test_what_is_exported_is_measured(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+def test_an_exported_file_is_measured_unless_it_was_changed(invoke: Invoke, fast: str, tmp_path: Path) -> None:
     network = ("--alpha", "0.25", "--res", "32", "--weights", "random")
     code, out, err = invoke("export", "--to", "onnxruntime", *network, "-o", "mine.onnx")
     assert (code, out) == (0, "")
@@ -115,18 +115,18 @@ def test_what_is_exported_is_measured(invoke: Invoke, fast: str, tmp_path: Path)
     assert invoke("run", "--trust") == (2, "", "error: --trust requires --artifact; name the file with --artifact\n")
 
 
-def test_a_grid_is_planned_from_numbers_with_commas(invoke: Invoke) -> None:
+def test_comma_separated_numbers_plan_a_grid(invoke: Invoke) -> None:
     code, out, _ = invoke("run", "--alpha", "0.25,0.5", "--res", "96,128", "--plan")
     assert code == 0
     assert all(f"{alpha} MobileNet-{size}" in out for alpha in ("0.25", "0.5") for size in (96, 128))
     code, _, err = invoke("run", "--alpha", "wide", "--plan")
     assert (code, err) == (
         2,
-        "error: --alpha wide does not read as numbers; write them like --alpha 0.5,1.0 or 0.25-1+0.25\n",
+        "error: --alpha is not a list of numbers: wide; write it like --alpha 0.5,1.0 or 0.25-1+0.25\n",
     )
 
 
-def test_a_sweep_is_planned_from_ranges_and_families(invoke: Invoke) -> None:
+def test_ranges_and_families_plan_a_sweep(invoke: Invoke) -> None:
     arguments = (
         "--alpha",
         "0.25-1+0.25",
@@ -147,35 +147,39 @@ def test_a_sweep_is_planned_from_ranges_and_families(invoke: Invoke) -> None:
     code, _, err = invoke("sweep", "--res", "96-160+0", "--plan")
     assert (code, err) == (
         2,
-        "error: --res 96-160+0 does not read as numbers; write them like --res 128,224 or 128-224+32\n",
+        "error: --res is not a list of numbers: 96-160+0; write it like --res 128,224 or 128-224+32\n",
     )
 
 
-def test_a_sweep_is_resumed_with_its_results_alone(invoke: Invoke) -> None:
+def test_resume_needs_an_earlier_sweep_and_no_options_about_cells(invoke: Invoke) -> None:
     code, _, err = invoke("sweep", "--resume")
     assert (code, err) == (
         2,
-        "error: no sweep into reports/results.jsonl was begun; name its --results, or leave out --resume\n",
+        "error: no sweep to resume in reports/results.jsonl; give its --results, or omit --resume\n",
     )
     code, _, err = invoke("sweep", "--resume", "--alpha", "0.5")
-    assert (code, err) == (2, "error: --resume repeats the options of the sweep it continues; give it --results alone\n")
+    assert (code, err) == (
+        2,
+        "error: --resume takes cells and settings from the sweep that it continues;"
+        " leave out all other options except --results, --cluster, --format and --plan\n",
+    )
 
 
-def test_choosing_among_stored_results_fails_where_none_fits(invoke: Invoke, fast: str) -> None:
+def test_choose_fails_if_no_stored_result_is_within_the_limits(invoke: Invoke, fast: str) -> None:
     assert invoke(*QUICK, "--profile", fast)[0] == 0
     code, out, _ = invoke("choose", "--max-size", "5MB", "--max-rss", "2GB", "--format", "json")
     assert (code, [row["pick"] for row in json.loads(out)]) == (0, [True])
     code, out, err = invoke("choose", "--max-size", "5kB", "--min-top1", "60")
     assert (code, err) == (
         5,
-        "error: no cell is within the limits; relax one, or measure more cells with `mbbench sweep`\n",
+        "error: no cell is within the limits; relax a limit, or measure more cells with `mbbench sweep`\n",
     )
     assert "None of 1 cells keeps within the limits." in out
     assert invoke("choose", "--max-p99", "10")[0] == 2
 
 
 @pytest.mark.parametrize("output", ["json", "csv", "markdown"])
-def test_stdout_holds_one_format_and_nothing_else(invoke: Invoke, fast: str, output: str) -> None:
+def test_stdout_holds_only_the_requested_format(invoke: Invoke, fast: str, output: str) -> None:
     code, out, _ = invoke(*QUICK, "--profile", fast, "--format", output)
     assert code == 0
     if output == "json":
@@ -190,14 +194,14 @@ def test_stdout_holds_one_format_and_nothing_else(invoke: Invoke, fast: str, out
         assert out.startswith("**0.25 MobileNet-32 on onnxruntime: ")
 
 
-def test_a_plan_does_no_work(invoke: Invoke, tmp_path: Path) -> None:
+def test_plan_measures_and_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:
     code, out, _ = invoke("run", "--alpha", "0.5", "--res", "128", "--baselines", "--plan")
     assert code == 0
     assert "3 cells, 15 to 69 s of measuring" in out
     assert not (tmp_path / "reports").exists()
 
 
-def test_cost_counts_and_compares(invoke: Invoke) -> None:
+def test_cost_counts_a_network_and_compares_it_with_the_paper(invoke: Invoke) -> None:
     code, out, _ = invoke("cost", "--alpha", "0.5", "--res", "160")
     assert code == 0
     assert "76.5 M" in out
@@ -206,20 +210,20 @@ def test_cost_counts_and_compares(invoke: Invoke) -> None:
     assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352
 
 
-def test_all_of_the_papers_tables(invoke: Invoke) -> None:
+def test_cost_counts_the_networks_of_all_the_papers_tables(invoke: Invoke) -> None:
     record = json.loads(invoke("cost", "--paper", "--format", "json")[1])
-    counted = {(c["name"], c["what"]): c["counted"] for c in record["tables_4_to_9"]}
+    counted = {(row["name"], row["what"]): row["counted"] for row in record["tables_4_to_9"]}
     assert counted["1.0 MobileNet-224 (4, 6, 7, 8)", "Mult-Adds"] == 568.740352
     assert "| VGG 16 (8) | 15470.3\\* | 15300 | 138.3 | 138 |" in invoke("cost", "--paper", "--format", "markdown")[1]
 
 
-def test_training_prints_the_checkpoints_path_and_finds_it_again(invoke: Invoke, tmp_path: Path) -> None:
+def test_train_prints_the_checkpoints_path_and_reuses_an_earlier_training(invoke: Invoke, tmp_path: Path) -> None:
     command = ("train", "--alpha", "0.25", "--res", "32", "--epochs", "1")
     code, out, err = invoke(*command, "-o", "mine.safetensors")
     assert (code, out) == (0, "mine.safetensors\n")
     assert re.search(r"^0\.25 MobileNet-32: top-1 [0-9.]+ % on the 359 test images of digits$", err, re.MULTILINE)
-    kept = Path(invoke(*command)[1].strip())
-    assert kept.read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
+    cached = Path(invoke(*command)[1].strip())
+    assert cached.read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
     code, out, _ = invoke("train", "--alpha", "0.25", "--res", "32", "--epochs", "1", "-o", "no/such/folder")
     assert (code, out) == (2, "")
 
@@ -247,14 +251,14 @@ def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fa
         "half.safetensors",
     )
     assert (code, out) == (0, "half.safetensors\n")
-    last = err.splitlines()[-1]
+    last_line = err.splitlines()[-1]
     assert re.fullmatch(
         r"0\.25 MobileNet-32 pruned: 0\.835 M -> 0\.414 M Mult-Adds, top-1 [\d.]+ % -> [\d.]+ %"
         r" on the 359 test images of digits",
-        last,
-    ), last
-    measured = ("run", *SMALL, "--backend", "onnxruntime", "--images", "40", "--profile", fast)
-    code, out, _ = invoke(*measured, "--weights", "half.safetensors", "--precision", "int8", "--require-effective")
+        last_line,
+    ), last_line
+    run = ("run", *SMALL, "--backend", "onnxruntime", "--images", "40", "--profile", fast)
+    code, out, _ = invoke(*run, "--weights", "half.safetensors", "--precision", "int8", "--require-effective")
     assert code == 0
     assert "0.25 MobileNet-32 pruned on onnxruntime" in out
     (result,) = store.read(tmp_path / "reports" / "results.jsonl")
@@ -271,12 +275,12 @@ def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fa
         (("--prune", "nan"), "--prune is out of range: nan"),
         (("--prune", "50", "--max-latency", "1ms"), "there are two budgets to prune to; give --prune or --max-latency"),
         (("--max-latency", "0ms"), "--max-latency is out of range: 0ms; give a time above 0"),
-        ((), "nothing is to be done; give --prune, --max-latency, --teacher or --qat"),
-        (("--qat", "--epochs", "0"), "0 epochs train nothing"),
+        ((), "nothing to do: no compression was chosen; give --prune, --max-latency, --teacher or --qat"),
+        (("--qat", "--epochs", "0"), "--epochs must be at least 1: 0"),
         (("--teacher", "no-such.safetensors"), "no-such.safetensors"),
     ],
 )
-def test_compress_refuses_bad_input_in_one_line(
+def test_compress_reports_bad_input_in_one_line(
     invoke: Invoke, checkpoint: str, arguments: tuple[str, ...], message: str
 ) -> None:
     code, out, err = invoke("compress", *SMALL, "--weights", checkpoint, *arguments)
@@ -285,16 +289,16 @@ def test_compress_refuses_bad_input_in_one_line(
     assert message in line
 
 
-def test_backends_are_listed_with_reasons(invoke: Invoke) -> None:
+def test_backends_lists_devices_or_the_reason_a_backend_cannot_start(invoke: Invoke) -> None:
     code, out, _ = invoke("backends", "--format", "json")
     assert code == 0
-    found = {record["name"]: record for record in json.loads(out)}
-    assert found["onnxruntime"]["precisions"] == {"cpu": ["fp32", "int8"]}
-    assert set(found["tensorrt"]["versions"]) == {"tensorrt-rtx-cu13", "cuda-bindings"}
-    assert (found["tensorrt"]["error"] is None) == bool(found["tensorrt"]["devices"])
+    records = {record["name"]: record for record in json.loads(out)}
+    assert records["onnxruntime"]["precisions"] == {"cpu": ["fp32", "int8"]}
+    assert set(records["tensorrt"]["versions"]) == {"tensorrt-rtx-cu13", "cuda-bindings"}
+    assert (records["tensorrt"]["error"] is None) == bool(records["tensorrt"]["devices"])
 
 
-def test_the_doctor_judges_and_changes_nothing(invoke: Invoke) -> None:
+def test_doctor_reports_a_status_for_every_check(invoke: Invoke) -> None:
     code, out, _ = invoke("doctor", "--format", "json")
     assert code == 0
     checks = {check["name"]: check["status"] for check in json.loads(out)["checks"]}
@@ -305,31 +309,31 @@ def test_the_doctor_judges_and_changes_nothing(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--alpha", "0"), 2, "alpha 0 is outside (0, 8]; the paper's width multipliers are"),
-        (("--alpha", "-1"), 2, "alpha -1 is outside"),
-        (("--alpha", "nan"), 2, "alpha nan is outside"),
-        (("--alpha", "99"), 2, "alpha 99 is outside"),
-        (("--res", "16"), 2, "resolution 16 is outside 32 to 2048"),
+        (("--alpha", "0"), 2, "alpha must be more than 0 and at most 8: 0; use one of the paper's width multipliers: "),
+        (("--alpha", "-1"), 2, "alpha must be more than 0 and at most 8: -1"),
+        (("--alpha", "nan"), 2, "alpha must be more than 0 and at most 8: nan"),
+        (("--alpha", "99"), 2, "alpha must be more than 0 and at most 8: 99"),
+        (("--res", "16"), 2, "resolution must be 32 to 2048: 16"),
         (("--model", "vgg16", "--alpha", "0.5"), 2, "VGG16 has no width multiplier"),
-        (("--model", "vgg16"), 2, "VGG16-224 has no embedded weights; give --weights FILE"),
-        (("--backend", "tensorflow"), 6, "there is no backend 'tensorflow'; installed are: "),
-        (("--backend", "onnxruntime", "--device", "gpu"), 6, "no device 'gpu'; choose one of cpu"),
-        (("--threads", "5000"), 2, "5000 threads do not fit"),
+        (("--model", "vgg16"), 2, "VGG16-224 has no default weights; give --weights FILE"),
+        (("--backend", "tensorflow"), 6, "unknown backend: 'tensorflow'; choose an installed backend ("),
+        (("--backend", "onnxruntime", "--device", "gpu"), 6, "unknown device: 'gpu'; choose one of cpu"),
+        (("--threads", "5000"), 2, "threads must be at most the number of available CPUs, "),
         (("--threads", "0"), 2, "threads is 0"),
         (("--batch", "-2"), 2, "batch is -2"),
-        (("--profile", "fast"), 2, "there is no profile 'fast'; choose one of ci, default"),
+        (("--profile", "fast"), 2, "unknown profile: 'fast'; choose one of ci, default"),
         (("--data", "no-such-folder"), 2, "no-such-folder"),
-        (("--images", "0"), 2, "0 images are none"),
+        (("--images", "0"), 2, "--images must be at least 1: 0"),
         (("--weights", "no-such.safetensors"), 2, "no-such.safetensors"),
         (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (File exists)"),
     ],
 )
-def test_bad_input_is_one_line_and_the_documented_code(
+def test_bad_input_prints_one_line_and_exits_with_its_documented_code(
     invoke: Invoke, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    found, out, err = invoke("run", *arguments)
-    assert (found, out) == (code, "")
-    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))  # but for progress
+    actual_code, out, err = invoke("run", *arguments)
+    assert (actual_code, out) == (code, "")
+    (line,) = (line for line in err.splitlines() if not line.endswith(" ..."))  # " ..." ends a line of progress
     assert line.startswith("error: ")
     assert message in line
 
@@ -339,13 +343,13 @@ def test_an_unknown_option_is_a_usage_error(invoke: Invoke) -> None:
 
 
 class Hostile:
-    """Unpickling this would make a file."""
+    """An object that creates a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("pwned",)
 
 
-def test_a_hostile_checkpoint_is_refused_and_not_run(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_hostile_checkpoint_is_refused_without_being_unpickled(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Hostile()}))
     code, _, err = invoke("run", "--weights", "evil.pth")
     assert code == 2
@@ -364,14 +368,14 @@ def test_wrong_outputs_exit_with_5_and_are_stored(invoke: Invoke, fast: str, tmp
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_some_failed_cells_exit_with_7_and_the_others_are_shown(invoke: Invoke, fast: str) -> None:
+def test_some_failed_cells_exit_with_7_and_the_others_are_reported(invoke: Invoke, fast: str) -> None:
     code, out, err = invoke(*QUICK, "--profile", fast, "--backend", "onnxruntime,faulty-killed")
     assert code == 7
     assert "faulty-killed failed: the measuring process was killed by the kernel" in " ".join(out.split())
     assert "error: 1 of 2 cells failed" in err
 
 
-def test_a_full_disk_shows_the_result_all_the_same(invoke: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch,
+def test_a_full_disk_does_not_prevent_the_report(invoke: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch,
                                                    tmp_path: Path) -> None:  # fmt: skip
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, out, err = invoke(*QUICK, "--profile", fast, "--results", "/dev/full")
@@ -395,7 +399,8 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what runs in the background
+        # A process that runs in the background ignores SIGINT by default.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None:  # the throughput phase would take ten minutes
         if any('"phase":"throughput"' in path.read_text() for path in tmp_path.glob("mbbench-*/out.json")):
@@ -411,7 +416,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
     assert result.measured.throughput is None
 
 
-def test_curves_are_measured_where_asked_for(invoke: Invoke, fast: str) -> None:
+def test_sustain_and_idle_measure_their_curves(invoke: Invoke, fast: str) -> None:
     code, out, _ = invoke(*QUICK, "--profile", fast, "--sustain", "1s", "--idle", "16ms")
     assert code == 0
     assert "0.25 MobileNet-32 on onnxruntime, 1.00 s without a pause" in out
@@ -420,25 +425,25 @@ def test_curves_are_measured_where_asked_for(invoke: Invoke, fast: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--sustain", "ten"], "error: 'ten' is no time; write it like 100ms, 90s, 10m or 1h"),
-        (["--sustain", "0s"], "error: sustain_s is 0; give seconds, 1 to 86400"),
+        (["--sustain", "ten"], "error: not a time: 'ten'; write it like 100ms, 90s, 10m or 1h"),
+        (["--sustain", "0s"], "error: sustain_s is out of range: 0; give 1 to 86400 seconds"),
         (["--idle", "5h"], "error: idle_ms is 1.8e+07; give milliseconds, 1 to 60000"),
     ],
 )
-def test_what_is_no_time_is_one_line(invoke: Invoke, arguments: list[str], said: str) -> None:
+def test_an_invalid_time_prints_one_line(invoke: Invoke, arguments: list[str], message: str) -> None:
     code, _, err = invoke(*QUICK, *arguments)
-    assert (code, err.strip()) == (2, said)
+    assert (code, err.strip()) == (2, message)
 
 
-def test_a_calibrated_machine_says_what_it_can_show(invoke: Invoke) -> None:
+def test_calibrate_reports_the_smallest_detectable_change(invoke: Invoke) -> None:
     cell = ("--alpha", "0.25", "--res", "32", "--backend", "onnxruntime")
     code, out, _ = invoke("calibrate", *cell, "--rounds", "5", "--time", "1s", "--format", "json")
     assert code == 0
-    ((found,),) = [json.loads(out)]
-    assert (found["noise"]["rounds"], sorted(found["noise"]["floors"])) == (5, ["p50", "p99", "rss"])
-    assert all(floor["detectable"] > 0 for floor in found["noise"]["floors"].values())
+    (record,) = json.loads(out)
+    assert (record["noise"]["rounds"], sorted(record["noise"]["floors"])) == (5, ["p50", "p99", "rss"])
+    assert all(floor["detectable"] > 0 for floor in record["noise"]["floors"].values())
     assert invoke("calibrate", *cell, "--rounds", "2")[::2] == (
-        2, "error: --rounds is too small to show a spread: 2; give at least 5, better 20\n",
+        2, "error: --rounds is too small to estimate the spread: 2; give at least 5, preferably 20\n",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Shared options become a profile; that Typer reads them is tested with the commands."""
+"""Cell options become a profile. `test_app` tests that Typer parses them."""
 
 import inspect
 from typing import Any, get_args, get_origin
@@ -10,39 +10,39 @@ from mbbench.errors import UsageError
 from mbbench.profile import Profile
 
 
-def command(*names: str, **settled: Any) -> Any:
-    """A command with these options that returns what it was given."""
-    found: list[tuple[Profile, str]] = []
+def make_command(*names: str, **fixed: Any) -> Any:
+    """Return a command with the cell options `names` that returns the profile and the word it receives."""
+    calls: list[tuple[Profile, str]] = []
 
-    @options.about_cells(*names, **settled)
-    def own(profile: Profile, word: str = "none") -> None:
-        """What it does."""
-        found.append((profile, word))
+    @options.cell_options(*names, **fixed)
+    def command(profile: Profile, word: str = "none") -> None:
+        """Summary of the command."""
+        calls.append((profile, word))
 
-    def called(**given: Any) -> tuple[Profile, str]:
-        own(**dict.fromkeys(names) | {"profile": "default", "word": "none"} | given)
-        return found[-1]
+    def call(**values: Any) -> tuple[Profile, str]:
+        command(**dict.fromkeys(names) | {"profile": "default", "word": "none"} | values)
+        return calls[-1]
 
-    called.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
-    called.__doc__ = own.__doc__
-    return called
+    call.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    call.__doc__ = command.__doc__
+    return call
 
 
-def test_a_command_shows_shared_options_then_the_profile_then_its_own() -> None:
-    shown = command("alpha", "threads", profile="ci")
-    parameters = inspect.signature(shown).parameters
+def test_a_command_lists_cell_options_then_profile_then_its_own_options() -> None:
+    command = make_command("alpha", "threads", profile="ci")
+    parameters = inspect.signature(command).parameters
     assert list(parameters) == ["alpha", "threads", "profile", "word"]
     assert (parameters["alpha"].default, parameters["profile"].default, parameters["word"].default) == (
         None, "ci", "none",
     )  # fmt: skip
-    assert shown.__doc__ == "What it does."
+    assert command.__doc__ == "Summary of the command."
     (_, alpha) = get_args(parameters["alpha"].annotation)
     assert alpha.metavar == "NUMBERS"
 
 
-def test_options_land_where_the_profile_has_them() -> None:
-    called = command("models", "alpha", "backend", "threads", "idle", "sustain", weights="random")
-    profile, word = called(
+def test_options_set_fields_of_the_profile_and_its_settings() -> None:
+    command = make_command("models", "alpha", "backend", "threads", "idle", "sustain", weights="random")
+    profile, word = command(
         models="vgg16, mobilenet_v1", alpha="0.25-1+0.25", backend="all,torch", threads=2, idle="100ms", sustain="1m",
         word="hello",
     )  # fmt: skip
@@ -53,38 +53,38 @@ def test_options_land_where_the_profile_has_them() -> None:
     assert (profile.settings.threads, profile.settings.idle_ms, profile.settings.sustain_s) == (2, 100.0, 60.0)
 
 
-def test_all_scenarios_can_be_asked_for_at_once() -> None:
-    called = command("scenario", "streams", "bound")
-    settings = called(scenario="all", streams=3, bound="2ms")[0].settings
+def test_scenario_all_selects_every_scenario() -> None:
+    command = make_command("scenario", "streams", "bound")
+    settings = command(scenario="all", streams=3, bound="2ms")[0].settings
     assert settings.scenarios == ("single-stream", "multi-stream", "offline", "server")
     assert (settings.streams, settings.bound_ms) == (3, 2.0)
-    assert called(scenario="server,offline")[0].settings.scenarios == ("server", "offline")
-    with pytest.raises(UsageError, match="unknown scenario 'online'; choose of single-stream, multi-stream"):
-        called(scenario="online")
+    assert command(scenario="server,offline")[0].settings.scenarios == ("server", "offline")
+    with pytest.raises(UsageError, match="unknown scenario: 'online'; choose from single-stream, multi-stream"):
+        command(scenario="online")
 
 
-def test_silence_leaves_the_profile_as_it_is() -> None:
-    profile, _ = command("model", "alpha", "res", "precision", "batch")()
+def test_absent_options_leave_the_profile_unchanged() -> None:
+    profile, _ = make_command("model", "alpha", "res", "precision", "batch")()
     assert profile.description and (profile.alpha, profile.settings.batch) == ((1.0,), 1)
-    assert command("model")(model="googlenet")[0].model == ("googlenet",)
+    assert make_command("model")(model="googlenet")[0].model == ("googlenet",)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("128", (128,)), ("128, 160", (128, 160)), ("96-160+32,224", (96, 128, 160, 224))]
 )
-def test_numbers_are_listed_or_spread(text: str, expected: tuple[int, ...]) -> None:
-    assert command("res")(res=text)[0].res == expected
+def test_numbers_are_lists_or_ranges(text: str, expected: tuple[int, ...]) -> None:
+    assert make_command("res")(res=text)[0].res == expected
 
 
-def test_the_end_of_a_range_need_not_be_on_its_steps() -> None:
-    assert command("alpha")(alpha="0.1-0.45+0.1")[0].alpha == (0.1, 0.2, 0.3, 0.4)
+def test_a_range_stops_at_its_last_step_within_the_end() -> None:
+    assert make_command("alpha")(alpha="0.1-0.45+0.1")[0].alpha == (0.1, 0.2, 0.3, 0.4)
 
 
 @pytest.mark.parametrize("text", ["", "wide", "128-", "128-224", "128-224+0", "128-224+x"])
-def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="does not read as numbers; write them like --res 128,224 or 128-224"):
-        command("res")(res=text)
+def test_malformed_numbers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--res is not a list of numbers: .*; write it like --res 128,224 or 128-224"):
+        make_command("res")(res=text)
 
 
 def test_every_option_is_annotated_for_typer() -> None:
-    assert all(get_origin(about.annotation) is not None for about in options._OPTIONS.values())
+    assert all(get_origin(option.annotation) is not None for option in options._CELL_OPTIONS.values())

@@ -1,3 +1,5 @@
+"""The commands that read stored results."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ def stored(make_result: Make, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_suffix_names_the_format_and_several_are_written(
+def test_each_output_file_is_written_in_the_format_of_its_suffix(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = [tmp_path / "out" / f"report{suffix}" for suffix in results._RENDERERS]
@@ -30,21 +32,21 @@ def test_the_suffix_names_the_format_and_several_are_written(
     assert f"{targets[1]} written: 1 result, 0.0 MB" in capsys.readouterr().err
 
 
-def test_several_files_make_one_report(stored: Path, make_result: Make, tmp_path: Path) -> None:
+def test_several_result_files_make_one_report(stored: Path, make_result: Make, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     store.append(other, make_result(backend="torch"))
     results.report([stored, other], [tmp_path / "report.md"])
     assert "| 0.5 MobileNet-128 on torch |" in (tmp_path / "report.md").read_text()
 
 
-def test_a_suffix_without_a_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused_before_any_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"report.pdf has no known format; end its name with one of .html, .md, .csv, .json, .xml"
     ):
         results.report([tmp_path / "none.jsonl"], [tmp_path / "report.pdf"])
 
 
-def test_no_result_and_no_file_are_one_line(tmp_path: Path) -> None:
+def test_an_empty_or_missing_result_file_is_a_usage_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(UsageError, match=r"no result in .*empty.jsonl; run `mbbench run` first"):
@@ -53,36 +55,36 @@ def test_no_result_and_no_file_are_one_line(tmp_path: Path) -> None:
         results.show([tmp_path / "none.jsonl"])
 
 
-def test_what_cannot_be_written_is_one_line(stored: Path, tmp_path: Path) -> None:
+def test_an_unwritable_report_file_is_a_usage_error(stored: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write .*report.md \(File exists\)"):
         results.report([stored], [tmp_path / "file" / "report.md"])
 
 
-def test_show_is_the_report_in_the_terminal(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_report_in_the_terminal(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.show([stored])
     assert "Against VGG16 and GoogLeNet ───" in capsys.readouterr().out
 
 
-def test_a_report_that_its_records_do_not_bear_out_fails(
+def test_verify_fails_for_a_report_that_contradicts_its_records(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "report.html"
     results.report([stored], [page])
     capsys.readouterr()
-    with pytest.raises(RequirementError) as caught:
+    with pytest.raises(RequirementError) as raised:
         results.verify(page)
-    assert caught.value.exit_code == 5
-    # make_result's figures are round ones: its intervals were not computed from its counts.
+    assert raised.value.exit_code == 5
+    # make_result has round figures: its intervals were not computed from its counts.
     assert "accuracy.top1_ci95.low is 0.97, recomputed 0.97" in capsys.readouterr().err
 
 
-def test_what_is_no_report_is_one_line(tmp_path: Path) -> None:
+def test_verifying_a_missing_report_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.html"):
         results.verify(tmp_path / "none.html")
 
 
-def test_show_stops_after_forty_rows_of_a_table(
+def test_show_prints_at_most_forty_rows_of_a_table(
     make_result: Callable[..., Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "results.jsonl"

@@ -1,20 +1,29 @@
-"""The gate's decisions on scripted latencies, with no runtime and no clock."""
+"""The gate's decisions on scripted latencies, without a runtime or a clock."""
 
 import numpy as np
 import pytest
 
-from mbbench.compare.changes import DEFAULTS, Change, Limit, Metric, limits
-from mbbench.compare.gate import Finding, Readings, Verdict, change, finding, in_doubt, judge, worst
+from mbbench.compare.changes import DEFAULT_LIMITS, Change, Limit, Metric, parse_limits
+from mbbench.compare.gate import (
+    Finding,
+    Readings,
+    Verdict,
+    assess,
+    compute_change,
+    judge,
+    needs_second_round,
+    worst_outcome,
+)
 from mbbench.errors import UsageError
-from mbbench.measure.jobs.pair import Answers, Replicate
+from mbbench.measure.jobs.pair import PairedAnswers, Replicate
 from mbbench.stats import Interval
 
 SAME_SIZE = {"baseline_size_bytes": 1000, "candidate_size_bytes": 1000}
 
 
-def answers(lost: int = 0, gained: int = 0, images: int = 1000) -> Answers:
-    """900 right answers of the baseline's."""
-    return Answers(
+def answers(lost: int = 0, gained: int = 0, images: int = 1000) -> PairedAnswers:
+    """Answers of which the baseline has 900 right; the candidate lost and gained some of them."""
+    return PairedAnswers(
         images=images,
         agreeing=images - lost - gained,
         baseline_right=900,
@@ -27,17 +36,17 @@ def answers(lost: int = 0, gained: int = 0, images: int = 1000) -> Answers:
 def replicates(
     slowdown: float = 0.0, *, count: int = 10, pairs: int = 80, noise: float = 0.01, disturbed: float = 0.1
 ) -> tuple[Replicate, ...]:
-    """1 ms and 1 + `slowdown` ms with noise, drifting by 30 % over the round, and a share of the calls disturbed."""
-    chance = np.random.default_rng(0)
-    found = []
+    """Latencies of 1 ms and 1 + `slowdown` ms with noise and 30 % drift; a share of the calls is disturbed."""
+    rng = np.random.default_rng(0)
+    result = []
     for index in range(count):
         drift = np.linspace(1 + 0.03 * index, 1 + 0.03 * (index + 1), pairs)
         sides = []
         for factor in (1.0, 1.0 + slowdown):
-            latencies = drift * factor * np.exp(noise * chance.standard_normal(pairs))
-            sides.append(np.where(chance.random(pairs) < disturbed, latencies * 3, latencies))
-        found.append(Replicate(baseline_ms=tuple(sides[0]), candidate_ms=tuple(sides[1])))
-    return tuple(found)
+            latencies = drift * factor * np.exp(noise * rng.standard_normal(pairs))
+            sides.append(np.where(rng.random(pairs) < disturbed, latencies * 3, latencies))
+        result.append(Replicate(baseline_ms=tuple(sides[0]), candidate_ms=tuple(sides[1])))
+    return tuple(result)
 
 
 def readings(**changes: object) -> Readings:
@@ -51,102 +60,100 @@ def readings(**changes: object) -> Readings:
     return Readings(**(defaults | changes))  # type: ignore[arg-type]
 
 
-def one(metric: Metric, limit: str, *rounds: Readings) -> Verdict:
-    """The verdict on these rounds; one round is taken twice, as if the second agreed."""
-    found = finding(limits([f"{metric}:{limit}"])[0], rounds if len(rounds) > 1 else rounds * 2)
-    ((verdict,),) = judge([[found]])
+def verdict_on(metric: Metric, limit: str, *rounds: Readings) -> Verdict:
+    """The verdict on these rounds; a single round counts twice, as if the second agreed."""
+    finding = assess(parse_limits([f"{metric}:{limit}"])[0], rounds if len(rounds) > 1 else rounds * 2)
+    ((verdict,),) = judge([[finding]])
     return verdict
 
 
-def test_the_documented_defaults_are_understood_and_written_alike() -> None:
-    found = limits(DEFAULTS)
-    assert [limit.worse for limit in found] == [0.03, 0.10, 0.05, 0.01, 0.005]
-    assert tuple(f"{limit.metric}:{limit.text}" for limit in found) == DEFAULTS
+def test_the_default_limits_are_parsed_and_written_back() -> None:
+    limits = parse_limits(DEFAULT_LIMITS)
+    assert [limit.worse for limit in limits] == [0.03, 0.10, 0.05, 0.01, 0.005]
+    assert tuple(f"{limit.metric}:{limit.text}" for limit in limits) == DEFAULT_LIMITS
 
 
 def test_the_last_limit_of_a_metric_counts() -> None:
-    assert limits(["p50:3%", "p50:2.5%"]) == (Limit(metric="p50", worse=0.025),)
+    assert parse_limits(["p50:3%", "p50:2.5%"]) == (Limit(metric="p50", worse=0.025),)
 
 
 @pytest.mark.parametrize("text", ["p95:3%", "p50", "p50:-3%", "p50:3", "top1:0.5%", "top1:-0.5%", "size:1pt", ""])
-def test_what_is_no_limit_is_refused_with_examples(text: str) -> None:
+def test_an_unknown_limit_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        limits([text])
+        parse_limits([text])
     assert str(caught.value) == (
-        f"{text!r} is no limit; write it like one of p50:3% p99:10% rss:5% size:1% top1:-0.5pt"
+        f"unknown limit {text!r}; write limits such as p50:3% p99:10% rss:5% size:1% top1:-0.5pt"
     )
 
 
-def test_the_same_latencies_pass() -> None:
-    verdict = one("p50", "1%", readings())
+def test_equal_latencies_pass() -> None:
+    verdict = verdict_on("p50", "1%", readings())
     assert verdict.outcome == "pass"
     assert verdict.change.ci95 is not None
     assert verdict.change.ci95.low < 0 < verdict.change.ci95.high < 0.01
 
 
-def test_two_percent_slower_fails_at_one_in_spite_of_drift_and_outliers() -> None:
-    verdict = one("p50", "1%", readings(replicates=replicates(0.02)))
+def test_a_slowdown_of_two_percent_fails_a_limit_of_one_despite_drift_and_outliers() -> None:
+    verdict = verdict_on("p50", "1%", readings(replicates=replicates(0.02)))
     assert verdict.outcome == "fail"
     assert verdict.change.change == pytest.approx(0.02, abs=0.002)
 
 
-def test_two_percent_slower_passes_at_three() -> None:
-    assert one("p50", "3%", readings(replicates=replicates(0.02))).outcome == "pass"
+def test_a_slowdown_of_two_percent_passes_a_limit_of_three() -> None:
+    assert verdict_on("p50", "3%", readings(replicates=replicates(0.02))).outcome == "pass"
 
 
-def test_faster_passes() -> None:
-    assert one("p50", "1%", readings(replicates=replicates(-0.1))).outcome == "pass"
+def test_a_speedup_passes() -> None:
+    assert verdict_on("p50", "1%", readings(replicates=replicates(-0.1))).outcome == "pass"
 
 
 def test_noise_that_hides_the_limit_is_inconclusive() -> None:
     noisy = replicates(0.0, noise=0.3)
-    assert one("p50", "1%", readings(replicates=noisy)).outcome == "inconclusive"
+    assert verdict_on("p50", "1%", readings(replicates=noisy)).outcome == "inconclusive"
 
 
-def test_a_difference_between_sessions_is_spread_and_not_an_effect() -> None:
-    """Whichever session is opened first is 3 % faster: within a couple that cancels."""
+def test_a_difference_between_sessions_cancels_within_a_couple() -> None:
+    """The session that is opened first is 3 % faster; replicates alternate which one that is."""
     slow, fast = replicates(0.03, count=1)[0], replicates(0.0, count=1)[0]
     swapped = Replicate(baseline_ms=slow.candidate_ms, candidate_ms=slow.baseline_ms)
     assert fast.baseline_ms == slow.baseline_ms
-    found = change("p50", [readings(replicates=(slow, swapped) * 5)])
-    assert found.change == pytest.approx(0.0, abs=1e-9)
+    change = compute_change("p50", [readings(replicates=(slow, swapped) * 5)])
+    assert change.change == pytest.approx(0.0, abs=1e-9)
 
 
 def test_p99_needs_662_samples() -> None:
-    few = change("p99", [readings(replicates=replicates(count=8))])
+    few = compute_change("p99", [readings(replicates=replicates(count=8))])
     assert (few.change, few.reason) == (None, "needs 662 samples, has 640")
-    ((verdict,),) = judge([[finding(limits(["p99:10%"])[0], [readings(replicates=replicates(count=8))])]])
+    ((verdict,),) = judge([[assess(parse_limits(["p99:10%"])[0], [readings(replicates=replicates(count=8))])]])
     assert verdict.outcome == "inconclusive"
-    enough = change("p99", [readings(replicates=replicates(count=10))])
+    enough = compute_change("p99", [readings(replicates=replicates(count=10))])
     assert enough.change is not None and enough.ci95 is not None
 
 
-def test_a_heavier_tail_fails_p99_and_not_p50() -> None:
+def test_a_heavier_tail_fails_p99_only() -> None:
     calm = replicates(disturbed=0.0)
-    stutters = tuple(
+    stuttering = tuple(
         Replicate(
-            baseline_ms=one.baseline_ms,
-            candidate_ms=tuple(ms * 2 if index % 20 == 0 else ms for index, ms in enumerate(one.candidate_ms)),
+            baseline_ms=replicate.baseline_ms,
+            candidate_ms=tuple(ms * 2 if index % 20 == 0 else ms for index, ms in enumerate(replicate.candidate_ms)),
         )
-        for one in calm
+        for replicate in calm
     )
-    given = readings(replicates=stutters)
-    assert one("p50", "1%", given).outcome == "pass"
-    verdict = one("p99", "10%", given)
+    measured = readings(replicates=stuttering)
+    assert verdict_on("p50", "1%", measured).outcome == "pass"
+    verdict = verdict_on("p99", "10%", measured)
     assert verdict.outcome == "fail"
     assert verdict.change.change is not None and verdict.change.change > 0.5
 
 
 @pytest.mark.parametrize(("candidate", "outcome"), [(1000, "pass"), (1010, "pass"), (1011, "fail"), (900, "pass")])
-def test_size_is_held_against_its_limit_exactly(candidate: int, outcome: str) -> None:
-    given = readings(candidate_size_bytes=candidate)
-    assert one("size", "1%", given).outcome == outcome
+def test_size_is_compared_with_its_limit_exactly(candidate: int, outcome: str) -> None:
+    assert verdict_on("size", "1%", readings(candidate_size_bytes=candidate)).outcome == outcome
 
 
-def test_memory_that_no_kernel_tells_is_inconclusive() -> None:
-    given = readings(candidate_rss_bytes=None)
-    verdict = one("rss", "5%", given)
-    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "the kernel does not tell it here")
+def test_unknown_memory_is_inconclusive() -> None:
+    verdict = verdict_on("rss", "5%", readings(candidate_rss_bytes=None))
+    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "the kernel does not report it")
 
 
 @pytest.mark.parametrize(
@@ -154,92 +161,92 @@ def test_memory_that_no_kernel_tells_is_inconclusive() -> None:
     [
         (0, 0, "pass"),
         (20, 0, "fail"),  # 2 points, McNemar p 2e-6
-        (4, 0, "inconclusive"),  # within the limit, but the interval reaches beyond it
-        (30, 24, "inconclusive"),  # 0.6 points that the images cannot show
+        (4, 0, "inconclusive"),  # within the limit, but the interval extends beyond it
+        (30, 24, "inconclusive"),  # 0.6 points, not significant
         (0, 20, "pass"),
     ],
 )
-def test_top1_fails_only_where_the_images_can_show_it(lost: int, gained: int, outcome: str) -> None:
-    assert one("top1", "-0.5pt", readings(answers=answers(lost, gained))).outcome == outcome
+def test_top1_fails_only_if_the_drop_is_significant(lost: int, gained: int, outcome: str) -> None:
+    assert verdict_on("top1", "-0.5pt", readings(answers=answers(lost, gained))).outcome == outcome
 
 
-def test_the_same_answers_pass_however_few_they_are() -> None:
-    verdict = one("top1", "-0.5pt", readings(answers=answers(images=950)))
+def test_equal_answers_pass_however_few_they_are() -> None:
+    verdict = verdict_on("top1", "-0.5pt", readings(answers=answers(images=950)))
     assert (verdict.outcome, verdict.change.change, verdict.change.ci95) == ("pass", 0.0, None)
-    few = Answers(
+    few = PairedAnswers(
         images=10, agreeing=10, baseline_right=9, candidate_right=9, only_baseline_right=0, only_candidate_right=0
     )
-    assert one("top1", "-0.5pt", readings(answers=few)).outcome == "pass"
+    assert verdict_on("top1", "-0.5pt", readings(answers=few)).outcome == "pass"
 
 
 def test_top1_without_labels_is_inconclusive() -> None:
-    blind = Answers(
+    unlabelled = PairedAnswers(
         images=10, agreeing=10, baseline_right=None, candidate_right=None,
         only_baseline_right=None, only_candidate_right=None,
     )  # fmt: skip
-    verdict = one("top1", "-0.5pt", readings(answers=blind))
-    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "there are no labels to go by")
+    verdict = verdict_on("top1", "-0.5pt", readings(answers=unlabelled))
+    assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "there are no usable labels")
 
 
-def found_of(metric: Metric, p_value: float | None, amount: float = 0.05) -> Finding:
+def finding_of(metric: Metric, p_value: float | None, amount: float = 0.05) -> Finding:
     interval = None if p_value is None else Interval(amount - 0.03, amount + 0.03)
-    found = Change(metric=metric, baseline=1.0, candidate=1 + amount, change=amount, ci95=interval, p_value=p_value)
-    return Finding(limit=Limit(metric=metric, worse=0.01), whole=found, rounds=(found, found))
+    change = Change(metric=metric, baseline=1.0, candidate=1 + amount, change=amount, ci95=interval, p_value=p_value)
+    return Finding(limit=Limit(metric=metric, worse=0.01), overall=change, rounds=(change, change))
 
 
-def test_the_more_is_tested_the_surer_a_failure_must_be() -> None:
-    alone = judge([[found_of("p50", 0.02)]])
-    among = judge([[found_of("p50", 0.02)], [found_of("p50", 0.9, 0.0)], [found_of("p99", 0.8, 0.0)]])
+def test_a_failure_needs_stronger_evidence_the_more_is_tested() -> None:
+    alone = judge([[finding_of("p50", 0.02)]])
+    with_others = judge([[finding_of("p50", 0.02)], [finding_of("p50", 0.9, 0.0)], [finding_of("p99", 0.8, 0.0)]])
     assert alone[0][0].outcome == "fail"
-    assert among[0][0].outcome == "inconclusive"
+    assert with_others[0][0].outcome == "inconclusive"
 
 
-def test_what_has_no_p_value_takes_none_from_its_neighbours() -> None:
-    ((size, slow),) = judge([[found_of("size", None, 0.0), found_of("p50", 0.001)]])
+def test_a_metric_without_a_p_value_does_not_take_that_of_another() -> None:
+    ((size, slow),) = judge([[finding_of("size", None, 0.0), finding_of("p50", 0.001)]])
     assert (size.outcome, slow.outcome) == ("pass", "fail")
 
 
 def test_a_failure_needs_a_second_round_that_agrees() -> None:
-    slow, same = readings(replicates=replicates(0.05)), readings()
-    ((alone,),) = judge([[finding(limits(["p50:1%"])[0], [slow])]])
-    assert (alone.outcome, alone.confirmed) == ("inconclusive", None)
-    both = one("p50", "1%", slow, slow)
-    assert (both.outcome, both.confirmed) == ("fail", True)
-    refuted = one("p50", "1%", slow, same)
+    slow, equal = readings(replicates=replicates(0.05)), readings()
+    ((single,),) = judge([[assess(parse_limits(["p50:1%"])[0], [slow])]])
+    assert (single.outcome, single.confirmed) == ("inconclusive", None)
+    confirmed = verdict_on("p50", "1%", slow, slow)
+    assert (confirmed.outcome, confirmed.confirmed) == ("fail", True)
+    refuted = verdict_on("p50", "1%", slow, equal)
     assert (refuted.outcome, refuted.confirmed) == ("inconclusive", False)
-    assert one("p50", "1%", same, same).confirmed is None
+    assert verdict_on("p50", "1%", equal, equal).confirmed is None
 
 
-def test_two_rounds_tell_more_than_one() -> None:
-    """2 % in noise that hides it from one round: each is beyond the limit, only both are certain."""
-    hazy = readings(replicates=replicates(0.025, noise=0.12, pairs=60))
-    single = change("p50", [hazy])
-    double = change("p50", [hazy, hazy])
+def test_two_rounds_are_stronger_evidence_than_one() -> None:
+    noisy = readings(replicates=replicates(0.025, noise=0.12, pairs=60))
+    single = compute_change("p50", [noisy])
+    double = compute_change("p50", [noisy, noisy])
     assert single.p_value is not None and double.p_value is not None
     assert double.p_value < single.p_value
 
 
-def test_a_second_round_is_for_what_it_could_refute() -> None:
-    def doubt(text: str, given: Readings) -> bool:
-        return in_doubt([finding(limits([text])[0], [given])])
+def test_only_noisy_metrics_need_a_second_round() -> None:
+    def repeats(limit: str, first_round: Readings) -> bool:
+        return needs_second_round([assess(parse_limits([limit])[0], [first_round])])
 
-    assert not doubt("size:1%", readings(candidate_size_bytes=2000))
-    assert not doubt("top1:-0.5pt", readings(answers=answers(lost=100)))
-    assert doubt("rss:5%", readings(candidate_rss_bytes=200_000_000))
-    assert doubt("p50:1%", readings(replicates=replicates(0.05)))
-    assert not doubt("p50:1%", readings())
+    assert not repeats("size:1%", readings(candidate_size_bytes=2000))
+    assert not repeats("top1:-0.5pt", readings(answers=answers(lost=100)))
+    assert repeats("rss:5%", readings(candidate_rss_bytes=200_000_000))
+    assert repeats("p50:1%", readings(replicates=replicates(0.05)))
+    assert not repeats("p50:1%", readings())
 
 
-def test_memory_is_the_mean_of_the_rounds_and_calibration_gives_it_an_interval() -> None:
+def test_memory_is_averaged_over_rounds_and_has_an_interval_after_calibration() -> None:
     rounds = [readings(candidate_rss_bytes=104_000_000), readings(candidate_rss_bytes=110_000_000)]
-    plain = change("rss", rounds)
-    assert (plain.candidate, plain.change, plain.ci95) == (107_000_000, 0.07, None)
-    known = change("rss", rounds, spread=0.01, known_from=20)
-    assert known.ci95 is not None
-    assert known.ci95.high - known.ci95.low == pytest.approx(2 * 2.093 * 0.01 / 2**0.5, rel=1e-3)  # t of 19 degrees
+    uncalibrated = compute_change("rss", rounds)
+    assert (uncalibrated.candidate, uncalibrated.change, uncalibrated.ci95) == (107_000_000, 0.07, None)
+    calibrated = compute_change("rss", rounds, spread=0.01, calibration_rounds=20)
+    assert calibrated.ci95 is not None
+    t = 2.093  # with 19 degrees of freedom
+    assert calibrated.ci95.high - calibrated.ci95.low == pytest.approx(2 * t * 0.01 / 2**0.5, rel=1e-3)
 
 
-def test_the_worst_outcome_is_the_whole_ones() -> None:
-    assert worst(["pass", "inconclusive", "fail"]) == "fail"
-    assert worst(["pass", "inconclusive"]) == "inconclusive"
-    assert worst(["pass"]) == worst([]) == "pass"
+def test_the_worst_outcome_counts() -> None:
+    assert worst_outcome(["pass", "inconclusive", "fail"]) == "fail"
+    assert worst_outcome(["pass", "inconclusive"]) == "inconclusive"
+    assert worst_outcome(["pass"]) == worst_outcome([]) == "pass"

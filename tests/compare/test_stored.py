@@ -1,4 +1,4 @@
-"""Stored results against each other: words, refusals and the noise from run to run."""
+"""Comparisons of stored results: words, refusals, and noise from run to run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,36 +11,36 @@ import pytest
 from mbbench import store
 from mbbench.cli import app
 from mbbench.compare import noise
-from mbbench.compare.changes import DEFAULTS, limits
+from mbbench.compare.changes import DEFAULT_LIMITS, parse_limits
 from mbbench.compare.noise import Floor, Noise
-from mbbench.compare.stored import CellComparison, Word, compare, unlikeness
+from mbbench.compare.stored import CellComparison, Word, compare, context_differences
 from mbbench.errors import IncomparableError, UsageError
-from mbbench.measure.latency import summarize
+from mbbench.measure.latency import latency_figures
 from mbbench.result import Result, WarmUp
 from mbbench.spec import Settings
 from tests.compare.test_gate import readings, replicates
 
 Make = Callable[..., Result]
-MARGINS = limits(DEFAULTS)
+MARGINS = parse_limits(DEFAULT_LIMITS)
 
 
 def with_latency(result: Result, factor: float, seed: int, n: int = 2000) -> Result:
-    """About `factor` ms, with noise."""
+    """The result with latencies of about `factor` ms, with noise."""
     samples = factor * np.exp(0.02 * np.random.default_rng(seed).standard_normal(n))
-    latency, _ = summarize(
+    latency, _ = latency_figures(
         (samples * 1e6).astype(int).tolist(), batch=1, warmed=WarmUp(runs=30, seconds=0.1, steady=True)
     )
     return replace(result, measured=replace(result.measured, latency=latency))
 
 
-def with_wrong(result: Result, wrong: range) -> Result:
+def with_misclassified(result: Result, wrong: range) -> Result:
     assert result.measured.accuracy is not None
     accuracy = replace(result.measured.accuracy, images=1000, wrong=tuple(wrong))
     return replace(result, measured=replace(result.measured, accuracy=accuracy))
 
 
-def compared(before: Result, after: Result, known: Noise | None = None, *, anyway: bool = False) -> CellComparison:
-    (cell,) = compare([before], [after], MARGINS, lambda _: known, anyway=anyway)
+def compare_pair(before: Result, after: Result, noise: Noise | None = None, *, anyway: bool = False) -> CellComparison:
+    (cell,) = compare([before], [after], MARGINS, lambda _: noise, anyway=anyway)
     return cell
 
 
@@ -48,62 +48,62 @@ def words(cell: CellComparison) -> dict[str, Word]:
     return {metric.change.metric: metric.word for metric in cell.metrics}
 
 
-def test_the_same_is_the_same(make_result: Make) -> None:
+def test_equal_results_are_the_same(make_result: Make) -> None:
     before, after = with_latency(make_result(), 1.0, 0), with_latency(make_result(), 1.0, 1)
-    assert words(compared(with_wrong(before, range(9)), with_wrong(after, range(9)))) == {
+    assert words(compare_pair(with_misclassified(before, range(9)), with_misclassified(after, range(9)))) == {
         "p50": "same", "p99": "same", "rss": "same", "size": "same", "top1": "same",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("factor", "word"), [(1.02, "slower"), (0.98, "faster")])
-def test_two_percent_is_told(make_result: Make, factor: float, word: Word) -> None:
-    cell = compared(with_latency(make_result(), 1.0, 0), with_latency(make_result(), factor, 1))
+def test_a_difference_of_two_percent_is_detected(make_result: Make, factor: float, word: Word) -> None:
+    cell = compare_pair(with_latency(make_result(), 1.0, 0), with_latency(make_result(), factor, 1))
     assert words(cell)["p50"] == word
     p50 = cell.metrics[0]
     assert p50.change.change == pytest.approx(factor - 1, abs=0.002)
     assert p50.effect_size is not None and (p50.effect_size > 0.5) == (factor > 1)
 
 
-def test_few_samples_are_inconclusive(make_result: Make) -> None:
-    cell = compared(with_latency(make_result(), 1.0, 0), with_latency(make_result(), 1.1, 1, n=300))
+def test_a_p99_of_few_samples_is_inconclusive(make_result: Make) -> None:
+    cell = compare_pair(with_latency(make_result(), 1.0, 0), with_latency(make_result(), 1.1, 1, n=300))
     assert words(cell)["p50"] == "slower"
     assert (cell.metrics[1].word, cell.metrics[1].change.reason) == ("inconclusive", "needs 662 samples, has 300")
 
 
-def test_size_and_memory_are_bigger_or_smaller(make_result: Make) -> None:
-    found = words(compared(make_result(), make_result(scale=1.5)))
-    assert (found["size"], found["rss"]) == ("bigger", "same")
-    assert words(compared(make_result(scale=1.5), make_result()))["size"] == "smaller"
+def test_a_size_is_bigger_or_smaller(make_result: Make) -> None:
+    by_metric = words(compare_pair(make_result(), make_result(scale=1.5)))
+    assert (by_metric["size"], by_metric["rss"]) == ("bigger", "same")
+    assert words(compare_pair(make_result(scale=1.5), make_result()))["size"] == "smaller"
 
 
 def test_top1_is_paired_by_image(make_result: Make) -> None:
-    """100 wrong answers each: the same ones, or 40 new ones for 40 old ones, or 20 more."""
-    base = with_wrong(make_result(), range(100))
-    assert words(compared(base, with_wrong(base, range(100))))["top1"] == "same"
-    assert words(compared(base, with_wrong(base, range(40, 140))))["top1"] == "inconclusive"
-    assert words(compared(base, with_wrong(base, range(120))))["top1"] == "worse"
-    assert words(compared(base, with_wrong(base, range(80))))["top1"] == "better"
+    """100 wrong answers before; then the same ones, 40 others, 20 more, or 20 fewer."""
+    base = with_misclassified(make_result(), range(100))
+    assert words(compare_pair(base, with_misclassified(base, range(100))))["top1"] == "same"
+    assert words(compare_pair(base, with_misclassified(base, range(40, 140))))["top1"] == "inconclusive"
+    assert words(compare_pair(base, with_misclassified(base, range(120))))["top1"] == "worse"
+    assert words(compare_pair(base, with_misclassified(base, range(80))))["top1"] == "better"
 
 
-def test_other_images_are_not_paired(make_result: Make) -> None:
-    base = with_wrong(make_result(), range(100))
+def test_answers_to_different_images_are_not_compared(make_result: Make) -> None:
+    base = with_misclassified(make_result(), range(100))
     assert base.data is not None
     other = replace(base, data=replace(base.data, fingerprint="other"))
-    assert compared(base, other).metrics[4].change.reason == "the images are not the same"
+    assert compare_pair(base, other).metrics[4].change.reason == "the test images differ"
 
 
 def test_noise_from_run_to_run_widens_the_intervals(make_result: Make) -> None:
     before, after = with_latency(make_result(), 1.0, 0), with_latency(make_result(), 1.02, 1)
     floor = Floor(within=0.001, between=0.03, detectable=0.01)
-    known = Noise(time_utc="2026", rounds=20, seconds=5.0, floors={"p50": floor, "rss": floor})
-    cell = compared(before, after, known)
+    noise_floor = Noise(time_utc="2026", rounds=20, seconds=5.0, floors={"p50": floor, "rss": floor})
+    cell = compare_pair(before, after, noise_floor)
     assert words(cell)["p50"] == "inconclusive"
     assert cell.metrics[0].change.ci95 is not None
     assert cell.metrics[0].change.ci95.high - cell.metrics[0].change.ci95.low > 0.15
     assert cell.metrics[2].change.ci95 is not None
 
 
-def test_unlike_machines_runtimes_and_settings_are_refused(make_result: Make) -> None:
+def test_different_machines_runtimes_and_settings_are_refused(make_result: Make) -> None:
     base = make_result()
     other = replace(
         base,
@@ -111,25 +111,25 @@ def test_unlike_machines_runtimes_and_settings_are_refused(make_result: Make) ->
         versions={**base.versions, "openvino": "2027.1", "numpy": "3"},
         settings=Settings(threads=2, min_s=5.0),
     )
-    assert unlikeness(base, other) == (
+    assert context_differences(base, other) == (
         "machines (Test CPU, 2 cores (4 threads), AVX512F AVX512_VNNI, 16 GiB and Other CPU, 2 cores (4 threads),"
         " AVX512F AVX512_VNNI, 16 GiB)",
         "runtimes (openvino 2026.4.1 and 2027.1)",
         "settings (threads 1 and 2)",
     )
     with pytest.raises(IncomparableError) as caught:
-        compared(base, other)
+        compare_pair(base, other)
     assert caught.value.exit_code == 8
-    assert compared(base, other, anyway=True).unlike == unlikeness(base, other)
+    assert compare_pair(base, other, anyway=True).context_differences == context_differences(base, other)
 
 
-def test_torch_is_a_runtime_where_it_runs(make_result: Make) -> None:
+def test_torch_is_a_runtime_for_its_own_backends(make_result: Make) -> None:
     base = make_result(backend="torch")
     other = replace(base, versions={**base.versions, "torch": "3"})
-    assert unlikeness(base, other) == ("runtimes (torch 2.13.0 and 3)",)
+    assert context_differences(base, other) == ("runtimes (torch 2.13.0 and 3)",)
 
 
-def test_nothing_in_common_is_a_mistake(make_result: Make) -> None:
+def test_results_without_a_common_cell_are_refused(make_result: Make) -> None:
     with pytest.raises(UsageError, match="no measured cell in common"):
         compare([make_result()], [make_result(backend="torch")], MARGINS, lambda _: None, anyway=False)
 
@@ -140,7 +140,7 @@ def test_the_newest_result_of_a_cell_counts(make_result: Make) -> None:
     assert cell.before == new
 
 
-def test_the_command(
+def test_the_command_prints_tables_and_refuses_different_settings(
     make_result: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +150,7 @@ def test_the_command(
     before, after = with_latency(make_result(), 1.0, 0), with_latency(make_result(scale=1.1), 1.1, 1)
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"]
     other = replace(after, settings=Settings(batch=4))
-    for path, result in zip(files, (before, with_wrong(after, range(9)), other), strict=True):
+    for path, result in zip(files, (before, with_misclassified(after, range(9)), other), strict=True):
         store.append(path, result)
 
     def run(*arguments: object) -> int:
@@ -166,28 +166,28 @@ def test_the_command(
     golden(capsys.readouterr().out, "compare.txt")
     assert run(files[0], files[2]) == 8
     assert capsys.readouterr().err == (
-        "error: the results are of unlike settings (batch 1 and 4); measure both alike, or give --anyway\n"
+        "error: the results differ in settings (batch 1 and 4); measure both in the same way, or add --anyway\n"
     )
 
 
-def test_noise_is_learnt_from_rounds_against_itself_and_found_again(make_result: Make) -> None:
-    chance = np.random.default_rng(3)
+def test_noise_is_estimated_from_identical_artifacts_and_read_back(make_result: Make) -> None:
+    rng = np.random.default_rng(3)
     rounds = [
         readings(
-            replicates=replicates(float(chance.normal(0, 0.002))),
-            candidate_rss_bytes=round(100_000_000 * (1 + chance.normal(0, 0.01))),
+            replicates=replicates(float(rng.normal(0, 0.002))),
+            candidate_rss_bytes=round(100_000_000 * (1 + rng.normal(0, 0.01))),
         )
         for _ in range(20)
     ]
-    found = noise.learn(rounds, 5.0, "2026-01-02")
-    assert set(found.floors) == {"p50", "p99", "rss"}
-    p50, rss = found.floors["p50"], found.floors["rss"]
+    estimate = noise.estimate(rounds, 5.0, "2026-01-02")
+    assert set(estimate.floors) == {"p50", "p99", "rss"}
+    p50, rss = estimate.floors["p50"], estimate.floors["rss"]
     assert 0.001 < p50.within < 0.003
     assert p50.between == pytest.approx(0.0, abs=1e-9)  # the baseline is the same in every round
     assert p50.within < p50.detectable < 0.02
     assert rss.detectable == pytest.approx(2 * 1.96 * rss.within, rel=1e-3)
     result: Any = make_result()
-    assert noise.load(result.machine, result.cell, 1, 1) is None
-    noise.save(found, result.machine, result.cell, 1, 1)
-    assert noise.load(result.machine, result.cell, 1, 1) == found
-    assert noise.load(result.machine, result.cell, 2, 1) is None
+    assert noise.read(result.machine, result.cell, 1, 1) is None
+    noise.write(estimate, result.machine, result.cell, 1, 1)
+    assert noise.read(result.machine, result.cell, 1, 1) == estimate
+    assert noise.read(result.machine, result.cell, 2, 1) is None

@@ -4,11 +4,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mbbench.compress.calibrate import BINS, Ranging, Statistics, logits, ranges, statistics
+from mbbench.compress.calibrate import BINS, RangeMethod, Statistics, logits, ranges, statistics
 
 
 def doubling() -> onnx.ModelProto:
-    """images (N, 1, 2, 7) -> `twice` -> `logits` (N, 1, 2, 7), which are its ReLU."""
+    """Return the graph `twice` = 2 `images`, `logits` = ReLU(`twice`); all have the shape (N, 1, 2, 7)."""
     graph = helper.make_graph(
         [
             helper.make_node("Mul", ["images", "two"], ["twice"], "twice"),
@@ -26,46 +26,47 @@ def images(count: int) -> NDArray[np.float32]:
     return np.linspace(-1, 3, count * 14, dtype=np.float32).reshape(count, 1, 2, 7)
 
 
-def test_statistics_cover_every_activation_of_all_batches() -> None:
-    steps: list[tuple[int, int]] = []
-    found = statistics(doubling(), images(20), lambda *count: steps.append(count))
-    assert {name: (of.low, of.high) for name, of in found.items()} == {
+def test_statistics_cover_every_activation_in_all_batches() -> None:
+    progress: list[tuple[int, int]] = []
+    tensors = statistics(doubling(), images(20), lambda *counts: progress.append(counts))
+    assert {name: (tensor.low, tensor.high) for name, tensor in tensors.items()} == {
         "images": (-1.0, 3.0),
         "twice": (-2.0, 6.0),
         "logits": (0.0, 6.0),
     }
-    assert all(of.histogram.sum() == 20 * 14 / 7 for of in found.values())
-    assert steps == [(8, 40), (16, 40), (20, 40), (28, 40), (36, 40), (40, 40)]
+    assert all(tensor.histogram.sum() == 20 * 14 / 7 for tensor in tensors.values())
+    assert progress == [(8, 40), (16, 40), (20, 40), (28, 40), (36, 40), (40, 40)]
 
 
-def test_logits_are_those_of_all_images_in_order() -> None:
+def test_logits_cover_all_images_in_order() -> None:
     np.testing.assert_array_equal(logits(doubling(), images(20)), np.maximum(images(20) * 2, 0))
 
 
-def of(counts: dict[int, int], low: float = 0.0, high: float = 8.0) -> Statistics:
+def with_counts(counts: dict[int, int], low: float = 0.0, high: float = 8.0) -> Statistics:
+    """Return statistics whose histogram holds `counts`, by the index of the bin."""
     histogram = np.zeros(BINS, np.int64)
-    for place, count in counts.items():
-        histogram[place] = count
+    for index, count in counts.items():
+        histogram[index] = count
     return Statistics(low, high, histogram)
 
 
 @pytest.mark.parametrize(
-    ("how", "high"),
+    ("method", "high"),
     [
         ("minmax", 8.0),
-        ("percentile", 8.0 * 256 / BINS),  # the end of the bin that holds all but one value in twenty thousand
+        ("percentile", 8.0 * 256 / BINS),  # the upper edge of bin 255, which holds all values except the outlier
     ],
 )
-def test_an_outlier_stretches_minmax_alone(how: Ranging, high: float) -> None:
-    assert ranges({"x": of({255: 10**6, BINS - 1: 1})}, how)["x"][1] == high
+def test_an_outlier_stretches_only_the_minmax_range(method: RangeMethod, high: float) -> None:
+    assert ranges({"x": with_counts({255: 10**6, BINS - 1: 1})}, method)["x"][1] == high
 
 
-def test_mse_clips_an_outlier_where_that_costs_less_than_coarse_steps() -> None:
+def test_mse_clips_an_outlier_if_that_costs_less_than_coarse_steps() -> None:
     values = dict.fromkeys(range(0, BINS // 4), 10000)
-    assert ranges({"x": of(values | {BINS - 1: 1})}, "mse")["x"][1] < 2.5
-    assert ranges({"x": of(dict.fromkeys(range(BINS), 1))}, "mse")["x"] == pytest.approx((0.0, 8.0), rel=0.02)
+    assert ranges({"x": with_counts(values | {BINS - 1: 1})}, "mse")["x"][1] < 2.5
+    assert ranges({"x": with_counts(dict.fromkeys(range(BINS), 1))}, "mse")["x"] == pytest.approx((0.0, 8.0), rel=0.02)
 
 
 def test_mse_keeps_zero_in_the_range() -> None:
-    low, high = ranges({"x": of({0: 1, BINS - 1: 1}, low=1.0, high=3.0)}, "mse")["x"]
+    low, high = ranges({"x": with_counts({0: 1, BINS - 1: 1}, low=1.0, high=3.0)}, "mse")["x"]
     assert low <= 1.0 and high > 2.0

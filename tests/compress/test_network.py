@@ -53,30 +53,31 @@ def initializers(graph: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in graph.graph.initializer}
 
 
-def test_the_dialect_of_cpus(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
+def test_u8s8_has_the_types_that_cpus_multiply(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     written = quantize.write(graph, ranges, "u8s8")
     tensors = initializers(written)
     assert tensors["stem.conv.weight_quantized"].data_type == TensorProto.INT8
     assert len(numpy_helper.to_array(tensors["stem.conv.weight_scale"])) == 8  # a scale for each output channel
     assert tensors["stem.conv.bias_quantized"].data_type == TensorProto.INT32
     assert tensors["images_zero_point"].data_type == TensorProto.UINT8
-    makers = {node.output[0]: node.op_type for node in written.graph.node}
-    assert "Clip" not in makers.values()  # uint8 saturates where ReLU6 clips
-    assert makers["logits"] == "Gemm"  # the logits are not quantized
+    producers = {node.output[0]: node.op_type for node in written.graph.node}
+    assert "Clip" not in producers.values()  # uint8 saturates where ReLU6 clips
+    assert producers["logits"] == "Gemm"  # the logits are not quantized
 
 
-def test_the_dialect_that_leaves_the_stem_in_floats(
+def test_u8s8f_keeps_the_stem_and_the_first_depthwise_convolution_in_fp32(
     graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
     stem = ("stem.conv", "stem.act", "blocks.0.0.conv", "blocks.0.0.act")
-    assert (quantize.floats(graph, "u8s8"), quantize.floats(graph, "u8s8f")) == ((), stem)
-    own, by_hand = quantize.write(graph, ranges, "u8s8f"), quantize.write(graph, ranges, "u8s8", keep=stem)
-    assert own.graph == by_hand.graph
-    integers = [name for name in initializers(own) if name.endswith("weight_quantized")]
-    assert len(integers) == LAYERS - 2 and not {"stem.conv.weight_quantized", "images_scale"} & initializers(own).keys()
+    assert (quantize.fp32_nodes(graph, "u8s8"), quantize.fp32_nodes(graph, "u8s8f")) == ((), stem)
+    written, by_hand = quantize.write(graph, ranges, "u8s8f"), quantize.write(graph, ranges, "u8s8", keep_fp32=stem)
+    assert written.graph == by_hand.graph
+    tensors = initializers(written)
+    assert sum(name.endswith("weight_quantized") for name in tensors) == LAYERS - 2
+    assert not {"stem.conv.weight_quantized", "images_scale"} & tensors.keys()
 
 
-def test_the_dialects_of_cpus_that_add_products_in_16_bits(
+def test_u8u8_and_u8s7_have_the_types_for_cpus_that_add_products_in_16_bits(
     graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
     signed, unsigned, narrow = (quantize.write(graph, ranges, dialect) for dialect in ("u8s8", "u8u8", "u8s7"))
@@ -85,14 +86,14 @@ def test_the_dialects_of_cpus_that_add_products_in_16_bits(
     assert initializers(unsigned)["stem.conv.bias_quantized"].data_type == TensorProto.INT32
     integers = [t for name, t in initializers(narrow).items() if name.endswith("weight_quantized")]
     assert len(integers) == LAYERS
-    assert {np.abs(numpy_helper.to_array(t)).max() for t in integers} == {quantize.largest_weight("u8s7")} == {64}
+    assert {np.abs(numpy_helper.to_array(t)).max() for t in integers} == {quantize.weight_quant_max("u8s7")} == {64}
 
 
 def test_corrected_weights_are_written_as_the_integers_they_were_rounded_to(
     module: nn.Module, graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
-    inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
-    corrected = correct(module, inputs, images, largest=64, keep=("classifier",))
+    inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
+    corrected = correct(module, inputs, images, quant_max=64, keep_fp32=("classifier",))
     written = parameters(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
     for name, layer in corrected.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -101,7 +102,7 @@ def test_corrected_weights_are_written_as_the_integers_they_were_rounded_to(
     assert torch.equal(corrected.classifier.weight, module.classifier.weight)  # type: ignore[union-attr, arg-type]
 
 
-def test_the_dialect_of_tensorrt(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
+def test_s8s8_is_symmetric_with_fp32_biases(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     written = quantize.write(graph, ranges, "s8s8")
     tensors = initializers(written)
     assert {t.data_type for name, t in tensors.items() if name.endswith("_zero_point")} == {TensorProto.INT8}
@@ -109,84 +110,82 @@ def test_the_dialect_of_tensorrt(graph: onnx.ModelProto, ranges: dict[str, calib
     assert tensors["stem.conv.bias"].data_type == TensorProto.FLOAT
 
 
-def test_the_dialect_that_leaves_the_stem_and_depthwise_convolutions_in_floats(
+def test_s8s8f_keeps_the_stem_and_the_depthwise_convolutions_in_fp32(
     graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]
 ) -> None:
     depthwise = [f"blocks.{block}.0.{node}" for block in range(13) for node in ("conv", "act")]
-    kept = quantize.floats(graph, "s8s8f")
+    kept = quantize.fp32_nodes(graph, "s8s8f")
     assert sorted(kept) == sorted(["stem.conv", "stem.act", *depthwise])
-    assert quantize.floats(graph, "s8s8") == ()
-    own, by_hand = quantize.write(graph, ranges, "s8s8f"), quantize.write(graph, ranges, "s8s8", keep=kept)
-    assert own.graph == by_hand.graph
-    integers = {name for name in initializers(own) if name.endswith("weight_quantized")}
+    assert quantize.fp32_nodes(graph, "s8s8") == ()
+    written, by_hand = quantize.write(graph, ranges, "s8s8f"), quantize.write(graph, ranges, "s8s8", keep_fp32=kept)
+    assert written.graph == by_hand.graph
+    integers = {name for name in initializers(written) if name.endswith("weight_quantized")}
     assert integers == {
         *(f"blocks.{block}.1.conv.weight_quantized" for block in range(13)),
         "classifier.weight_quantized",
     }
 
 
-def test_layers_to_keep_stay_as_they_were(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
-    first, *_, last = quantize.pairs(graph)
+def test_layers_kept_in_fp32_are_not_quantized(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
+    first, *_, last = quantize.layer_pairs(graph)
     assert first == ("stem.conv", "stem.act")
     assert last[:2] == ("blocks.12.1.conv", "blocks.12.1.act") and last[-1] == "classifier"
     kept = (*first, "classifier")
-    tensors = initializers(quantize.write(graph, ranges, "u8s8", keep=kept))
+    tensors = initializers(quantize.write(graph, ranges, "u8s8", keep_fp32=kept))
     assert tensors["stem.conv.weight"].data_type == TensorProto.FLOAT
     assert "blocks.0.0.conv.weight_quantized" in tensors
 
 
-def test_weights_are_rounded_to_127_steps_of_each_channel() -> None:
+def test_weights_are_rounded_to_127_steps_per_channel() -> None:
     weights = torch.tensor([[1.0, -0.5, 0.004], [0.1, 0.02, -0.05], [0.0, 0.0, 0.0]])
-    got = fake.weights(weights)
-    expected = torch.round(weights / torch.tensor([[1 / 127], [0.1 / 127], [1.0]])) * torch.tensor(
-        [[1 / 127], [0.1 / 127], [1.0]]
-    )
-    torch.testing.assert_close(got, expected)
+    rounded = fake.weights(weights)
+    scale = torch.tensor([[1 / 127], [0.1 / 127], [1.0]])
+    torch.testing.assert_close(rounded, torch.round(weights / scale) * scale)
 
 
 def test_activations_saturate_and_keep_zero() -> None:
-    got = fake.activations(torch.tensor([-1.0, 0.0, 3.01, 9.0]), (0.5, 6.0))
-    torch.testing.assert_close(got, torch.tensor([0.0, 0.0, round(3.01 * 255 / 6) * 6 / 255, 6.0]))
+    rounded = fake.activations(torch.tensor([-1.0, 0.0, 3.01, 9.0]), (0.5, 6.0))
+    torch.testing.assert_close(rounded, torch.tensor([0.0, 0.0, round(3.01 * 255 / 6) * 6 / 255, 6.0]))
 
 
-def test_a_kept_layer_is_transcribed_in_fp32(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
-    kept = quantize.pairs(graph)[7]
+def test_the_parameters_of_a_kept_layer_are_fp32(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
+    kept = quantize.layer_pairs(graph)[7]
     assert kept == ("blocks.2.1.conv", "blocks.2.1.act", "blocks.3.0.conv", "blocks.3.0.act")
-    found = parameters(quantize.write(graph, ranges, "u8s8", keep=kept))
-    assert found["blocks.3.0.conv.weight"].dtype == np.float32
-    assert "blocks.3.0.conv.weight_scale" not in found
-    assert found["blocks.3.1.conv.weight"].dtype == np.int8
+    tensors = parameters(quantize.write(graph, ranges, "u8s8", keep_fp32=kept))
+    assert tensors["blocks.3.0.conv.weight"].dtype == np.float32
+    assert "blocks.3.0.conv.weight_scale" not in tensors
+    assert tensors["blocks.3.1.conv.weight"].dtype == np.int8
 
 
-def test_bias_correction_takes_the_mean_error_off_every_channel(
+def test_bias_correction_reduces_the_mean_error_of_the_logits(
     module: nn.Module, graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
 ) -> None:
-    inputs = {layer: ranges[name] for layer, name in quantize.inputs(graph).items()}
+    inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
     corrected = correct(module, inputs, images)
     assert not torch.equal(corrected.stem.conv.bias, module.stem.conv.bias)  # type: ignore[union-attr, arg-type]
     fp32 = calibrate.logits(graph, images.numpy())
 
-    def bias(network: onnx.ModelProto) -> float:
+    def largest_mean_error(network: onnx.ModelProto) -> float:
         logits = calibrate.logits(quantize.write(network, ranges, "u8s8"), images.numpy())
         return float(np.abs((logits - fp32).mean(axis=0)).max())
 
-    assert bias(to_onnx(corrected, SPEC.resolution)) < 0.5 * bias(graph)
+    assert largest_mean_error(to_onnx(corrected, SPEC.resolution)) < 0.5 * largest_mean_error(graph)
 
 
-def test_equalizing_fills_the_range_and_keeps_the_logits(module: nn.Module, images: torch.Tensor) -> None:
-    equal = equalize(module, images)
+def test_equalization_fills_the_range_and_keeps_the_logits(module: nn.Module, images: torch.Tensor) -> None:
+    equalized = equalize(module, images)
     with torch.inference_mode():
-        torch.testing.assert_close(equal(images), module(images), rtol=1e-4, atol=1e-4)
-        before, after = (conv_blocks(network)[2].conv.weight.abs().sum() for network in (module, equal))
-        first = [nn.Sequential(*conv_blocks(network)[:3]) for network in (module, equal)]
-        peaks = [network(images).amax((0, 2, 3)) for network in first]
+        torch.testing.assert_close(equalized(images), module(images), rtol=1e-4, atol=1e-4)
+        before, after = (conv_blocks(network)[2].conv.weight.abs().sum() for network in (module, equalized))
+        starts = [nn.Sequential(*conv_blocks(network)[:3]) for network in (module, equalized)]
+        peaks = [network(images).amax((0, 2, 3)) for network in starts]
     assert after > before
-    alive = (peaks[0] > 6 / 1.1 / 32) & (peaks[0] < 6 / 1.1)
-    assert alive.any()
-    torch.testing.assert_close(peaks[1][alive], torch.full((int(alive.sum()),), 6 / 1.1))
+    scalable = (peaks[0] > 6 / 1.1 / 32) & (peaks[0] < 6 / 1.1)  # by at most 32, to 6 / 1.1
+    assert scalable.any()
+    torch.testing.assert_close(peaks[1][scalable], torch.full((int(scalable.sum()),), 6 / 1.1))
 
 
-def test_another_family_is_not_equalized() -> None:
+def test_another_family_has_no_blocks_to_equalize() -> None:
     assert conv_blocks(build(ModelSpec(family="googlenet", classes=5))) == []
 
 
@@ -196,56 +195,65 @@ def data(labelled: bool = True) -> search.Calibration:
     return search.calibration(pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labelled=labelled)
 
 
-def test_images_to_calibrate_and_to_judge_are_disjoint() -> None:
-    found = data()
-    own = {image.tobytes() for image in found.images}
-    assert len(own) == len(found.held_out) == 20
-    assert not own & {image.tobytes() for image in found.held_out}
-    assert found.labels is not None and len(found.labels) == 20
+def test_calibration_and_validation_images_are_disjoint() -> None:
+    split = data()
+    calibrating = {image.tobytes() for image in split.images}
+    assert len(calibrating) == len(split.validation_images) == 20
+    assert not calibrating & {image.tobytes() for image in split.validation_images}
+    assert split.validation_labels is not None and len(split.validation_labels) == 20
 
 
 def test_one_image_cannot_calibrate() -> None:
     pixels = np.zeros((1, 32, 32, 3), np.uint8)
-    with pytest.raises(UsageError, match="noise has 1 image to calibrate with"):
+    with pytest.raises(
+        UsageError, match="noise has too few images to calibrate with: 1; give --calibration with at least 2"
+    ):
         search.calibration(pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labelled=False)
 
 
-def test_the_search_takes_the_best_of_its_candidates_once(
+def test_the_search_chooses_the_best_candidate_and_runs_once(
     module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff")
-    info = found.info
+    quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff")
+    info = quantization.info
     assert [(c.equalized, c.corrected) for c in info.candidates] == [
         *[(False, False)] * 3, (False, True), *[(True, False)] * 3, (True, True),
     ]  # fmt: skip
     assert info.chosen == max(info.candidates, key=lambda c: (c.share, -c.logit_rmse))
     assert (info.judged_by, info.images, info.held_out, info.kept_fp32) == ("agreement", 20, 20, ())
-    again = search.prepare(SPEC, "key", lambda: pytest.fail("made twice"), lambda: pytest.fail("read twice"), "ff")
-    assert again == found
-    assert len(found.write("u8s8").graph.node) > LAYERS
+    again = search.best_quantization(
+        SPEC, "key", lambda: pytest.fail("built twice"), lambda: pytest.fail("loaded twice"), "ff"
+    )
+    assert again == quantization
+    assert len(quantization.write("u8s8").graph.node) > LAYERS
 
 
-def test_accuracy_control_keeps_layers_until_nothing_is_lost(
+def test_accuracy_control_keeps_layers_in_fp32_until_nothing_is_lost(
     module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", max_drop=0.0)
-    if max(candidate.share for candidate in found.info.candidates) < 1:
-        assert found.info.kept_fp32
-    truth = calibrate.logits(to_onnx(module, 32), data().held_out).argmax(axis=1)
-    answers = calibrate.logits(found.write("u8s8"), data().held_out).argmax(axis=1)
-    assert (answers == truth).all()
+    quantization = search.best_quantization(
+        SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", max_drop=0.0
+    )
+    if max(candidate.share for candidate in quantization.info.candidates) < 1:
+        assert quantization.info.kept_fp32
+    images = data().validation_images
+    fp32 = calibrate.logits(to_onnx(module, 32), images).argmax(axis=1)
+    int8 = calibrate.logits(quantization.write("u8s8"), images).argmax(axis=1)
+    assert (int8 == fp32).all()
 
 
-def test_the_search_judges_with_what_the_dialect_leaves_in_floats(
+def test_the_search_keeps_the_fp32_nodes_of_the_dialect(
     module: nn.Module, graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    found = search.prepare(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", dialect="s8s8f")
-    assert found.info.kept_fp32 == quantize.floats(graph, "s8s8f")
+    quantization = search.best_quantization(
+        SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", dialect="s8s8f"
+    )
+    assert quantization.info.kept_fp32 == quantize.fp32_nodes(graph, "s8s8f")
 
 
-def test_noise_is_labelled_as_such() -> None:
-    found = search.random_calibration(32)
-    assert (found.source, found.images.shape, found.labels) == ("random", (32, 3, 32, 32), None)
+def test_a_calibration_with_noise_has_the_source_random() -> None:
+    noise = search.random_calibration(32)
+    assert (noise.source, noise.images.shape, noise.validation_labels) == ("random", (32, 3, 32, 32), None)

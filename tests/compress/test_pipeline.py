@@ -1,4 +1,4 @@
-"""The stages of `mbbench compress` on the digits, each a step only."""
+"""The stages of `mbbench compress` on a few digits, with short training."""
 
 from pathlib import Path
 
@@ -22,49 +22,49 @@ RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=1e-3)
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> data.Dataset:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    return data.load("digits", 32, "train", limit=200)
+    return data.load_split("digits", 32, "train", limit=200)
 
 
-def request(mult_adds: float | None = None, **changes: object) -> Request:
-    return Request(mult_adds=mult_adds, recipe=RECIPE, qat_recipe=RECIPE, **changes)  # type: ignore[arg-type]
+def request(mult_adds: float | None = None, **stages: object) -> Request:
+    return Request(mult_adds=mult_adds, recipe=RECIPE, qat_recipe=RECIPE, **stages)  # type: ignore[arg-type]
 
 
 def no_latency(spec: ModelSpec) -> float:
-    pytest.fail("nothing is to be measured")
+    pytest.fail("a latency was measured without a latency budget")
 
 
-def test_every_stage_is_made_once_and_its_checkpoint_knows_its_widths(train: data.Dataset) -> None:
+def test_every_stage_runs_once_and_its_checkpoint_records_its_widths(train: data.Dataset) -> None:
     start = weights.random(SPEC)
     steps: list[Progress] = []
-    found = compress(start, train, request(0.6, qat=True), no_latency, steps.append)
+    compressed = compress(start, train, request(0.6, qat=True), no_latency, steps.append)
     assert len(steps) == 2 * 2 * 3  # stages, epochs, batches
-    assert cost_of(found.spec).mult_adds <= 0.6 * cost_of(SPEC).mult_adds
-    again = weights.resolve(str(found.path), SPEC, lambda: train, Recipe())
-    assert again.spec == found.spec
-    found.build()(torch.zeros(1, 3, 32, 32))
-    assert compress(start, train, request(0.6, qat=True), no_latency, steps.append) == found
+    assert cost_of(compressed.spec).mult_adds <= 0.6 * cost_of(SPEC).mult_adds
+    loaded = weights.resolve(str(compressed.path), SPEC, lambda: train, Recipe())
+    assert loaded.spec == compressed.spec
+    compressed.build()(torch.zeros(1, 3, 32, 32))
+    assert compress(start, train, request(0.6, qat=True), no_latency, steps.append) == compressed
     assert len(steps) == 12
 
 
-def test_the_latency_budget_is_met_with_the_most_mult_adds(train: data.Dataset) -> None:
-    asked: list[int] = []
+def test_a_latency_budget_is_met_with_the_most_mult_adds(train: data.Dataset) -> None:
+    measured: list[int] = []
 
     def latency(spec: ModelSpec) -> float:
-        asked.append(cost_of(spec).mult_adds)
-        return asked[-1] / cost_of(SPEC).mult_adds
+        measured.append(cost_of(spec).mult_adds)
+        return measured[-1] / cost_of(SPEC).mult_adds
 
-    found = compress(weights.random(SPEC), train, request(max_latency_ms=0.7), latency, lambda _: None)
-    assert 0.6 < cost_of(found.spec).mult_adds / cost_of(SPEC).mult_adds <= 0.7
-    assert len(asked) == 1 + 5
-    with pytest.raises(UsageError, match=r"takes at most 0\.001 ms here"):
+    compressed = compress(weights.random(SPEC), train, request(max_latency_ms=0.7), latency, lambda _: None)
+    assert 0.6 < cost_of(compressed.spec).mult_adds / cost_of(SPEC).mult_adds <= 0.7
+    assert len(measured) == 1 + 5  # the network itself, and the bisection
+    with pytest.raises(UsageError, match=r"no pruned .* has a median latency of at most 0\.001 ms here"):
         compress(weights.random(SPEC), train, request(max_latency_ms=0.001), lambda _: 1.0, lambda _: None)
 
 
-def test_nothing_to_do_and_other_classes_are_refused(train: data.Dataset) -> None:
-    with pytest.raises(UsageError, match="nothing is to be done"):
+def test_a_request_without_a_stage_and_weights_of_other_classes_are_refused(train: data.Dataset) -> None:
+    with pytest.raises(UsageError, match="nothing to do: no compression was chosen"):
         compress(weights.random(SPEC), train, request(), no_latency, lambda _: None)
     other = weights.random(ModelSpec(alpha=0.25, resolution=32, classes=7))
-    with pytest.raises(UsageError, match="the weights know 7 classes, the data has 10"):
+    with pytest.raises(UsageError, match="the weights have 7 classes, the data has 10"):
         compress(other, train, request(0.5), no_latency, lambda _: None)
 
 
@@ -73,7 +73,7 @@ def pixels() -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (96, 32, 32, 3), np.uint8), np.arange(96) % 10
 
 
-def test_a_student_comes_nearer_to_its_teacher() -> None:
+def test_distillation_brings_a_student_closer_to_its_teacher() -> None:
     teacher = weights.random(ModelSpec(alpha=0.5, resolution=32, classes=10)).build()
     images, labels = pixels()
     inputs = torch.rand(16, 3, 32, 32) * 2 - 1
@@ -89,7 +89,7 @@ def test_a_student_comes_nearer_to_its_teacher() -> None:
     assert distance(1.0) < distance(0.0)
 
 
-def test_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     images, labels = pixels()
     partial = tmp_path / "training.partial"
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=1e-3)
@@ -98,24 +98,24 @@ def test_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path: Path) -
         torch.manual_seed(0)
         module, steps = build(SPEC), 0
 
-        def progress(now: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             nonlocal steps
             steps += 1
-            if now.step == stop_at:
+            if progress.step == stop_at:
                 raise KeyboardInterrupt
 
         try:
-            fit(module, images, labels, normalization("mobilenet_v1"), recipe, on_progress=progress, partial=partial)
+            fit(module, images, labels, normalization("mobilenet_v1"), recipe, on_progress=on_progress, partial=partial)
         except KeyboardInterrupt:
             assert partial.exists()
         return module.state_dict(), steps
 
-    whole, _ = run()
+    uninterrupted, _ = run()
     assert not partial.exists()
     run(stop_at=8)  # in the third epoch
     resumed, steps = run()
     assert steps == 3
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
     partial.write_bytes(b"half a file")
-    with pytest.raises(UsageError, match=r"training.partial is damaged; it was removed"):
+    with pytest.raises(UsageError, match=r"damaged and has been removed: .*training\.partial"):
         run()

@@ -21,41 +21,41 @@ def scores(seed: int = 0) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
-def test_what_is_kept_is_the_most_in_whole_chunks_that_fits(share: float) -> None:
+def test_the_most_channels_in_whole_chunks_that_fit_the_share_are_kept(share: float) -> None:
     layers = cost_of(SPEC).layers
-    keep = choose(scores(), layers, share)
+    channels = choose(scores(), layers, share)
     total = sum(layer.mult_adds for layer in layers)
-    counted = cost_of(pruned_spec(SPEC, keep)).mult_adds
-    assert share - 0.04 < counted / total <= share
-    assert all(len(places) % 8 == 0 and len(places) >= 8 for places in keep)
-    assert all((np.diff(places) > 0).all() for places in keep)
+    remaining = cost_of(pruned_spec(SPEC, channels)).mult_adds
+    assert share - 0.04 < remaining / total <= share
+    assert all(len(indices) % 8 == 0 and len(indices) >= 8 for indices in channels)
+    assert all((np.diff(indices) > 0).all() for indices in channels)
 
 
-def test_the_least_important_channels_go() -> None:
-    given = scores()
-    for values in given:
+def test_the_least_important_channels_are_removed() -> None:
+    importances = scores()
+    for values in importances:
         values[: len(values) // 2] += 100
-    for values, places in zip(given, choose(given, cost_of(SPEC).layers, 0.6), strict=True):
-        assert set(range(len(values) // 2)) <= set(places.tolist())
+    for values, indices in zip(importances, choose(importances, cost_of(SPEC).layers, 0.6), strict=True):
+        assert set(range(len(values) // 2)) <= set(indices.tolist())
 
 
 def test_too_small_a_share_is_refused() -> None:
-    with pytest.raises(UsageError, match="not even 8 channels a layer hold 1% of Mult-Adds"):
+    with pytest.raises(UsageError, match="even 8 channels in every layer exceed 1% of the Mult-Adds; lower --prune"):
         choose(scores(), cost_of(SPEC).layers, 0.01)
 
 
-def test_removing_silent_channels_changes_no_logit() -> None:
+def test_removing_channels_that_are_zero_changes_no_logit() -> None:
     module = build(SPEC)
     randomize(module, seed=0)
-    keep = [np.arange(len(values) // 2) for values in scores()]
+    channels = [np.arange(len(values) // 2) for values in scores()]
     state = module.state_dict()
-    blocks = [("stem", keep[0]), *((f"blocks.{i}.1", places) for i, places in enumerate(keep[1:]))]
-    for name, places in blocks:
-        state[f"{name}.bn.weight"][len(places) :] = 0
-        state[f"{name}.bn.bias"][len(places) :] = 0
-    spec = pruned_spec(SPEC, keep)
+    blocks = [("stem", channels[0]), *((f"blocks.{i}.1", indices) for i, indices in enumerate(channels[1:]))]
+    for name, indices in blocks:
+        state[f"{name}.bn.weight"][len(indices) :] = 0
+        state[f"{name}.bn.bias"][len(indices) :] = 0
+    spec = pruned_spec(SPEC, channels)
     smaller = build(spec)
-    smaller.load_state_dict(prune(state, keep))
+    smaller.load_state_dict(prune(state, channels))
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(smaller(images), module(images))
@@ -67,10 +67,10 @@ def test_a_channel_that_nothing_reads_has_no_importance() -> None:
     module = build(replace(SPEC, resolution=32))
     randomize(module, seed=0)
     module.get_parameter("classifier.weight").data[:, 3] = 0
-    found = importance(module, torch.rand(8, 3, 32, 32), torch.arange(8))
-    assert [len(values) for values in found] == list(WIDTHS)
-    assert found[-1][3] == 0
-    assert np.median(found[-1]) > 0
+    importances = importance(module, torch.rand(8, 3, 32, 32), torch.arange(8))
+    assert [len(values) for values in importances] == list(WIDTHS)
+    assert importances[-1][3] == 0
+    assert np.median(importances[-1]) > 0
 
 
 def test_widths_of_another_depth_are_refused() -> None:

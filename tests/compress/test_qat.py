@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from mbbench.compress import fake
-from mbbench.compress.qat import quantized, unfold
+from mbbench.compress.qat import fake_quantized, unfold
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
 
@@ -19,13 +19,13 @@ def network() -> nn.Module:
     return module
 
 
-def test_layers_round_within_the_block_and_train_all_the_same() -> None:
+def test_layers_round_within_the_block_and_still_train() -> None:
     linear = nn.Linear(4, 3)
     layer, original = nn.Sequential(linear), linear.weight
     x = torch.rand(5, 4) * 2
     before = layer(x)
     weight = linear.weight.detach().clone()
-    with quantized(layer, {"0": (0.0, 1.0)}):
+    with fake_quantized(layer, {"0": (0.0, 1.0)}):
         inside = layer(x)
         inside.sum().backward()
         assert original.grad is not None
@@ -35,11 +35,11 @@ def test_layers_round_within_the_block_and_train_all_the_same() -> None:
     torch.testing.assert_close(layer(x), before)
 
 
-def test_an_unfolded_network_is_the_folded_one() -> None:
+def test_an_unfolded_network_computes_what_the_folded_one_computes() -> None:
     module = network()
     folded = fold_batch_norm(module)
-    again = build(SPEC)
-    again.load_state_dict(unfold(folded, module))
+    unfolded = build(SPEC)
+    unfolded.load_state_dict(unfold(folded, module))
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(again(images), module(images))
+        torch.testing.assert_close(unfolded(images), module(images))

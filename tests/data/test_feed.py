@@ -15,57 +15,57 @@ from mbbench.spec import Family
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "vgg16"])
-def test_to_float_follows_the_definition(family: Family) -> None:
+def test_to_float_normalizes_each_channel(family: Family) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)
     normal = normalization(family)
     expected = (images.astype(np.float64) / 255 - normal.mean) / normal.std
-    found = to_float(images, normal)
-    assert found.dtype == np.float32
-    assert found.flags.c_contiguous
-    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), rtol=0, atol=5e-7)
+    planes = to_float(images, normal)
+    assert planes.dtype == np.float32
+    assert planes.flags.c_contiguous
+    np.testing.assert_allclose(planes, expected.transpose(0, 3, 1, 2), rtol=0, atol=5e-7)
 
 
-def test_mobilenet_takes_minus_one_to_one() -> None:
+def test_mobilenet_pixels_range_from_minus_one_to_one() -> None:
     extremes = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
     assert to_float(extremes, normalization("mobilenet_v1")).reshape(2, 3).tolist() == [[-1] * 3, [1] * 3]
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
+def test_the_result_for_an_image_does_not_depend_on_its_batch() -> None:
     images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8)
-    images.setflags(write=False)  # as a mapped file's are
+    images.setflags(write=False)  # like a memory-mapped file
     normal = normalization("vgg16")
     alone = np.concatenate([to_float(images[i : i + 1], normal) for i in range(4)])
     assert np.array_equal(to_float(images, normal), alone)
 
 
-def test_batches_have_one_shape_and_say_how_many_images_count() -> None:
+def test_batches_have_one_shape_and_the_number_of_their_images() -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), np.uint8)
     normal = normalization("vgg16")
-    found = list(batches(images, normal, 2))
-    assert [(chunk.shape, count) for chunk, count in found] == [((2, 3, 8, 8), 2), ((2, 3, 8, 8), 2), ((2, 3, 8, 8), 1)]
-    whole = np.concatenate([chunk[:count] for chunk, count in found])
+    pairs = list(batches(images, normal, 2))
+    assert [(batch.shape, count) for batch, count in pairs] == [((2, 3, 8, 8), 2), ((2, 3, 8, 8), 2), ((2, 3, 8, 8), 1)]
+    whole = np.concatenate([batch[:count] for batch, count in pairs])
     assert np.array_equal(whole, to_float(images, normal))
 
 
-def test_the_next_batch_is_made_meanwhile_on_other_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, set[int]]] = []
+def test_a_thread_on_spare_cpus_prepares_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, set[int]]] = []  # thread and its CPUs
 
-    def noted(images: np.ndarray, normal: object) -> np.ndarray:
-        made.append((threading.get_ident(), os.sched_getaffinity(0)))
+    def record(images: np.ndarray, normal: object) -> np.ndarray:
+        calls.append((threading.get_ident(), os.sched_getaffinity(0)))
         return images
 
-    monkeypatch.setattr(feed, "to_float", noted)
-    own = os.sched_getaffinity(0)
-    spare = {min(own)}
-    found = batches(np.zeros((3, 4, 4, 3), np.uint8), normalization("vgg16"), 1, spare)
-    next(found)
-    next(found)  # the third is under way, in the thread that made the others
-    found.close()
-    assert {cpus == spare for _, cpus in made} == {True} and len({thread for thread, _ in made}) == 1
-    assert threading.get_ident() not in dict(made) and os.sched_getaffinity(0) == own
+    monkeypatch.setattr(feed, "to_float", record)
+    allowed = os.sched_getaffinity(0)
+    spare = {min(allowed)}
+    generator = batches(np.zeros((3, 4, 4, 3), np.uint8), normalization("vgg16"), 1, spare)
+    next(generator)
+    next(generator)  # the thread is already preparing the third batch
+    generator.close()
+    assert all(cpus == spare for _, cpus in calls) and len({thread for thread, _ in calls}) == 1
+    assert threading.get_ident() not in dict(calls) and os.sched_getaffinity(0) == allowed
 
 
-def test_the_measuring_process_loads_numpy_alone() -> None:
+def test_the_measuring_process_loads_only_numpy() -> None:
     code = (
         "import sys, numpy as np; from mbbench.data.feed import to_float; from mbbench.models import normalization;"
         "to_float(np.zeros((1, 2, 2, 3), np.uint8), normalization('mobilenet_v1'));"

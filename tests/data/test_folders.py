@@ -19,7 +19,7 @@ def write_image(path: Path, shade: int = 0) -> None:
 
 
 def write_devkit(folder: Path, identifiers: dict[int, str]) -> None:
-    """A meta.mat as the ILSVRC2012 development kit has it: the classes, then the inner nodes of the hierarchy."""
+    """Write a meta.mat like that of the ILSVRC2012 development kit: the classes, then inner nodes of the hierarchy."""
     from scipy.io import savemat
 
     rows: NDArray[np.void] = np.zeros(
@@ -30,7 +30,7 @@ def write_devkit(folder: Path, identifiers: dict[int, str]) -> None:
     savemat(folder / "meta.mat", {"synsets": rows})
 
 
-def test_a_flat_tree_is_divided(tmp_path: Path) -> None:
+def test_class_folders_without_splits_are_divided(tmp_path: Path) -> None:
     for kind in ("cat", "ant", "bee"):
         for i in range(10):
             write_image(tmp_path / kind / "deep" / f"{i}.png")
@@ -44,7 +44,7 @@ def test_a_flat_tree_is_divided(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
-def test_train_and_val_are_the_splits(tmp_path: Path, name: str) -> None:
+def test_train_and_val_folders_are_the_splits(tmp_path: Path, name: str) -> None:
     for part, count in (("train", 3), (name, 2)):
         for kind in ("a", "b"):
             for i in range(count):
@@ -57,39 +57,39 @@ def test_train_and_val_are_the_splits(tmp_path: Path, name: str) -> None:
     assert {path.relative_to(tmp_path).parts[0] for path in test} == {name}
 
 
-def test_labels_of_val_are_those_of_train(tmp_path: Path) -> None:
+def test_val_has_the_labels_of_train(tmp_path: Path) -> None:
     for kind in ("a", "b", "c"):
         write_image(tmp_path / "train" / kind / "0.png")
     write_image(tmp_path / "val" / "c" / "0.png")
     assert folder_source(tmp_path).items("test", 0)[1].tolist() == [2]
     write_image(tmp_path / "val" / "d" / "0.png")
-    with pytest.raises(UsageError, match="train has no class d, the test folder has"):
+    with pytest.raises(UsageError, match="class d is in the test folder but not in "):
         folder_source(tmp_path).items("test", 0)
 
 
-def test_val_alone_is_for_testing(tmp_path: Path) -> None:
+def test_val_without_train_is_only_a_test_set(tmp_path: Path) -> None:
     for kind in ("a", "b"):
         write_image(tmp_path / "val" / kind / "0.png")
     source = folder_source(tmp_path)
     assert source.items("test", 0)[1].tolist() == [0, 1]
-    with pytest.raises(UsageError, match="is for testing only; add train/ beside val/, or give --weights FILE"):
+    with pytest.raises(UsageError, match="has no training images; add train/ next to val/, or give --weights FILE"):
         source.items("train", 0)
 
 
-def test_a_thousand_synset_folders_are_for_testing(tmp_path: Path) -> None:
+def test_a_thousand_synset_folders_are_only_a_test_set(tmp_path: Path) -> None:
     for i in range(1000):
         (tmp_path / f"n{i:08}").mkdir()
         (tmp_path / f"n{i:08}" / "x.JPEG").touch()
     source = folder_source(tmp_path)
     assert source.items("test", 0)[1].tolist() == list(range(1000))
-    with pytest.raises(UsageError, match="is for testing only"):
+    with pytest.raises(UsageError, match="has no training images"):
         source.items("train", 0)
-    (tmp_path / "n00000000").rename(tmp_path / "cat")  # then it is some other set of a thousand classes
-    assert len(folder_source(tmp_path).items("test", 0)[0]) == 1000  # an image a class: all are for testing
+    (tmp_path / "n00000000").rename(tmp_path / "cat")  # no longer ImageNet, but any data set of a thousand classes
+    assert len(folder_source(tmp_path).items("test", 0)[0]) == 1000  # one image per class goes to the test split
     assert len(folder_source(tmp_path).items("train", 0)[0]) == 0
 
 
-def test_what_is_hidden_or_no_image_is_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_ignored(tmp_path: Path) -> None:
     for name in ("a/0.png", "b/0.png", "a/._0.png", ".trash/0.png"):
         write_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("")
@@ -98,7 +98,7 @@ def test_what_is_hidden_or_no_image_is_left_out(tmp_path: Path) -> None:
     assert (source.classes(), [path.name for path in files]) == (2, ["0.png", "0.png"])
 
 
-def test_the_identity_follows_names_and_content(tmp_path: Path) -> None:
+def test_the_identity_depends_on_names_and_content(tmp_path: Path) -> None:
     for kind in ("a", "b"):
         write_image(tmp_path / kind / "0.png")
     identities = [folder_source(tmp_path).identity()]
@@ -109,21 +109,21 @@ def test_the_identity_follows_names_and_content(tmp_path: Path) -> None:
     identities.append(folder_source(tmp_path).identity())
     (tmp_path / "b").rename(tmp_path / "c")
     identities.append(folder_source(tmp_path).identity())
-    assert all(one != other for i, one in enumerate(identities) for other in identities[:i])
+    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
 
 
-def test_too_few_classes(tmp_path: Path) -> None:
+def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         folder_source(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has no folders of images; put the images of each class into a folder of its own"
+        f"{tmp_path} has no folders of images; put the images of each class into a separate folder"
     )
     write_image(tmp_path / "only" / "0.png")
-    with pytest.raises(UsageError, match="has images of 1 class;"):
+    with pytest.raises(UsageError, match="has only one folder of images;"):
         folder_source(tmp_path)
 
 
-def test_photos_in_one_folder_have_no_labels_and_are_divided(tmp_path: Path) -> None:
+def test_photos_without_labels_are_divided(tmp_path: Path) -> None:
     for number in range(10):
         write_image(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("")
@@ -137,83 +137,82 @@ def test_photos_in_one_folder_have_no_labels_and_are_divided(tmp_path: Path) -> 
     assert folder_source(tmp_path).identity() != before
 
 
-def imagenet(folder: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> list[Path]:
+def write_imagenet(folder: Path, numbers: tuple[int, ...] = (1, 2, 3)) -> list[Path]:
     paths = [folder / f"ILSVRC2012_val_{number:08}.JPEG" for number in numbers]
     for path in paths:
         write_image(path)
     return paths
 
 
-def test_imagenet_labels_from_val_txt(tmp_path: Path) -> None:
-    paths = imagenet(tmp_path)
+def test_imagenet_labels_are_read_from_val_txt(tmp_path: Path) -> None:
+    paths = write_imagenet(tmp_path)
     name = "ILSVRC2012_val_0000000"
     (tmp_path / "val.txt").write_text(f"{name}3.JPEG 230\nval/{name}1.JPEG 65\n\n{name}2.JPEG 970")
     source = folder_source(tmp_path)
     files, labels = source.items("test", 0)
     assert (source.name, source.classes(), files, labels.tolist()) == ("imagenet-val", 1000, paths, [65, 970, 230])
-    with pytest.raises(UsageError, match="for testing only; give --weights FILE"):
+    with pytest.raises(UsageError, match="has no training images; give --weights FILE"):
         source.items("train", 0)
 
 
-def test_the_devkits_numbers_are_translated_to_sorted_synsets(tmp_path: Path) -> None:
-    """The kit numbers classes in an order of its own, published checkpoints in that of the sorted synsets."""
+def test_labels_of_the_development_kit_become_positions_of_sorted_synsets(tmp_path: Path) -> None:
     write_devkit(tmp_path, {1: "n02119789", 2: "n02100735", 3: "n01440764"})
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n3\n2\n1\n")
-    imagenet(tmp_path, (1, 2, 4))  # the third image is not there
+    write_imagenet(tmp_path, (1, 2, 4))  # the third image is missing
     assert folder_source(tmp_path).items("test", 0)[1].tolist() == [2, 0, 2]
 
 
-def test_the_devkits_numbers_alone_are_not_enough(tmp_path: Path) -> None:
-    imagenet(tmp_path)
+def test_labels_of_the_development_kit_need_its_meta_mat(tmp_path: Path) -> None:
+    write_imagenet(tmp_path)
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n")
     with pytest.raises(UsageError) as caught:
         folder_source(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} has no labels; put val.txt, or ILSVRC2012_validation_ground_truth.txt and meta.mat of the"
-        " development kit, beside the images"
+        " development kit, next to the images"
     )
-    (tmp_path / "meta.mat").write_text("no mat file")
-    with pytest.raises(UsageError, match=r"meta.mat is not the development kit's"):
+    (tmp_path / "meta.mat").write_text("not a MAT file")
+    with pytest.raises(UsageError, match=r"meta.mat is not from ImageNet's development kit"):
         folder_source(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("ILSVRC2012_val_00000001.JPEG 65\n", "do not fit its images"),
-        ("ILSVRC2012_val_00000001.JPEG\n", "do not fit its images"),
-        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG x\n" for i in (1, 2, 3)), "do not fit its images"),
-        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG 1000\n" for i in (1, 2, 3)), "outside ImageNet's 1000 classes"),
+        ("ILSVRC2012_val_00000001.JPEG 65\n", "do not match its images"),
+        ("ILSVRC2012_val_00000001.JPEG\n", "do not match its images"),
+        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG x\n" for i in (1, 2, 3)), "do not match its images"),
+        ("".join(f"ILSVRC2012_val_0000000{i}.JPEG 1000\n" for i in (1, 2, 3)), "is not 0 to 999: 1000"),
     ],
 )
-def test_labels_that_do_not_fit(tmp_path: Path, text: str, cause: str) -> None:
-    imagenet(tmp_path)
+def test_labels_that_do_not_match_the_images_are_refused(tmp_path: Path, text: str, cause: str) -> None:
+    write_imagenet(tmp_path)
     (tmp_path / "val.txt").write_text(text)
     with pytest.raises(UsageError, match=cause):
         folder_source(tmp_path)
 
 
-def test_a_list_of_labels_that_is_too_short(tmp_path: Path) -> None:
-    imagenet(tmp_path)
+def test_a_short_list_of_labels_is_refused(tmp_path: Path) -> None:
+    write_imagenet(tmp_path)
     write_devkit(tmp_path, {1: "n1", 2: "n2"})
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n")
-    with pytest.raises(UsageError, match="do not fit its images"):
+    with pytest.raises(UsageError, match="do not match its images"):
         folder_source(tmp_path)
 
 
-def test_processes_decode_like_one_and_in_order(tmp_path: Path) -> None:
+def test_several_processes_decode_in_order(tmp_path: Path) -> None:
     paths = [tmp_path / "a" / f"{i:03}.png" for i in range(150)]
     for i, path in enumerate(paths):
         write_image(path, shade=i)
     write_image(tmp_path / "b" / "0.png")
-    found = list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
-    assert [int(pixels[0, 0, 0]) for pixels in found] == list(range(150))
-    few = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess(32, 0.875)))
-    assert all(np.array_equal(one, other) for one, other in zip(few, found, strict=False))
+    decoded = list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
+    assert [int(pixels[0, 0, 0]) for pixels in decoded] == list(range(150))
+    in_this_process = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess(32, 0.875)))
+    assert all(np.array_equal(a, b) for a, b in zip(in_this_process, decoded, strict=False))
 
 
 @pytest.mark.parametrize("count", [2, 150])
-def test_a_damaged_image_is_named_also_by_processes(tmp_path: Path, count: int) -> None:
+def test_an_error_names_the_damaged_image(tmp_path: Path, count: int) -> None:
     paths = [tmp_path / "a" / f"{i:03}.png" for i in range(count)]
     for path in paths:
         write_image(path)

@@ -1,4 +1,4 @@
-"""ONNX Runtime with faults: what a broken runtime, driver or machine does to a measuring process."""
+"""ONNX Runtime with the faults of a broken runtime, driver or machine."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ from mbbench_onnxruntime import OnnxRuntimeBackend
 
 from mbbench.backend import Artifact, LayerProfile, NodeTime, Session, Stage
 
-_CALLS_BEFORE_THE_FAULT = 60  # past parity and the shortest warm-up, within timing
+_CALLS_BEFORE_FAULT = 60  # more than the parity check and the shortest warm-up: the fault occurs while timing
 
 
-class _Faulty(Session):
+class _FaultySession(Session):
     def __init__(self, inner: Session, fault: Callable[[Any, int], Any]) -> None:
         self._inner, self._fault, self._calls = inner, fault, 0
         self.facts = inner.facts
@@ -24,26 +24,26 @@ class _Faulty(Session):
         return self._fault(self._inner.run(images), self._calls)
 
 
-class _Backend(OnnxRuntimeBackend):
+class _FaultyBackend(OnnxRuntimeBackend):
     def fault(self, logits: Any, calls: int) -> Any:
         raise NotImplementedError
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
-        return _Faulty(super().open(artifact, device, threads=threads, stage=stage), self.fault)
+        return _FaultySession(super().open(artifact, device, threads=threads, stage=stage), self.fault)
 
 
-class NotFinite(_Backend):
+class NotFinite(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
         return logits * np.float32("nan")
 
 
-class Constant(_Backend):
+class Constant(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
         return np.zeros_like(logits)
 
 
-class Killed(_Backend):
-    """As the kernel does when memory runs out, once latency has been measured."""
+class Killed(_FaultyBackend):
+    """Killed after the latency phase, as by the kernel when memory runs out."""
 
     def fault(self, logits: Any, calls: int) -> Any:
         if len(logits) > 1:
@@ -51,29 +51,29 @@ class Killed(_Backend):
         return logits
 
 
-class Crashing(_Backend):
+class Crashing(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
-        if calls > _CALLS_BEFORE_THE_FAULT:
+        if calls > _CALLS_BEFORE_FAULT:
             os.kill(os.getpid(), signal.SIGSEGV)
         return logits
 
 
-class Raising(_Backend):
+class Raising(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
-        if calls > _CALLS_BEFORE_THE_FAULT:
-            raise RuntimeError("the runtime lost its mind")
+        if calls > _CALLS_BEFORE_FAULT:
+            raise RuntimeError("internal error of the runtime")
         return logits
 
 
-class Slow(_Backend):
+class Slow(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
         if len(logits) > 1:
             time.sleep(60)
         return logits
 
 
-class Telling(_Backend):
-    """No fault: its facts tell the environment it was opened in."""
+class EnvironmentReporter(_FaultyBackend):
+    """No fault: its facts are the environment variables it was opened with."""
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         session = OnnxRuntimeBackend.open(self, artifact, device, threads=threads, stage=stage)
@@ -81,17 +81,17 @@ class Telling(_Backend):
         return session
 
 
-class _Unprofiled(_Faulty, LayerProfile):
+class _FailingProfile(_FaultySession, LayerProfile):
     def profile(self, images: Any, runs: int) -> tuple[NodeTime, ...]:
         raise RuntimeError("no counters here")
 
 
-class Unprofiled(_Backend):
-    """Measures well, then cannot tell how long its nodes take."""
+class FailingProfile(_FaultyBackend):
+    """Sound except that `profile` raises."""
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         session = OnnxRuntimeBackend.open(self, artifact, device, threads=threads, stage=stage)
-        return _Unprofiled(session, lambda logits, calls: logits)
+        return _FailingProfile(session, lambda logits, calls: logits)
 
 
 class NotABackend:

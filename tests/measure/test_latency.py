@@ -4,7 +4,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mbbench.measure.latency import count_images, no_garbage_collection, rounded, summarize, time_calls, warm_up
+from mbbench.measure.latency import (
+    latency_figures,
+    measure_throughput,
+    no_garbage_collection,
+    round_sample,
+    time_calls,
+    warm_up,
+)
 from mbbench.result import WarmUp
 from mbbench.testing import FakeClock, FakeSession
 
@@ -18,17 +25,17 @@ def scripted(*latencies_ms: float) -> tuple[Callable[[], object], FakeClock]:
     return lambda: session.run(images), clock
 
 
-def test_every_call_is_timed_alone_and_kept_in_order() -> None:
+def test_each_call_is_one_sample_in_order() -> None:
     call, clock = scripted(5, 1, 3)
     assert time_calls(call, min_samples=4, min_s=0.001, max_s=10, clock=clock) == [5e6, 1e6, 3e6, 3e6]
 
 
-def test_timing_goes_on_for_the_shortest_time() -> None:
+def test_timing_continues_until_the_minimum_time() -> None:
     call, clock = scripted(100)
     assert len(time_calls(call, min_samples=3, min_s=1.0, max_s=10, clock=clock)) == 10
 
 
-def test_timing_ends_at_the_longest_time() -> None:
+def test_timing_ends_at_the_maximum_time() -> None:
     call, clock = scripted(100)
     assert len(time_calls(call, min_samples=662, min_s=0.5, max_s=1.0, clock=clock)) == 10
 
@@ -38,40 +45,40 @@ def test_warm_up_ends_when_three_windows_agree() -> None:
     assert warm_up(call, max_s=60, clock=clock) == WarmUp(runs=60, seconds=0.2003, steady=True)
 
 
-def test_warm_up_says_when_the_latency_never_settles() -> None:
+def test_warm_up_is_not_steady_if_the_latency_never_settles() -> None:
     call, clock = scripted(*[1.1**i for i in range(200)])
     warmed = warm_up(call, max_s=2.0, clock=clock)
     assert not warmed.steady
     assert warmed.seconds >= 2.0
 
 
-def test_throughput_counts_images_and_leaves_out_the_first_call() -> None:
+def test_throughput_counts_images_and_skips_the_first_call() -> None:
     call, clock = scripted(5000, 100)
-    throughput = count_images(call, batch=16, seconds=0.95, clock=clock)
+    throughput = measure_throughput(call, batch=16, seconds=0.95, clock=clock)
     assert (throughput.images, throughput.seconds, throughput.images_per_s) == (160, 1.0, 160.0)
 
 
 @pytest.mark.parametrize(
-    ("ns", "kept"),
+    ("ns", "expected"),
     [
         (0, 0), (1234, 1234), (12_344, 12_340), (12_345, 12_350), (19_994, 19_990), (20_011, 20_020), (49_989, 49_980),
         (50_024, 50_000), (50_025, 50_050), (99_974, 99_950), (99_975, 100_000), (7_123_456_789, 7_125_000_000),
     ],
 )  # fmt: skip
-def test_a_sample_is_kept_to_a_two_thousandth(ns: int, kept: int) -> None:
-    assert rounded(ns) == kept
+def test_a_sample_is_rounded_by_at_most_a_two_thousandth(ns: int, expected: int) -> None:
+    assert round_sample(ns) == expected
 
 
-def test_a_summary_is_exact() -> None:
-    latency, reasons = summarize([n * 1_000_000 for n in range(662, 0, -1)], batch=2, warmed=WARMED)
+def test_figures_are_exact() -> None:
+    latency, reasons = latency_figures([n * 1_000_000 for n in range(662, 0, -1)], batch=2, warmed=WARMED)
     assert (latency.n, latency.batch, latency.min_ms, latency.median_ms) == (662, 2, 1.0, 331.5)
     assert (latency.p90_ms, latency.p99_ms) == (596.0, 656.0)
     assert latency.samples_ms[:2] == (662.0, 661.0)
     assert reasons == {}
 
 
-def test_a_percentile_with_too_few_samples_is_a_reason() -> None:
-    latency, reasons = summarize([1_000_000] * 64, batch=1, warmed=WARMED)
+def test_too_few_samples_for_a_percentile_are_a_reason() -> None:
+    latency, reasons = latency_figures([1_000_000] * 64, batch=1, warmed=WARMED)
     assert (latency.p90_ms, latency.p99_ms, latency.median_ci95_ms) == (1.0, None, None)
     assert reasons == {
         "latency.p99_ms": "needs 662 samples, has 64",
@@ -79,7 +86,7 @@ def test_a_percentile_with_too_few_samples_is_a_reason() -> None:
     }
 
 
-def test_garbage_is_not_collected_within_and_is_again_after() -> None:
+def test_garbage_collection_is_off_within_the_block_only() -> None:
     with no_garbage_collection():
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 0
@@ -87,38 +94,38 @@ def test_garbage_is_not_collected_within_and_is_again_after() -> None:
     assert gc.get_freeze_count() == 0
 
 
-def test_garbage_collection_returns_after_an_error() -> None:
+def test_garbage_collection_is_on_again_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), no_garbage_collection():
         raise ZeroDivisionError
     assert gc.isenabled()
 
 
-def test_timing_goes_on_while_samples_are_not_enough_and_leaves_out_the_call_after_asking() -> None:
+def test_timing_continues_until_samples_are_enough_and_skips_the_call_after_each_check() -> None:
     call, clock = scripted(*[1] * 8, 50, *[1] * 2, 50, 1)
-    asked: list[int] = []
+    checks: list[int] = []
 
     def enough(samples: list[int]) -> bool:
-        asked.append(len(samples))
+        checks.append(len(samples))
         return len(samples) >= 12
 
     samples = time_calls(call, min_samples=8, min_s=0.001, max_s=10, enough=enough, clock=clock)
-    assert asked == [8, 10, 12]
+    assert checks == [8, 10, 12]
     assert samples == [1e6] * 12
 
 
-def test_timing_ends_at_the_longest_time_though_samples_are_not_enough() -> None:
+def test_timing_ends_at_the_maximum_time_even_if_samples_are_not_enough() -> None:
     call, clock = scripted(100)
     assert len(time_calls(call, min_samples=4, min_s=0.1, max_s=1.0, enough=lambda _: False, clock=clock)) == 7
 
 
-def test_a_summary_tells_imprecision_outliers_and_drift() -> None:
-    calm = [1_000_000 + 1000 * (i % 10) for i in range(400)]
-    latency, _ = summarize(calm, batch=1, warmed=WARMED)
+def test_figures_include_imprecision_outliers_and_drift() -> None:
+    stable = [1_000_000 + 1000 * (i % 10) for i in range(400)]
+    latency, _ = latency_figures(stable, batch=1, warmed=WARMED)
     assert (latency.imprecise, latency.outliers, latency.drift) == (False, 0, 0.0)
     stepped = [1_000_000] * 200 + [1_200_000] * 200
-    latency, _ = summarize(stepped, batch=1, warmed=WARMED)
+    latency, _ = latency_figures(stepped, batch=1, warmed=WARMED)
     assert latency.imprecise is True
     assert latency.drift == pytest.approx(0.2)
-    latency, _ = summarize([*calm, 9_000_000], batch=1, warmed=WARMED)
+    latency, _ = latency_figures([*stable, 9_000_000], batch=1, warmed=WARMED)
     assert latency.outliers == 1
     assert max(latency.samples_ms) == 9.0

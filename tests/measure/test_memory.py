@@ -7,16 +7,16 @@ import pytest
 from mbbench.measure import memory
 from mbbench.result import Memory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's high-water mark is read on Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read on Linux only")
 
 
-def test_the_kernels_figures_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_rss_and_peak_are_read_in_bytes(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t  300 kB\nVmRSS:\t  200 kB\n")
     assert memory.read("load", status) == Memory(phase="load", rss_bytes=204_800, peak_rss_bytes=307_200)
 
 
-def test_the_peak_remembers_what_was_freed() -> None:
+def test_the_peak_includes_freed_memory() -> None:
     code = (
         "from mbbench.measure.memory import read\n"
         "before = read('start')\n"

@@ -1,4 +1,4 @@
-"""Real child processes, on ONNX Runtime and on versions of it that fail."""
+"""Real child processes, on ONNX Runtime and on faulty variants of that backend."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mbbench import data, weights
-from mbbench.analysis.executed import sort_out
+from mbbench.analysis.executed import split_moves
 from mbbench.artifacts import reference
 from mbbench.artifacts.export import export
 from mbbench.backend import Artifact
@@ -16,7 +16,7 @@ from mbbench.machine import pick_cpus
 from mbbench.measure import child
 from mbbench.measure.jobs import cell
 from mbbench.measure.jobs.cell import Job
-from mbbench.measure.process import explain_exit, run_in_child
+from mbbench.measure.process import exit_failure, run_in_child
 from mbbench.models import normalization
 from mbbench.spec import ModelSpec, Settings
 
@@ -29,10 +29,10 @@ SETTINGS = Settings(
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    test = data.load("digits", 32, "test", limit=40)
-    found = weights.random(SPEC)
+    test = data.load_split("digits", 32, "test", limit=40)
+    random_weights = weights.random(SPEC)
     return Job(
-        artifact=export(SPEC, found.info.key, "onnx", found.build).artifact(SPEC, 1),
+        artifact=export(SPEC, random_weights.info.key, "onnx", random_weights.build).artifact(SPEC, 1),
         backend="onnxruntime",
         device="",
         settings=SETTINGS,
@@ -40,8 +40,8 @@ def job() -> Job:
         images=test.images,
         labels=test.labels,
         reason_without_top1=None,
-        reference=reference.logits(found, test),
-        expected=reference.logits(found, test),
+        reference=reference.logits(random_weights, test),
+        expected=reference.logits(random_weights, test),
         normalization=normalization("mobilenet_v1"),
     )
 
@@ -50,7 +50,7 @@ def run_cell(job: Job) -> cell.Report:
     return run_in_child(job, cell.START)
 
 
-def test_a_job_survives_its_encoding(job: Job) -> None:
+def test_a_job_is_unchanged_by_encoding_and_decoding(job: Job) -> None:
     decoded = child.decode(child.encode(job), Job)
     assert decoded == job
     assert isinstance(decoded.artifact, Artifact)
@@ -82,18 +82,18 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert (measured.accuracy.images, measured.accuracy.agreement) == (40, 1.0)
     assert measured.effective["cpus"] == str(job.cpus[0])
     assert measured.effective["threads"] == "1"
-    timed, executed = (sort_out(nodes)[1] for nodes in (measured.node_times, measured.layers))
+    timed, executed = (split_moves(nodes)[1] for nodes in (measured.node_times, measured.layers))
     assert [node.names[0] for node in timed] == [node.names[0] for node in executed]
     assert measured.node_runs == 20
     assert (measured.energy is None) == ("energy" in report.reasons)
     if not list(Path("/sys/class/powercap").glob("intel-rapl:*")):
-        assert report.reasons["energy"] == "the kernel shows no RAPL counter, as in most virtual machines"
+        assert report.reasons["energy"] == "the kernel exposes no RAPL counter, as in most virtual machines"
     assert (measured.device_times, measured.device_memory_bytes) == (None, None)
     assert {"device_times", "device_memory_bytes"} <= report.reasons.keys()
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_profile_that_fails_costs_nothing_but_itself(job: Job) -> None:
+def test_a_failed_profile_is_a_reason_and_the_cell_succeeds(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-unprofiled"))
     assert (report.failure, report.phase) == (None, "done")
     assert report.measured.accuracy is not None
@@ -105,7 +105,7 @@ def test_a_profile_that_fails_costs_nothing_but_itself(job: Job) -> None:
 @pytest.mark.parametrize(
     ("backend", "cause"),
     [
-        ("faulty-nan", "the session's outputs are not finite, or of the wrong shape"),
+        ("faulty-nan", "the session's outputs are not finite or have the wrong shape"),
         ("faulty-constant", "the session's logits differ from PyTorch's"),
     ],
 )
@@ -119,7 +119,7 @@ def test_wrong_outputs_are_never_timed(job: Job, backend: str, cause: str) -> No
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_child_killed_by_the_kernel_leaves_what_it_had_measured(job: Job) -> None:
+def test_a_child_killed_by_the_kernel_leaves_its_measurements(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-killed"))
     assert report.failure is not None
     assert report.failure.exit_code == 7
@@ -134,40 +134,40 @@ def test_a_child_killed_by_the_kernel_leaves_what_it_had_measured(job: Job) -> N
 def test_a_crash_names_its_signal_and_phase(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-crash"))
     assert report.failure is not None
-    assert report.failure.cause == "the measuring process died of SIGSEGV in phase latency"
+    assert report.failure.cause == "the measuring process crashed with SIGSEGV in phase latency"
     assert report.failure.exit_code == 7
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_an_unexpected_error_gives_its_last_line(job: Job) -> None:
+def test_the_cause_of_an_unexpected_error_is_its_last_line(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-raise"))
     assert report.failure is not None
     assert report.failure.cause == (
-        "the measuring process failed in phase latency: RuntimeError: the runtime lost its mind"
+        "the measuring process failed in phase latency: RuntimeError: internal error of the runtime"
     )
     assert report.failure.exit_code == 1
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_child_that_takes_too_long_is_ended_and_its_figures_kept(job: Job) -> None:
+def test_a_child_that_takes_too_long_is_killed_and_leaves_its_measurements(job: Job) -> None:
     slow = replace(job, backend="faulty-slow", settings=replace(SETTINGS, timeout_s=6.0))
     report = run_cell(slow)
     assert report.failure is not None
-    assert report.failure.cause == "took longer than 6 s (phase throughput)"
+    assert report.failure.cause == "the measurement took longer than 6 s (phase throughput)"
     assert report.measured.latency is not None
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_the_childs_environment_is_the_users_but_for_the_number_of_threads(
+def test_the_child_has_the_users_environment_except_for_the_number_of_threads(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    effective = run_cell(replace(job, backend="faulty-telling")).measured.effective
+    effective = run_cell(replace(job, backend="faulty-environment")).measured.effective
     assert effective["OMP_NUM_THREADS"] == "1"
     assert effective["MBBENCH_CACHE"] == os.environ["MBBENCH_CACHE"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-def test_a_silent_end_still_has_a_reason() -> None:
-    assert explain_exit(3, "open", "").cause == "the measuring process failed in phase open: exit status 3"
-    assert "SIGABRT" in explain_exit(-signal.SIGABRT, "open", "").cause
+def test_an_exit_without_output_has_a_cause() -> None:
+    assert exit_failure(3, "open", "").cause == "the measuring process failed in phase open: exit status 3"
+    assert "SIGABRT" in exit_failure(-signal.SIGABRT, "open", "").cause

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from mbbench.backend import Artifact, Session, Stage
 from mbbench.errors import BackendError
-from mbbench.measure.requests import SessionRequests, calling_from, open_requests
+from mbbench.measure.requests import SessionRequests, open_requests, pin_calling_thread
 from mbbench.spec import ModelSpec
 from mbbench.testing import FakeBackend
 
 IMAGE = np.zeros((1, 3, 32, 32), np.float32)
 
 
-class Gated(Session):
-    """Answers its own number once the gate opens."""
+class GatedSession(Session):
+    """A session that returns its number as every logit once the gate is open."""
 
     def __init__(self, number: int, gate: threading.Event) -> None:
         self.facts = {"precision": "float32", "threads": "1"}
@@ -33,19 +33,19 @@ class Gated(Session):
         self.closed = True
 
 
-class Failing(Session):
+class FailingSession(Session):
     facts = {"precision": "float32"}  # noqa: RUF012
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         raise RuntimeError("no memory")
 
 
-def test_every_session_works_at_once_and_each_request_is_answered_once() -> None:
+def test_sessions_run_concurrently_and_each_request_is_answered_once() -> None:
     gate = threading.Event()
-    sessions = [Gated(number, gate) for number in range(2)]
+    sessions = [GatedSession(number, gate) for number in range(2)]
     answers: list[float] = []
     with SessionRequests(sessions, threads=1) as requests:
-        for _ in range(4):  # two under way, two that wait
+        for _ in range(4):  # two running, two waiting
             requests.submit(IMAGE, lambda logits: answers.append(float(logits[0, 0])))
         assert answers == []
         gate.set()
@@ -55,9 +55,9 @@ def test_every_session_works_at_once_and_each_request_is_answered_once() -> None
     assert [session.closed for session in sessions] == [True, True]
 
 
-def test_submitting_blocks_while_all_are_busy() -> None:
+def test_submit_blocks_while_all_requests_are_in_use() -> None:
     gate = threading.Event()
-    with SessionRequests([Gated(0, gate)], threads=1) as requests:
+    with SessionRequests([GatedSession(0, gate)], threads=1) as requests:
         requests.submit(IMAGE)
         requests.submit(IMAGE)
         third = threading.Thread(target=requests.submit, args=(IMAGE,))
@@ -69,28 +69,28 @@ def test_submitting_blocks_while_all_are_busy() -> None:
         assert not third.is_alive()
 
 
-def test_a_request_that_fails_is_told_once_all_have_ended() -> None:
-    with SessionRequests([Failing()], threads=1) as requests:
+def test_wait_raises_the_error_of_a_failed_request_once() -> None:
+    with SessionRequests([FailingSession()], threads=1) as requests:
         requests.submit(IMAGE)
         with pytest.raises(BackendError, match="a request failed: no memory; try fewer streams"):
             requests.wait()
         requests.wait()
 
 
-class Counting(FakeBackend):
-    """Notes the threads of every session, and fails to open the session number `limit`."""
+class RecordingBackend(FakeBackend):
+    """A backend that records the threads of each session and cannot open more than `limit` sessions."""
 
     def __init__(self, limit: int = 99) -> None:
         super().__init__()
-        self.opened: list[Gated] = []
+        self.opened: list[GatedSession] = []
         self.threads: list[int] = []
         self._limit = limit
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         if len(self.opened) == self._limit:
-            raise BackendError("no memory", "free some")
+            raise BackendError("no memory", "free memory")
         self.threads.append(threads)
-        self.opened.append(Gated(0, threading.Event()))
+        self.opened.append(GatedSession(0, threading.Event()))
         return self.opened[-1]
 
 
@@ -100,41 +100,41 @@ def artifact(tmp_path: os.PathLike[str]) -> Artifact:
 
 
 @pytest.mark.parametrize(
-    ("threads", "streams", "each"), [(4, None, [1, 1, 1, 1]), (4, 2, [2, 2]), (1, 3, [1, 1, 1]), (5, 2, [2, 2])]
+    ("threads", "streams", "per_session"), [(4, None, [1, 1, 1, 1]), (4, 2, [2, 2]), (1, 3, [1, 1, 1]), (5, 2, [2, 2])]
 )
-def test_the_threads_are_shared_out_among_the_streams(
-    artifact: Artifact, threads: int, streams: int | None, each: list[int]
+def test_threads_are_divided_among_the_streams(
+    artifact: Artifact, threads: int, streams: int | None, per_session: list[int]
 ) -> None:
-    backend = Counting()
+    backend = RecordingBackend()
     with open_requests(backend, artifact, "", threads=threads, streams=streams) as requests:
-        assert backend.threads == each
-        assert requests.facts["streams"] == str(len(each))
+        assert backend.threads == per_session
+        assert requests.facts["streams"] == str(len(per_session))
 
 
-def test_sessions_that_were_open_are_closed_when_one_cannot_be(artifact: Artifact) -> None:
-    backend = Counting(limit=1)
+def test_open_sessions_are_closed_if_another_cannot_be_opened(artifact: Artifact) -> None:
+    backend = RecordingBackend(limit=1)
     with pytest.raises(BackendError, match="no memory"):
         open_requests(backend, artifact, "", threads=2, streams=None)
     assert [session.closed for session in backend.opened] == [True]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be pinned here")
-def test_only_the_calling_thread_moves_and_it_comes_back() -> None:
+def test_only_the_calling_thread_moves_and_it_moves_back() -> None:
     before = os.sched_getaffinity(0)
     target = {max(before)}
-    other = threading.Event()
+    pinned = threading.Event()
     seen: list[set[int]] = []
 
-    def look() -> None:
-        other.wait(10)
+    def record_affinity() -> None:
+        pinned.wait(10)
         seen.append(os.sched_getaffinity(0))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=record_affinity)
     thread.start()
-    with calling_from(target):
+    with pin_calling_thread(target):
         assert os.sched_getaffinity(0) == target
-        other.set()
+        pinned.set()
         thread.join()
     assert (seen, os.sched_getaffinity(0)) == ([before], before)
-    with calling_from(()):
+    with pin_calling_thread(()):
         assert os.sched_getaffinity(0) == before

@@ -6,8 +6,8 @@ from mbbench.models import build, fold_batch_norm
 from mbbench.models.cost import Layer, cost_of, count
 from mbbench.spec import ModelSpec
 
-# Mult-Adds in units of 10,000, by alpha and resolution.
-GRID = {
+# Alpha -> resolution -> Mult-Adds in units of 10,000.
+MULT_ADDS = {
     1.0: {224: 56874, 192: 41812, 160: 29068, 128: 18640},
     0.75: {224: 32540, 192: 23927, 160: 16640, 128: 10677},
     0.5: {224: 14950, 192: 10997, 160: 7652, 128: 4916},
@@ -15,13 +15,13 @@ GRID = {
 }
 
 
-@pytest.mark.parametrize("alpha", GRID)
-def test_the_grid_of_mult_adds(alpha: float) -> None:
-    counted = {r: round(cost_of(ModelSpec(alpha=alpha, resolution=r)).mult_adds / 1e4) for r in GRID[alpha]}
-    assert counted == GRID[alpha]
+@pytest.mark.parametrize("alpha", MULT_ADDS)
+def test_mult_adds_at_every_width_and_resolution(alpha: float) -> None:
+    counted = {r: round(cost_of(ModelSpec(alpha=alpha, resolution=r)).mult_adds / 1e4) for r in MULT_ADDS[alpha]}
+    assert counted == MULT_ADDS[alpha]
 
 
-def test_mult_adds_of_the_other_networks() -> None:
+def test_mult_adds_of_the_variants_and_the_other_families() -> None:
     specs = (
         ModelSpec(variant="full-conv"),
         ModelSpec(variant="shallow"),
@@ -31,7 +31,7 @@ def test_mult_adds_of_the_other_networks() -> None:
     assert [cost_of(spec).mult_adds for spec in specs] == [4_867_293_184, 307_323_392, 15_470_264_320, 1_498_376_192]
 
 
-def test_shares_by_layer_type_are_table_2s_but_for_one() -> None:
+def test_shares_by_layer_type_equal_table_2_except_one() -> None:
     shares = [(s.type, f"{s.mult_adds_share:.2%}", f"{s.weights_share:.2%}") for s in cost_of(ModelSpec()).by_type()]
     assert shares == [
         ("Conv 1x1", "94.86%", "74.59%"),
@@ -41,32 +41,32 @@ def test_shares_by_layer_type_are_table_2s_but_for_one() -> None:
     ]
 
 
-def test_layers_are_counted_one_by_one() -> None:
+def test_each_layer_is_counted() -> None:
     layers = cost_of(ModelSpec(alpha=0.5, resolution=128, classes=10)).layers
     assert len(layers) == 28
     stem, depthwise = 64 * 64 * 27 * 16, 64 * 64 * 9 * 16
-    read = (3 * 128 * 128, 16 * 64 * 64, 512)
-    assert layers[0] == Layer("stem.conv", "Conv 3x3", (16, 64, 64), stem, 27 * 16, 27 * 16 + 32, read[0])
-    assert layers[1] == Layer("blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), depthwise, 9 * 16, 9 * 16 + 32, read[1])
-    assert layers[-1] == Layer("classifier", "Fully connected", (10,), 5120, 5120, 5130, read[2])
+    inputs = (3 * 128 * 128, 16 * 64 * 64, 512)
+    assert layers[0] == Layer("stem.conv", "Conv 3x3", (16, 64, 64), stem, 27 * 16, 27 * 16 + 32, inputs[0])
+    assert layers[1] == Layer("blocks.0.0.conv", "Conv DW 3x3", (16, 64, 64), depthwise, 9 * 16, 9 * 16 + 32, inputs[1])
+    assert layers[-1] == Layer("classifier", "Fully connected", (10,), 5120, 5120, 5130, inputs[2])
 
 
-def test_weights_leave_out_biases_and_batch_norm() -> None:
+def test_weights_exclude_biases_and_batch_norm() -> None:
     cost = cost_of(ModelSpec())
     assert (cost.weights, cost.parameters, cost.weight_bytes) == (4_209_088, 4_231_976, 4 * 4_231_976)
 
 
-def test_folding_changes_no_mult_adds() -> None:
+def test_folding_batch_norm_does_not_change_mult_adds() -> None:
     spec = ModelSpec(alpha=0.25, resolution=64)
     assert count(fold_batch_norm(build(spec)), 64).mult_adds == cost_of(spec).mult_adds
 
 
-def test_the_activation_peak_of_a_chain_is_its_widest_step() -> None:
-    """VGG16: the second convolution reads and writes 64 x 224 x 224."""
+def test_the_activation_peak_of_a_chain_is_its_largest_layer() -> None:
+    """In VGG16, that is the second convolution: it reads and writes 64 x 224 x 224."""
     assert cost_of(ModelSpec(family="vgg16")).activation_peak_bytes == 2 * 64 * 224 * 224 * 4
 
 
-def test_the_activation_peak_of_branches_counts_what_waits() -> None:
+def test_the_activation_peak_of_branches_includes_outputs_that_are_read_later() -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -75,11 +75,12 @@ def test_the_activation_peak_of_branches_counts_what_waits() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cat([self.a(x), self.b(x)], 1)
 
-    # While the second branch runs: the image (3), the first branch's output (4) and its own (5); then 9 in and 9 out.
+    # While the second branch runs, the image (3) and the outputs of both branches (4 and 5) are alive, 12 in all. The
+    # concatenation reads 9 and writes 9, which is more.
     assert count(Branches(), 8).activation_peak_bytes == (4 + 5 + 9) * 8 * 8 * 4
 
 
-def test_the_caller_keeps_its_module() -> None:
+def test_counting_does_not_change_the_module() -> None:
     module = build(ModelSpec(alpha=0.25, resolution=32))
     count(module, 32)
     assert next(module.parameters()).device.type == "cpu"

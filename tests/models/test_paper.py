@@ -8,7 +8,7 @@ BUILT = [row for row in paper.ROWS if row.spec is not None]
 
 
 @pytest.mark.parametrize("row", BUILT, ids=lambda row: row.name)
-def test_counts_agree_to_the_papers_rounding_or_say_why_not(row: paper.Published) -> None:
+def test_counts_agree_with_the_paper_or_have_a_reason(row: paper.PublishedRow) -> None:
     assert row.spec is not None
     disagreeing = [c.what for c in paper.compare(row.spec, cost_of(row.spec)) if not c.agrees]
     known = {
@@ -21,7 +21,7 @@ def test_counts_agree_to_the_papers_rounding_or_say_why_not(row: paper.Published
     assert all(reason and reason != "unexplained" for reason in reasons)
 
 
-def test_table_2_agrees_but_for_one_figure() -> None:
+def test_counts_agree_with_table_2_except_one_figure() -> None:
     comparisons = paper.compare_layer_types(cost_of(ModelSpec()))
     assert len(comparisons) == 8
     assert [(c.name, c.what, c.printed, round(c.counted, 2)) for c in comparisons if not c.agrees] == [
@@ -29,19 +29,19 @@ def test_table_2_agrees_but_for_one_figure() -> None:
     ]
 
 
-def test_table_4s_figure_is_the_count_without_the_classifier() -> None:
+def test_the_mult_adds_in_table_4_exclude_the_classifier() -> None:
     cost = cost_of(ModelSpec(variant="full-conv"))
     assert paper.agrees_with("4866", (cost.mult_adds - cost.layers[-1].mult_adds) / 1e6)
 
 
-def test_vgg16s_figure_is_the_count_of_its_convolutions() -> None:
+def test_the_published_mult_adds_of_vgg16_are_those_of_its_convolutions() -> None:
     layers = cost_of(paper.VGG16).layers
     convolutions = sum(layer.mult_adds for layer in layers if layer.type != "Fully connected")
     assert round(convolutions / 1e6) == 15347
     assert round(convolutions / 1e8) == 153
 
 
-def test_googlenet_with_5x5_convolutions_counts_what_the_reason_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_googlenet_with_5x5_convolutions_has_the_counts_in_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     class FiveByFive(googlenet.Inception):
         def __init__(self, *channels: int) -> None:
             super().__init__(*channels)
@@ -49,7 +49,7 @@ def test_googlenet_with_5x5_convolutions_counts_what_the_reason_says(monkeypatch
             self.branch3[1] = googlenet.ConvBlock(reduction, outputs, 5)
 
     monkeypatch.setattr(googlenet, "Inception", FiveByFive)
-    cost = count(build(paper.GOOGLENET), 224)  # not cost_of, which remembers
+    cost = count(build(paper.GOOGLENET), 224)  # not `cost_of`, which is cached
     assert (round(cost.mult_adds / 1e6), round(cost.weights / 1e6, 2)) == (1583, 6.99)
 
 
@@ -65,11 +65,11 @@ def test_googlenet_with_5x5_convolutions_counts_what_the_reason_says(monkeypatch
         ("149", 148.4, False),
     ],
 )
-def test_agreement_is_rounding_or_cutting_off(printed: str, counted: float, agrees: bool) -> None:
+def test_figures_agree_if_rounded_or_truncated(printed: str, counted: float, agrees: bool) -> None:
     assert paper.agrees_with(printed, counted) is agrees
 
 
-def test_the_papers_claims_follow_from_its_own_table() -> None:
+def test_the_claims_of_the_paper_follow_from_its_table_8() -> None:
     by_name = {row.name: row for row in paper.ROWS}
     mobilenet, vgg, google = (by_name[name] for name in ("1.0 MobileNet-224", "VGG 16", "GoogleNet"))
     assert float(vgg.parameters) / float(mobilenet.parameters) > 32
@@ -78,7 +78,7 @@ def test_the_papers_claims_follow_from_its_own_table() -> None:
     assert float(google.parameters) > float(mobilenet.parameters)
 
 
-def test_published_accuracy_prefers_the_released_checkpoint() -> None:
+def test_published_accuracy_is_of_the_released_checkpoint_or_else_of_the_paper() -> None:
     assert paper.published_top1(ModelSpec(alpha=0.5, resolution=128)) == (56.3, "released checkpoint")
     assert paper.published_top1(ModelSpec(variant="shallow")) == (65.3, "paper, Table 5")
     assert paper.published_top1(ModelSpec(family="vgg16", resolution=128)) == (71.5, "paper, Table 8")
@@ -89,12 +89,12 @@ def test_published_accuracy_prefers_the_released_checkpoint() -> None:
     assert paper.published_top1(ModelSpec(family="vgg16"), "int8") is None
 
 
-def test_other_networks_and_other_classes_have_no_comparison() -> None:
+def test_networks_or_classes_that_the_paper_lacks_have_no_comparison() -> None:
     assert paper.compare(ModelSpec(alpha=0.6), cost_of(ModelSpec(alpha=0.6))) == ()
     ten = ModelSpec(classes=10)
     assert paper.compare(ten, cost_of(ten)) == ()
 
 
-def test_the_checkpoint_grid_is_whole() -> None:
+def test_every_released_checkpoint_is_listed() -> None:
     assert set(paper.CHECKPOINTS) == {(a, r) for a in (0.25, 0.5, 0.75, 1.0) for r in (128, 160, 192, 224)}
     assert all(top1 < top5 for top1, top5 in paper.CHECKPOINTS.values())

@@ -1,4 +1,4 @@
-"""Whole outputs against golden files; `pytest --golden` writes them anew, to be read before they are committed."""
+"""The summary of a run in every format, compared with golden files."""
 
 from collections.abc import Callable
 from csv import DictReader
@@ -9,17 +9,17 @@ import msgspec
 import pytest
 
 from mbbench.report.formats import csv, json, markdown, terminal
-from mbbench.report.summary import document
+from mbbench.report.summary import summary_document
 from mbbench.result import (
     Candidate,
-    Drop,
     ExecutedInfo,
     Failure,
     Measured,
     PrecisionShare,
     QuantizationInfo,
     Result,
-    Served,
+    ScenarioResult,
+    Top1Drop,
 )
 from mbbench.spec import ModelSpec
 from mbbench.stats import Interval
@@ -31,8 +31,8 @@ GOOGLENET = ModelSpec(family="googlenet", resolution=128, classes=10)
 
 
 @pytest.fixture
-def one(make_result: Make) -> list[Result]:
-    """One model with its baselines."""
+def single(make_result: Make) -> list[Result]:
+    """A model with its baselines."""
     return [
         make_result(),
         make_result(VGG16, "baseline", scale=100.0),
@@ -42,7 +42,7 @@ def one(make_result: Make) -> list[Result]:
 
 @pytest.fixture
 def several(make_result: Make) -> list[Result]:
-    """Three backends, one of which failed before it measured anything."""
+    """Three backends; one failed before it measured anything."""
     killed = Failure(cause="the measuring process was killed", remedy="free memory", exit_code=7)
     return [
         make_result(),
@@ -53,11 +53,11 @@ def several(make_result: Make) -> list[Result]:
 
 @pytest.fixture
 def int8(make_result: Make) -> Result:
-    """Half as slow, a quarter of the size, and five answers of 359 lost."""
+    """A result with half the latency and size, and 5 fewer correct answers of 359."""
     result = make_result(scale=0.5)
     accuracy, artifact = result.measured.accuracy, result.artifact
     assert accuracy is not None and artifact is not None
-    lost = Drop(
+    lost = Top1Drop(
         share=5 / 359, ci95=Interval(-0.0024, 0.0301), only_reference_right=6, only_this_right=1, p_value=0.125,
         worst_class=8, worst_class_share=0.06,
     )  # fmt: skip
@@ -80,51 +80,51 @@ def int8(make_result: Make) -> Result:
 
 
 def test_int8_in_a_terminal(int8: Result, golden: Golden) -> None:
-    golden(terminal.render(document([int8]), width=80, color=False), "int8.txt")
+    golden(terminal.render(summary_document([int8]), width=80, color=False), "int8.txt")
 
 
-def test_fp32_beside_int8_in_a_terminal(make_result: Make, int8: Result, golden: Golden) -> None:
-    golden(terminal.render(document([make_result(), int8]), width=80, color=False), "precisions.txt")
+def test_fp32_and_int8_in_a_terminal(make_result: Make, int8: Result, golden: Golden) -> None:
+    golden(terminal.render(summary_document([make_result(), int8]), width=80, color=False), "precisions.txt")
 
 
-def test_one_model_in_a_terminal(one: list[Result], golden: Golden) -> None:
-    golden(terminal.render(document(one), width=80, color=False), "one.txt")
+def test_a_single_model_in_a_terminal(single: list[Result], golden: Golden) -> None:
+    golden(terminal.render(summary_document(single), width=80, color=False), "one.txt")
 
 
 def test_several_backends_in_a_terminal(several: list[Result], golden: Golden) -> None:
-    golden(terminal.render(document(several), width=80, color=False), "several.txt")
+    golden(terminal.render(summary_document(several), width=80, color=False), "several.txt")
 
 
-def test_no_line_is_wider_than_the_terminal(one: list[Result], several: list[Result]) -> None:
-    for results in (one, several):
+def test_no_line_is_wider_than_the_terminal(single: list[Result], several: list[Result]) -> None:
+    for results in (single, several):
         for width in (80, 120):
-            lines = terminal.render(document(results), width=width, color=False).splitlines()
+            lines = terminal.render(summary_document(results), width=width, color=False).splitlines()
             assert max(map(len, lines)) <= width
 
 
-def test_colors_only_where_asked(one: list[Result]) -> None:
-    assert "\x1b[" in terminal.render(document(one), width=80, color=True)
-    assert "\x1b" not in terminal.render(document(one), width=80, color=False)
+def test_colors_are_written_only_on_request(single: list[Result]) -> None:
+    assert "\x1b[" in terminal.render(summary_document(single), width=80, color=True)
+    assert "\x1b" not in terminal.render(summary_document(single), width=80, color=False)
 
 
-def test_markdown(one: list[Result], golden: Golden) -> None:
-    golden(markdown.render(document(one)), "one.md")
+def test_a_single_model_as_markdown(single: list[Result], golden: Golden) -> None:
+    golden(markdown.render(summary_document(single)), "one.md")
 
 
-def test_markdown_escapes_what_would_be_markup(make_result: Make) -> None:
+def test_markdown_escapes_markup(make_result: Make) -> None:
     hostile = make_result(backend="<script>|*x*")
-    assert "<script>" not in markdown.render(document([hostile]))
-    assert "\\<script\\>\\|\\*x\\*" in markdown.render(document([hostile]))
+    assert "<script>" not in markdown.render(summary_document([hostile]))
+    assert "\\<script\\>\\|\\*x\\*" in markdown.render(summary_document([hostile]))
 
 
-def test_csv_has_a_column_for_each_figure_of_a_scenario(one: list[Result]) -> None:
-    served = Served(
+def test_csv_has_a_column_for_each_figure_of_a_scenario(single: list[Result]) -> None:
+    served = ScenarioResult(
         scenario="offline", batch=4, queries=50, seconds=0.1, images_per_s=2000.0, effective={"streams": "2"}
     )
-    result = replace(one[0], measured=replace(one[0].measured, served=(served,)))
+    result = replace(single[0], measured=replace(single[0].measured, served=(served,)))
     (row,) = DictReader(StringIO(csv.render([result])))
-    found = {name: value for name, value in row.items() if name.startswith("measured.served")}
-    assert found == {
+    columns = {name: value for name, value in row.items() if name.startswith("measured.served")}
+    assert columns == {
         "measured.served.offline.batch": "4",
         "measured.served.offline.queries": "50",
         "measured.served.offline.seconds": "0.1",
@@ -133,18 +133,18 @@ def test_csv_has_a_column_for_each_figure_of_a_scenario(one: list[Result]) -> No
     }
 
 
-def test_csv(several: list[Result], golden: Golden) -> None:
+def test_several_backends_as_csv(several: list[Result], golden: Golden) -> None:
     golden(csv.render(several), "several.csv")
 
 
-def test_json_is_the_records(one: list[Result]) -> None:
-    assert msgspec.json.decode(json.render(one), type=list[Result]) == one
+def test_json_holds_the_records(single: list[Result]) -> None:
+    assert msgspec.json.decode(json.render(single), type=list[Result]) == single
 
 
 def test_random_weights_show_no_accuracy(make_result: Make) -> None:
-    text = terminal.render(document([make_result(VGG16, "subject", scale=100.0)]), width=80, color=False)
+    text = terminal.render(summary_document([make_result(VGG16, "subject", scale=100.0)]), width=80, color=False)
     assert "top-1 99.0 %" in text
     baseline = replace(make_result(VGG16, "baseline"), cell=replace(make_result().cell, weights="random"))
-    text = terminal.render(document([baseline]), width=80, color=False)
+    text = terminal.render(summary_document([baseline]), width=80, color=False)
     assert "top-1 99.0 %" not in text
     assert "— (random weights have no accuracy)" in text

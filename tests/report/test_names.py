@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from mbbench.report.names import device_of
+from mbbench.report.names import runtime_label
 from mbbench.result import Result
 
 
@@ -16,9 +16,7 @@ from mbbench.result import Result
         ("tensorrt", "tensorrt-rtx-cu13"),
     ],
 )
-def test_a_runtime_is_called_with_its_version(
-    make_result: Callable[..., Result], backend: str, distribution: str
-) -> None:
+def test_a_runtime_label_has_its_version(make_result: Callable[..., Result], backend: str, distribution: str) -> None:
     result = make_result(backend=backend)
-    named = replace(result, versions={"mbbench": "0.1.0", "numpy": "2.4.6", distribution: "1.2.3"})
-    assert device_of(named) == f"{backend} 1.2.3"
+    versioned = replace(result, versions={"mbbench": "0.1.0", "numpy": "2.4.6", distribution: "1.2.3"})
+    assert runtime_label(versioned) == f"{backend} 1.2.3"

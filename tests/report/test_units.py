@@ -23,11 +23,11 @@ from mbbench.stats import Interval
         (-1.5, "-1.50"),
     ],
 )
-def test_three_significant_digits(value: float, text: str) -> None:
+def test_a_number_has_three_significant_digits(value: float, text: str) -> None:
     assert units.significant(value) == text
 
 
-def test_what_is_not_there_is_a_dash_and_never_zero() -> None:
+def test_a_missing_value_is_a_dash() -> None:
     missing = (
         units.number(None),
         units.megabytes(None),
@@ -40,7 +40,7 @@ def test_what_is_not_there_is_a_dash_and_never_zero() -> None:
     assert set(missing) == {"—"}
 
 
-def test_units_and_intervals() -> None:
+def test_a_number_has_its_unit_and_interval() -> None:
     assert units.megabytes(3_390_000) == "3.39 MB"
     assert units.millions(48_700_000) == "48.7 M"
     assert units.percent(0.997, Interval(0.984, 1.0)) == "99.7 % [98.4, 100.0]"

@@ -1,4 +1,4 @@
-"""Downloads, from a server of this test's own."""
+"""Downloads of published checkpoints, from a local server."""
 
 import hashlib
 import threading
@@ -38,55 +38,57 @@ def server(tmp_path: Path) -> Iterator[str]:
         httpd.shutdown()
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
+def set_published(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
     monkeypatch.setitem(imagenet.PUBLISHED, "googlenet", imagenet.Download(f"{url}/googlenet.pth", sha256))
 
 
 def resolve(spec: ModelSpec) -> weights.Weights:
-    return weights.resolve("imagenet", spec, lambda: pytest.fail("nothing is to be trained"), Recipe())
+    return weights.resolve("imagenet", spec, lambda: pytest.fail("training data was requested"), Recipe())
 
 
-def test_what_was_published_is_fetched_once(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_downloaded_once(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "published" / "googlenet.pth"
-    publish(monkeypatch, server, hashlib.sha256(file.read_bytes()).hexdigest())
-    found = resolve(GOOGLENET)
-    assert (found.spec.classes, found.info.origin) == (5, "imported")
+    set_published(monkeypatch, server, hashlib.sha256(file.read_bytes()).hexdigest())
+    resolved = resolve(GOOGLENET)
+    assert (resolved.spec.classes, resolved.info.origin) == (5, "imported")
     file.unlink()
-    assert resolve(GOOGLENET).path == found.path
+    assert resolve(GOOGLENET).path == resolved.path
 
 
-def test_other_bytes_are_refused_and_not_kept(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(monkeypatch, server, "0" * 64)
-    with pytest.raises(UsageError, match=rf"/googlenet.pth has the SHA-256 \w+, not 0+; .*{server}/googlenet.pth"):
+def test_a_wrong_checksum_is_refused_and_the_file_is_not_kept(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_published(monkeypatch, server, "0" * 64)
+    with pytest.raises(UsageError, match=rf"SHA-256 of googlenet.pth is \w+ instead of 0+; .*{server}/googlenet.pth"):
         imagenet.fetch(GOOGLENET)
-    with pytest.raises(UsageError, match="has the SHA-256"):
+    with pytest.raises(UsageError, match="the SHA-256 of googlenet"):
         imagenet.fetch(GOOGLENET)
 
 
-def test_offline_the_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(monkeypatch, "http://127.0.0.1:1", "0" * 64)
+def test_a_failed_download_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_published(monkeypatch, "http://127.0.0.1:1", "0" * 64)
     with pytest.raises(UsageError) as caught:
         imagenet.fetch(GOOGLENET)
     assert str(caught.value) == (
-        "cannot download googlenet.pth ([Errno 111] Connection refused); fetch it by hand and give"
-        " --weights torchvision:FILE (http://127.0.0.1:1/googlenet.pth)"
+        "cannot download googlenet.pth ([Errno 111] Connection refused); download http://127.0.0.1:1/googlenet.pth"
+        " by hand and give --weights torchvision:FILE"
     )
 
 
 @pytest.mark.parametrize(
     ("spec", "remedy"),
     [
-        (ModelSpec(alpha=0.75, resolution=160), "mobilenet/mobilenet_7_5_160_tf.h5)"),
-        (ModelSpec(alpha=0.3), "0.25, 0.5, 0.75 and 1.0 at 128, 160, 192 and 224: fetch it by hand"),
+        (ModelSpec(alpha=0.75, resolution=160), "/mobilenet_7_5_160_tf.h5 by hand and give --weights keras:FILE"),
+        (ModelSpec(alpha=0.3), "resolution 128, 160, 192 or 224, and download its file by hand"),
     ],
 )
-def test_mobilenet_is_to_be_fetched_by_hand(spec: ModelSpec, remedy: str) -> None:
+def test_mobilenet_must_be_downloaded_by_hand(spec: ModelSpec, remedy: str) -> None:
     with pytest.raises(UsageError) as caught:
         imagenet.fetch(spec)
     assert caught.value.remedy.endswith(remedy)
 
 
-def test_the_published_names_carry_their_checksums() -> None:
+def test_the_names_of_published_files_contain_their_checksums() -> None:
     for download in imagenet.PUBLISHED.values():
         assert len(download.sha256) == 64
         assert download.sha256[:8] in download.url

@@ -32,31 +32,31 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def digits(limit: int | None = 128) -> data.Dataset:
-    return data.load("digits", 32, "train", limit=limit)
+    return data.load_split("digits", 32, "train", limit=limit)
 
 
-def none() -> data.Dataset:
-    pytest.fail("no training data is needed")
+def no_data() -> data.Dataset:
+    pytest.fail("training data was requested")
 
 
-def test_training_happens_once(folder: Path) -> None:
+def test_trained_weights_are_cached(folder: Path) -> None:
     steps: list[Progress] = []
     first = weights.resolve(None, SPEC, digits, RECIPE, steps.append)
     assert len(steps) == 2
-    stamp = first.path.stat().st_mtime_ns
+    mtime_ns = first.path.stat().st_mtime_ns
     assert weights.resolve(None, SPEC, digits, RECIPE, steps.append) == first
     assert len(steps) == 2
-    assert first.path.stat().st_mtime_ns == stamp
+    assert first.path.stat().st_mtime_ns == mtime_ns
     assert (first.info.origin, first.info.trained_on) == ("trained", digits().fingerprint)
     assert first.path == folder / f"{first.info.key}.safetensors"
     assert list(folder.iterdir()) == [first.path]
 
 
-def test_what_was_trained_says_how(folder: Path) -> None:
-    found = weights.trained(SPEC, digits(), RECIPE)
-    with safe_open(found.path, "numpy") as file:
-        facts = file.metadata()
-    assert json.loads(facts["spec"]) == {
+def test_trained_weights_record_their_spec_recipe_and_data(folder: Path) -> None:
+    resolved = weights.trained(SPEC, digits(), RECIPE)
+    with safe_open(resolved.path, "numpy") as file:
+        recorded = file.metadata()
+    assert json.loads(recorded["spec"]) == {
         "family": "mobilenet_v1",
         "alpha": 0.25,
         "resolution": 32,
@@ -65,13 +65,13 @@ def test_what_was_trained_says_how(folder: Path) -> None:
         "padding": "symmetric",
         "widths": None,
     }
-    recipe = json.loads(facts["recipe"])
+    recipe = json.loads(recorded["recipe"])
     assert (recipe["epochs"], recipe["batch_size"], recipe["seed"]) == (1, 64, 0)
-    assert facts["data"] == digits().fingerprint
-    assert (facts["mbbench"], facts["torch"]) == (metadata.version("mbbench"), metadata.version("torch"))
+    assert recorded["data"] == digits().fingerprint
+    assert (recorded["mbbench"], recorded["torch"]) == (metadata.version("mbbench"), metadata.version("torch"))
 
 
-def test_the_key_follows_what_decides_the_weights() -> None:
+def test_the_key_depends_on_spec_data_and_recipe() -> None:
     keys = {
         weights.trained(spec, images, recipe).info.key
         for spec, images, recipe in (
@@ -84,41 +84,42 @@ def test_the_key_follows_what_decides_the_weights() -> None:
     assert len(keys) == 4
 
 
-def test_damaged_weights_are_trained_again() -> None:
-    found = weights.trained(SPEC, digits(), RECIPE)
-    state = {name: tensor.clone() for name, tensor in checkpoint.load(found.path).items()}  # loaded ones map the file
-    os.truncate(found.path, found.path.stat().st_size - 10)
-    assert weights.trained(SPEC, digits(), RECIPE) == found
-    again = checkpoint.load(found.path)
+def test_damaged_weights_are_retrained() -> None:
+    resolved = weights.trained(SPEC, digits(), RECIPE)
+    mapped = checkpoint.read_state(resolved.path)  # its tensors are views of the file, which is damaged below
+    state = {name: tensor.clone() for name, tensor in mapped.items()}
+    os.truncate(resolved.path, resolved.path.stat().st_size - 10)
+    assert weights.trained(SPEC, digits(), RECIPE) == resolved
+    again = checkpoint.read_state(resolved.path)
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
 
 
-def test_warm_weights_need_no_torch() -> None:
+def test_cached_weights_do_not_load_torch() -> None:
     weights.trained(SPEC, digits(), RECIPE)
     weights.random(SPEC)
     code = (
         "import sys; from mbbench import data, weights; from mbbench.spec import ModelSpec;"
         "from mbbench.weights.recipe import Recipe; spec = ModelSpec(alpha=0.25, resolution=32, classes=10);"
-        "weights.trained(spec, data.load('digits', 32, 'train', limit=128), Recipe(epochs=1, batch_size=64));"
+        "weights.trained(spec, data.load_split('digits', 32, 'train', limit=128), Recipe(epochs=1, batch_size=64));"
         "weights.resolve('random', spec, None, Recipe());"
         "print([name for name in ('torch', 'PIL', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_build_gives_the_stored_network() -> None:
-    found = weights.trained(SPEC, digits(), RECIPE)
-    module, state = found.build(), checkpoint.load(found.path)
+def test_build_loads_the_stored_weights() -> None:
+    resolved = weights.trained(SPEC, digits(), RECIPE)
+    module, state = resolved.build(), checkpoint.read_state(resolved.path)
     assert not module.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
 
 
-def test_random_weights_are_seeded_and_kept_in_a_file() -> None:
-    first = weights.resolve("random", SPEC, none, RECIPE)
-    state = checkpoint.load(first.path)
+def test_random_weights_are_seeded_and_cached() -> None:
+    first = weights.resolve("random", SPEC, no_data, RECIPE)
+    state = checkpoint.read_state(first.path)
     first.path.unlink()
     assert weights.random(SPEC) == first
-    again = checkpoint.load(first.path)
+    again = checkpoint.read_state(first.path)
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
     assert (first.info.origin, first.info.trained_on) == ("random", None)
     kernel = first.build().state_dict()["classifier.weight"]
@@ -126,45 +127,45 @@ def test_random_weights_are_seeded_and_kept_in_a_file() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_file_brings_its_number_of_classes(tmp_path: Path, suffix: str) -> None:
+def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path, suffix: str) -> None:
     state = build(replace(SPEC, classes=3)).state_dict()
     path = tmp_path / f"mine{suffix}"
     if suffix == ".pth":
         torch.save({"state_dict": state}, path)
     else:
         checkpoint.save(path, state, {})
-    found = weights.resolve(str(path), SPEC, none, RECIPE)
-    assert found.spec == replace(SPEC, classes=3)
-    assert (found.path, found.info.origin, found.info.trained_on) == (path, "file", None)
-    assert found.info.key == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    assert torch.equal(found.build().state_dict()["classifier.weight"], state["classifier.weight"])
+    resolved = weights.resolve(str(path), SPEC, no_data, RECIPE)
+    assert resolved.spec == replace(SPEC, classes=3)
+    assert (resolved.path, resolved.info.origin, resolved.info.trained_on) == (path, "file", None)
+    assert resolved.info.key == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert torch.equal(resolved.build().state_dict()["classifier.weight"], state["classifier.weight"])
 
 
-def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     checkpoint.save(path, build(replace(SPEC, alpha=0.5)).state_dict(), {})
-    with pytest.raises(UsageError, match=r"wide\.safetensors has .* of shape .* the model wants"):
-        weights.resolve(str(path), SPEC, none, RECIPE).build()
+    with pytest.raises(UsageError, match=r"in .*wide\.safetensors has the wrong shape: .* instead of"):
+        weights.resolve(str(path), SPEC, no_data, RECIPE).build()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_an_error_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the checkpoint .*absent\.pth \(No such file or directory\)"):
-        weights.resolve(str(tmp_path / "absent.pth"), SPEC, none, RECIPE)
+        weights.resolve(str(tmp_path / "absent.pth"), SPEC, no_data, RECIPE)
 
 
-def test_what_cannot_be_trained() -> None:
-    with pytest.raises(UsageError, match=r"^VGG16-32 has no embedded weights"):
+def test_other_families_and_other_classes_are_not_trained() -> None:
+    with pytest.raises(UsageError, match=r"^VGG16-32 has no default weights"):
         weights.trained(ModelSpec("vgg16", resolution=32, classes=10), digits(), RECIPE)
-    with pytest.raises(UsageError, match=r"^the data has 10 classes, the model 3"):
+    with pytest.raises(UsageError, match=r"^the data has 10 classes but the model has 3"):
         weights.trained(replace(SPEC, classes=3), digits(), RECIPE)
 
 
-def test_top1_counts_right_answers() -> None:
-    """Of weights that always answer 3, as many answers are right as there are threes."""
+def test_top1_is_the_share_of_correct_predictions() -> None:
+    """The network always predicts 3, so its top-1 is the share of threes."""
     state = build(SPEC).state_dict()
     state["classifier.weight"].zero_()
     state["classifier.bias"].copy_(torch.eye(10)[3])
     checkpoint.save(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors", state, {})
-    found = weights.resolve(str(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors"), SPEC, none, RECIPE)
-    test = data.load("digits", 32, "test")
-    assert reference.top1(found, test) == (test.arrays()[1] == 3).mean() == 37 / 359
+    resolved = weights.resolve(str(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors"), SPEC, no_data, RECIPE)
+    test = data.load_split("digits", 32, "test")
+    assert reference.top1(resolved, test) == (test.arrays()[1] == 3).mean() == 37 / 359

@@ -1,7 +1,7 @@
 """TensorRT, or TensorRT-RTX, as an mbbench backend.
 
-Both packages have the same API; `tensorrt` is taken where it is installed, else `tensorrt_rtx`. Building needs no GPU
-where a compute capability is named.
+Both packages have the same API: the backend uses `tensorrt` if it is installed, else `tensorrt_rtx`. Building for a
+named compute capability needs no GPU.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import ClassVar
 from mbbench.backend import AheadOfTime, Artifact, Backend, Dialect, Format, Session, Stage, pick_device
 from mbbench.errors import BackendError
 from mbbench.spec import Precision, content_key
-from mbbench_tensorrt import cache as stored
-from mbbench_tensorrt.build import build_engine, installed, known_capability, make_logger
+from mbbench_tensorrt import cache as engine_cache
+from mbbench_tensorrt.build import build_engine, installed, make_logger, supported_capability
 from mbbench_tensorrt.cuda import Gpu, count, cuda, driver_version, gpu
 from mbbench_tensorrt.session import TensorRtSession
 
-_BUILDER = 1  # raise it when `build_engine` makes another engine of the same file
+_BUILDER = 1  # increment when `build_engine` builds another engine from the same file
 
 
 class TensorRtBackend(Backend, AheadOfTime):
-    """Devices are `cuda:0` and so on. For an engine to be built ahead of time, a compute capability is one too."""
+    """TensorRT on NVIDIA GPUs (`cuda:0` and so on); engines are also built for a compute capability (`8.9`)."""
 
     formats: ClassVar[tuple[Format, ...]] = ("onnx", "engine")
     builds: ClassVar[Format] = "engine"
@@ -38,22 +38,22 @@ class TensorRtBackend(Backend, AheadOfTime):
         return {f"cuda:{index}": gpu(index).name for index in range(count())}
 
     def precisions(self, device: str) -> frozenset[Precision]:
-        """Tensor cores run fp16 from compute capability 7.0, int8 from 7.2 and bf16 from 8.0."""
+        """Return the native precisions: tensor cores run fp16 from capability 7.0, int8 from 7.2 and bf16 from 8.0."""
         capability = _capability(device)
-        found: set[Precision] = {"fp32"}
+        precisions: set[Precision] = {"fp32"}
         if capability >= (7, 0):
-            found.add("fp16")
+            precisions.add("fp16")
         if capability >= (7, 2):
-            found.add("int8")
+            precisions.add("int8")
         if capability >= (8, 0):
-            found.add("bf16")
-        return frozenset(found)
+            precisions.add("bf16")
+        return frozenset(precisions)
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
         return {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
 
     def build(self, artifact: Artifact, target: Path, device: str) -> None:
-        capability = None if _is_here(device) else device
+        capability = None if _is_local(device) else device
         if capability is None:
             cuda("cudaSetDevice", _index(device))
         target.write_bytes(build_engine(artifact.path.read_bytes(), artifact.input_shape, capability))
@@ -69,14 +69,15 @@ class TensorRtBackend(Backend, AheadOfTime):
         stage("load")
         content = artifact.path.read_bytes()
         stage("compile")
-        place = _place(gpu(index), distribution)
-        key = content_key(hashlib.sha256(content).hexdigest(), artifact.input_shape, place)
+        target = _target(gpu(index), distribution)
+        key = content_key(hashlib.sha256(content).hexdigest(), artifact.input_shape, target)
         if artifact.format == "engine":
-            engine, origin = _as_noted(artifact, content), "given"
+            engine, origin = _verified(artifact, content), "prebuilt"
         else:
-            timings = stored.path_of(content_key(place), "timings")
-            engine, built = stored.recall_or(
-                stored.path_of(key, "engine"), lambda: build_engine(content, artifact.input_shape, timings=timings)
+            timings = engine_cache.path_of(content_key(target), "timings")
+            engine, built = engine_cache.recall_or_make(
+                engine_cache.path_of(key, "engine"),
+                lambda: build_engine(content, artifact.input_shape, timings=timings),
             )
             origin = "built" if built else "from the cache"
         logger = make_logger(trt)
@@ -91,18 +92,18 @@ class TensorRtBackend(Backend, AheadOfTime):
             "engine": origin,
             "engine_bytes": str(len(engine)),
         }
-        kernels = stored.path_of(key, "kernels")
+        kernels = engine_cache.path_of(key, "kernels")
         return TensorRtSession(trt, runtime, loaded, index, artifact.input_shape, facts, kernels)
 
 
-def _as_noted(artifact: Artifact, engine: bytes) -> bytes:
-    """The engine, which is code, if it is still what was found fit to be opened; raises `BackendError`."""
+def _verified(artifact: Artifact, engine: bytes) -> bytes:
+    """Return `engine`, which is executable code. Raises `BackendError` if its SHA-256 is not the artifact's."""
     if hashlib.sha256(engine).hexdigest() != artifact.sha256:
-        raise BackendError(f"{artifact.path} was changed", "write it again with `mbbench export`")
+        raise BackendError(f"{artifact.path} has changed since it was checked", "write it again with `mbbench export`")
     return engine
 
 
-def _is_here(device: str) -> bool:
+def _is_local(device: str) -> bool:
     return device.startswith("cuda:")
 
 
@@ -111,12 +112,12 @@ def _index(device: str) -> int:
 
 
 def _capability(device: str) -> tuple[int, ...]:
-    """Of a GPU that is here, or one that is named by it."""
-    if _is_here(device):
+    """Return the compute capability of a local GPU, or the one that `device` names."""
+    if _is_local(device):
         return gpu(_index(device)).capability
-    return tuple(map(int, known_capability(device).split(".")))
+    return tuple(map(int, supported_capability(device).split(".")))
 
 
-def _place(found: Gpu, distribution: str) -> tuple[object, ...]:
-    """What an engine is built for, and by what: another of any of these needs another engine."""
-    return (found.name, found.capability, driver_version(), distribution, metadata.version(distribution), _BUILDER)
+def _target(local: Gpu, distribution: str) -> tuple[object, ...]:
+    """Return everything that an engine depends on besides its file: the GPU, the driver and the builder."""
+    return (local.name, local.capability, driver_version(), distribution, metadata.version(distribution), _BUILDER)

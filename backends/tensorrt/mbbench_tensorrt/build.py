@@ -1,4 +1,4 @@
-"""From an ONNX file to a serialized engine. Networks are strongly typed: the file alone decides precisions."""
+"""Building of engines from ONNX files. Networks are strongly typed: the file alone decides precisions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST_BATCH = 64
 
 
 def installed() -> tuple[str, str]:
-    """The module and the distribution it comes from; raises `BackendError`."""
+    """Return TensorRT's module and its distribution. Raises `BackendError` if neither package is installed."""
     for module, distributions in _PACKAGES.items():
         for distribution in distributions:
             try:
@@ -27,7 +27,7 @@ def installed() -> tuple[str, str]:
             except metadata.PackageNotFoundError:
                 continue
             return module, distribution
-    raise BackendError("TensorRT is not installed", "run `pip install tensorrt-rtx-cu13`, or tensorrt")
+    raise BackendError("TensorRT is not installed", "run `pip install tensorrt-rtx-cu13` or `pip install tensorrt`")
 
 
 def build_engine(
@@ -36,14 +36,14 @@ def build_engine(
     compute_capability: str | None = None,
     timings: Path | None = None,
 ) -> bytes:
-    """A serialized engine for batches of 1 to 64 (or to `input_shape`'s, if larger), tuned for `input_shape`'s.
+    """Return a serialized engine for batches of 1 to 64 (or up to `input_shape`'s, if larger), tuned for `input_shape`.
 
-    `compute_capability`, say "8.9", builds ahead of time for that GPU and needs none here; None builds for the GPU that
-    is here. `timings` is where TensorRT keeps how long it found its kernels to take. Raises `BackendError`.
+    A `compute_capability` such as "8.9" builds ahead of time for that GPU and needs no GPU; None builds for the local
+    GPU. `timings` is the file in which TensorRT keeps the timings of its kernels. Raises `BackendError`.
     """
     trt = import_module(installed()[0])
     logger = make_logger(trt)
-    # Making a builder looks for a driver and logs that there is none; that is no error of the build.
+    # Creating a builder logs an error if there is no driver; building does not need one.
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -51,17 +51,17 @@ def build_engine(
         reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)) or logger.last
         raise BackendError(f"TensorRT cannot parse the ONNX model: {_one_line(reasons)}", "export the model again")
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32: TF32 keeps 10 bits of the mantissa
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector tells types and origins from
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 keeps 10 bits of the mantissa, and fp32 must be fp32
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets the inspector report types and origins
     if compute_capability is not None:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(_capabilities(trt)[known_capability(compute_capability)], 0)
+        config.set_compute_capability(_capabilities(trt)[supported_capability(compute_capability)], 0)
     batch, *image = input_shape
     profile = builder.create_optimization_profile()
     name = network.get_input(0).name
     profile.set_shape(name, (1, *image), (batch, *image), (max(batch, _LARGEST_BATCH), *image))
     config.add_optimization_profile(profile)
-    with _remembering(config, timings):
+    with _timing_cache(config, timings):
         engine = builder.build_serialized_network(network, config)
     if engine is None:
         remedy = DRIVER if compute_capability is None else "choose another compute capability"
@@ -69,37 +69,39 @@ def build_engine(
     return bytes(engine)
 
 
-def known_capability(wanted: str) -> str:
-    """The compute capability as it was given, if TensorRT builds for it; raises `BackendError` with the list."""
+def supported_capability(capability: str) -> str:
+    """Return `capability` if TensorRT builds for it. Raises `BackendError` with the supported ones otherwise."""
     names = _capabilities(import_module(installed()[0]))
-    if wanted not in names:
-        raise BackendError(f"TensorRT knows no compute capability {wanted}", f"choose one of {', '.join(names)}")
-    return wanted
+    if capability not in names:
+        raise BackendError(
+            f"TensorRT does not support compute capability {capability}", f"choose one of {', '.join(names)}"
+        )
+    return capability
 
 
 def _capabilities(trt: ModuleType) -> dict[str, Any]:
-    known = getattr(trt, "ComputeCapability", None)
-    if known is None:
-        raise BackendError("this TensorRT builds only for the GPU that is here", "install tensorrt-rtx-cu13 instead")
-    return {_dotted(name): value for name, value in known.__members__.items() if name.startswith("SM")}
+    capabilities = getattr(trt, "ComputeCapability", None)
+    if capabilities is None:
+        raise BackendError("this version of TensorRT builds only for the local GPU", "install tensorrt-rtx-cu13")
+    return {_dotted(name): value for name, value in capabilities.__members__.items() if name.startswith("SM")}
 
 
 def _dotted(name: str) -> str:
-    """SM89 -> 8.9, SM120 -> 12.0."""
+    """Return the dotted form of a compute capability: SM89 -> 8.9, SM120 -> 12.0."""
     digits = name.removeprefix("SM")
     return f"{digits[:-1]}.{digits[-1]}"
 
 
 @contextmanager
-def _remembering(config: Any, timings: Path | None) -> Iterator[None]:
-    """Build with what earlier builds timed, and add what this one times. TensorRT-RTX times nothing (a no-op there)."""
+def _timing_cache(config: Any, timings: Path | None) -> Iterator[None]:
+    """Build with the timings of earlier builds, and store those of this one. A no-op in TensorRT-RTX."""
     if timings is None:
         yield
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # which is how TensorRT-RTX says so
+        warnings.simplefilter("ignore", DeprecationWarning)  # from TensorRT-RTX, which times nothing
         known = config.create_timing_cache(timings.read_bytes() if timings.exists() else b"")
-        if known is None or not config.set_timing_cache(known, False):  # another version's, or torn
+        if known is None or not config.set_timing_cache(known, False):  # from another version, or torn
             known = config.create_timing_cache(b"")
             config.set_timing_cache(known, False)
         yield
@@ -109,7 +111,7 @@ def _remembering(config: Any, timings: Path | None) -> Iterator[None]:
 
 
 def make_logger(trt: ModuleType) -> Any:
-    """A logger that prints nothing and keeps the last error."""
+    """Return a logger that prints nothing and keeps the last error."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is kept between runs: engines and compiled kernels. Both are code: only what was stored here is given back."""
+"""Cache of engines and compiled kernels. Both are executable code: a file that has changed is never returned."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from mbbench import cache
 
 
 def path_of(key: str, kind: str) -> Path:
+    """Return the path of a cache entry."""
     return cache.root() / "tensorrt" / f"{key}.{kind}"
 
 
 def store(path: Path, content: bytes) -> None:
-    """Write the file, and its SHA-256 beside it."""
-    for target, what in ((path, content), (_digest_path(path), _digest(content))):
+    """Write the file and, next to it, its SHA-256."""
+    for target, data in ((path, content), (_digest_path(path), _digest(content))):
         with cache.atomic(target) as temporary:
-            temporary.write_bytes(what)
+            temporary.write_bytes(data)
 
 
 def recall(path: Path) -> bytes | None:
-    """What `store` wrote; None if it is not there, or was changed since."""
+    """Return the content that `store` wrote, or None if it is missing or has changed."""
     try:
         content, digest = path.read_bytes(), _digest_path(path).read_bytes()
     except OSError:
@@ -29,11 +30,11 @@ def recall(path: Path) -> bytes | None:
     return content if digest == _digest(content) else None
 
 
-def recall_or(path: Path, make: Callable[[], bytes]) -> tuple[bytes, bool]:
-    """What is stored, else what `make` makes, which is then stored; and whether it was made."""
-    known = recall(path)
-    if known is not None:
-        return known, False
+def recall_or_make(path: Path, make: Callable[[], bytes]) -> tuple[bytes, bool]:
+    """Return the stored content and False, or the result of `make`, which is then stored, and True."""
+    stored = recall(path)
+    if stored is not None:
+        return stored, False
     content = make()
     store(path, content)
     return content, True

@@ -1,4 +1,4 @@
-"""CUDA's runtime and NVML through NVIDIA's own bindings; what fails becomes a `BackendError`."""
+"""Calls of CUDA's runtime and NVML through NVIDIA's bindings; their errors become `BackendError`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DRIVER = "install NVIDIA's driver, or run this on a machine with an NVIDIA GPU"
-_CAUSES = {35: "no NVIDIA driver was found", 100: "no NVIDIA GPU was found", 2: "the GPU's memory is full"}
+_ERRORS = {
+    35: ("no NVIDIA driver was found", DRIVER),
+    100: ("no NVIDIA GPU was found", DRIVER),
+    2: ("the GPU's memory is full", "free memory on the GPU or lower the batch size"),
+}
 _UNKNOWN = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE
 _BUS_ID_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
+    """A GPU's name and compute capability."""
+
     name: str
     capability: tuple[int, int]
 
 
 def bindings() -> Any:
-    """The bindings of CUDA's runtime."""
+    """Return the bindings of CUDA's runtime. Raises `BackendError` if they are not installed."""
     try:
         return import_module("cuda.bindings.runtime")
     except ImportError as error:
@@ -38,15 +44,16 @@ def bindings() -> Any:
 
 
 def cuda(function: str, *arguments: Any) -> Any:
-    """Call CUDA's runtime; its errors become `BackendError` with their name and number."""
+    """Call a function of CUDA's runtime and return its result. Raises `BackendError` with its error."""
     status, *values = getattr(bindings(), function)(*arguments)
     if int(status):
-        cause = _CAUSES.get(int(status), f"{function} failed")
-        raise BackendError(f"{cause} (cudaError {int(status)}, {status.name})", DRIVER)
+        cause, remedy = _ERRORS.get(int(status), (f"{function} failed", "check the GPU with `nvidia-smi`"))
+        raise BackendError(f"{cause} (cudaError {int(status)}, {status.name})", remedy)
     return values[0] if values else None
 
 
 def count() -> int:
+    """Return the number of GPUs. Raises `BackendError` if there is no driver."""
     return int(cuda("cudaGetDeviceCount"))
 
 
@@ -57,7 +64,7 @@ def gpu(index: int) -> Gpu:
 
 
 def driver_version() -> str:
-    """The driver's, where NVML tells it, else that of the newest CUDA it serves."""
+    """Return the driver's version from NVML or, without NVML, the newest CUDA version that the driver supports."""
     try:
         with _nvml() as nvml:
             return str(nvml.system_get_driver_version())
@@ -66,22 +73,22 @@ def driver_version() -> str:
 
 
 def process_memory_bytes(index: int) -> int:
-    """The GPU memory that this process holds, by the driver's account; raises `BackendError`."""
+    """Return the bytes of GPU memory that the driver reports for this process. Raises `BackendError` if it does not."""
     bus_id = cuda("cudaDeviceGetPCIBusId", _BUS_ID_LENGTH, index)
     with _nvml() as nvml:
         handle = nvml.device_get_handle_by_pci_bus_id_v2(bus_id.decode().rstrip("\0"))
         processes = nvml.device_get_compute_running_processes_v3(handle)
-        return held_by(os.getpid(), ((int(one.pid), int(one.used_gpu_memory)) for one in processes))
+        return memory_of(os.getpid(), ((int(process.pid), int(process.used_gpu_memory)) for process in processes))
 
 
-def held_by(process: int, holders: Iterable[tuple[int, int]]) -> int:
-    """The bytes of `process` among (process, bytes); raises `BackendError` where the driver does not tell them."""
-    held = dict(holders).get(process)
-    if held is None:
-        raise BackendError(f"the driver lists no process {process} on the GPU", "run outside of a container")
-    if held == _UNKNOWN:
-        raise BackendError("the driver does not tell how much memory a process holds", "see its documentation")
-    return held
+def memory_of(pid: int, processes: Iterable[tuple[int, int]]) -> int:
+    """Return the bytes of process `pid` among (pid, bytes). Raises `BackendError` if the driver reports none."""
+    memory = dict(processes).get(pid)
+    if memory is None:
+        raise BackendError(f"the driver does not list process {pid} on the GPU", "run mbbench outside a container")
+    if memory == _UNKNOWN:
+        raise BackendError("the driver does not report memory per process", "see the driver's documentation")
+    return memory
 
 
 @contextmanager
@@ -89,10 +96,12 @@ def _nvml() -> Iterator[Any]:
     try:
         nvml = import_module("cuda.bindings.nvml")
     except ImportError as error:
-        raise BackendError("this cuda-bindings has no NVML", "run `pip install --upgrade cuda-bindings`") from error
+        raise BackendError(
+            "the installed cuda-bindings has no NVML", "run `pip install --upgrade cuda-bindings`"
+        ) from error
     try:
         nvml.init_v2()
-    except (nvml.NvmlError, RuntimeError) as error:  # the driver's library may be missing altogether
+    except (nvml.NvmlError, RuntimeError) as error:  # RuntimeError: the driver's library is missing
         raise BackendError(f"NVML cannot start ({error})", DRIVER) from error
     try:
         yield nvml
@@ -103,7 +112,7 @@ def _nvml() -> Iterator[Any]:
 
 
 class Pinned:
-    """A float32 array in page-locked host memory, which the GPU reads and writes by itself."""
+    """A float32 array in page-locked host memory, which the GPU reads and writes directly."""
 
     array: NDArray[np.float32]
 

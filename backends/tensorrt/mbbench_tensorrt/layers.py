@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector says it made of the model: layers, where each comes from, in which precision."""
+"""Parsing of TensorRT's engine inspector: an engine's layers, their ONNX nodes and their precisions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import msgspec
 from mbbench.backend import Executed, NodeTime
 
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-# In the order to look for them: a format may say "row major" or "channel % 8" as well.
+# Searched in this order: "bfloat16" contains "float16", which contains "float". Formats contain other words too.
 _TYPES = (("bf16", r"bf16|bfloat16"), ("fp16", r"fp16|float16|half"), ("int8", r"int8"), ("fp32", r"fp32|float"))
-_TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType")  # TensorRT 10's, and the spellings of 11
+_TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType")  # of TensorRT 10, and two spellings of TensorRT 11
 
 
 def executed(information: str) -> dict[str, Executed]:
-    """The engine's layers by their own names, in order, from the inspector's JSON."""
+    """Return the engine's layers by name, in order, from the inspector's JSON."""
     layers = msgspec.json.decode(information).get("Layers", [])
     return dict(_named(layer) if isinstance(layer, str) else _described(layer) for layer in layers)
 
 
 def timed(readings: Mapping[str, Sequence[float]], layers: Mapping[str, Executed]) -> tuple[NodeTime, ...]:
-    """The median of each layer's readings (ms) but for the first; nothing if none is a layer that the engine has.
+    """Return the median of each layer's readings (ms) without the first; empty if none is a layer of the engine.
 
-    A layer that takes no time is one that nothing is executed for.
+    Layers with a median of 0 are left out: nothing is executed for them.
     """
     if not readings.keys() & layers.keys():
         return ()
@@ -40,22 +40,22 @@ def timed(readings: Mapping[str, Sequence[float]], layers: Mapping[str, Executed
 
 
 def _named(name: str) -> tuple[str, Executed]:
-    """All that an engine tells that was built without details."""
+    """Return a layer of an engine that was built without details: it has only a name."""
     return name, Executed(tuple(name.split(" + ")), "unknown", "unknown")
 
 
 def _described(layer: Mapping[str, Any]) -> tuple[str, Executed]:
-    """Fused ONNX nodes stand in `Metadata`; before TensorRT 8.6 only in the name."""
+    """Return a layer; the ONNX nodes fused in it are in `Metadata` or, before TensorRT 8.6, in its name."""
     name = layer["Name"]
     origins = _ORIGIN.findall(layer.get("Metadata", "")) or name.split(" + ")
     return name, Executed(tuple(origins), layer.get("LayerType", "unknown"), _precision(layer))
 
 
 def _precision(layer: Mapping[str, Any]) -> str:
-    """The weights' type, or where it is not told that of the first input: what the kernel multiplies."""
+    """Return the type that the kernel multiplies: that of the weights or, if it is not reported, of the first input."""
     inputs = layer.get("Inputs", [])
-    given = [inputs[0].get(key) for key in _TYPE_KEYS] if inputs else []
-    for text in (layer.get("Weights", {}).get("Type"), *given):
+    input_types = [inputs[0].get(key) for key in _TYPE_KEYS] if inputs else []
+    for text in (layer.get("Weights", {}).get("Type"), *input_types):
         for precision, pattern in _TYPES:
             if text is not None and re.search(pattern, text, re.IGNORECASE):
                 return precision

@@ -1,4 +1,4 @@
-"""A session on an engine: pinned memory on the host, buffers on the GPU, and a call's work as one CUDA graph."""
+"""A session on an engine: pinned host memory, GPU buffers, and the work of a call as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbbench.backend import DeviceCall, Executed, LayerAudit, LayerProfile, NodeTime, OnDevice, Session
 from mbbench.errors import BackendError
-from mbbench_tensorrt import cache as stored
+from mbbench_tensorrt import cache as engine_cache
 from mbbench_tensorrt import layers
 from mbbench_tensorrt.cuda import Pinned, bindings, cuda, process_memory_bytes
 
@@ -22,14 +22,15 @@ _Mark = Callable[[int], object]
 _MOMENTS = 4  # of a call: before and after each of its three parts
 
 
-def _nothing(moment: int) -> None:
+def _mark_nothing(moment: int) -> None:
     pass
 
 
 class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
-    """Memory for the largest batch so far; shapes, and with them the graph, are those of the last batch size.
+    """An engine on one GPU.
 
-    `kernels` is where TensorRT-RTX keeps what it compiles for this GPU.
+    Buffers are allocated for the largest batch so far; the shapes and the CUDA graph are those of the last batch size.
+    `kernels` is the file in which the kernels that TensorRT-RTX compiles for this GPU are cached.
     """
 
     def __init__(
@@ -64,16 +65,16 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self.facts = {**facts, **self._origin, "precision": " ".join(types) or "unknown", "mode": self._mode}
 
     def _make_context(self) -> Any:
-        """An execution context; TensorRT-RTX compiles its kernels just in time, if they are not known."""
+        """Create the execution context. TensorRT-RTX compiles kernels just in time unless they are cached."""
         if hasattr(self._trt, "IRuntimeCache"):
             config = self._engine.create_runtime_config()
-            # By default kernels for a new shape are compiled beside the calls, and the calls get faster meanwhile.
+            # By default kernels for a new shape are compiled in the background, and calls get faster over time.
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
             self._kernels = config.create_runtime_cache()
-            known = stored.recall(self._kernels_path)
-            loaded = known is not None and self._kernels.deserialize(known)  # it refuses another GPU's or driver's
+            cached = engine_cache.recall(self._kernels_path)
+            loaded = cached is not None and self._kernels.deserialize(cached)  # rejects another GPU's or driver's
             self._origin = {"kernels": "from the cache" if loaded else "compiled"}
             config.set_runtime_cache(self._kernels)
             context = self._engine.create_execution_context(runtime_config=config)
@@ -84,17 +85,19 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         return context
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Get ready for a batch size: shapes, memory, kernels and the graph."""
+        """Set the shapes, memory, kernels and CUDA graph for a batch size. Raises `BackendError` if it is too large."""
         batch = shape[0]
         if batch > self._largest:
-            raise BackendError(f"batch {batch} is over the engine's {self._largest}", "lower bulk_batch or the batch")
+            raise BackendError(
+                f"batch {batch} is larger than the engine's maximum of {self._largest}", "lower --batch or bulk_batch"
+            )
         if not self._context.set_input_shape(self._input, shape):
-            raise BackendError(f"TensorRT refuses the input shape {shape}", "this is a fault in the backend: report it")
+            raise BackendError(f"TensorRT refuses the input shape {shape}", "report this as a bug in the backend")
         classes = int(self._context.get_tensor_shape(self._output)[1])
         if batch > self._capacity:
             self._free()
-            for name, own in ((self._input, shape), (self._output, (batch, classes))):
-                self._pinned[name] = Pinned(own)
+            for name, buffer_shape in ((self._input, shape), (self._output, (batch, classes))):
+                self._pinned[name] = Pinned(buffer_shape)
                 self._device[name] = int(cuda("cudaMalloc", self._pinned[name].array.nbytes))
                 self._context.set_tensor_address(name, self._device[name])
             self._capacity = batch
@@ -103,7 +106,7 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._batch = batch
         self._release(self._graph)
         self._graph = None
-        self._enqueue()  # compiles what is left to compile; a graph is captured from a context that has run
+        self._enqueue()  # compiles the remaining kernels; a graph can only be captured from a context that has run
         cuda("cudaStreamSynchronize", self._stream)
         try:
             self._graph = self._capture()
@@ -111,8 +114,8 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         except BackendError as error:
             self._mode = f"stream, since no CUDA graph can be captured: {error.cause}"
 
-    def _enqueue(self, mark: _Mark = _nothing) -> None:
-        """The work of a call: copy in, compute, copy out."""
+    def _enqueue(self, mark: _Mark = _mark_nothing) -> None:
+        """Enqueue the work of a call: copy in, compute, copy out."""
         kind = bindings().cudaMemcpyKind
         images, logits, stream = self._images, self._logits, self._stream
         mark(0)
@@ -130,8 +133,8 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         )  # fmt: skip
         mark(3)
 
-    def _capture(self, mark: _Mark = _nothing) -> Any:
-        """The work of a call as a graph to launch; raises `BackendError`."""
+    def _capture(self, mark: _Mark = _mark_nothing) -> Any:
+        """Capture the work of a call as a CUDA graph. Raises `BackendError` if it cannot be captured."""
         cuda("cudaStreamBeginCapture", self._stream, bindings().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             self._enqueue(mark)
@@ -142,17 +145,17 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         return graph
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._take(images)
-        self._call(self._graph, _nothing)
+        self._set_images(images)
+        self._call(self._graph, _mark_nothing)
         return self._logits.copy()
 
-    def _take(self, images: NDArray[np.float32]) -> None:
+    def _set_images(self, images: NDArray[np.float32]) -> None:
         if len(images) != self._batch:
             self._prepare(images.shape)
         self._images[:] = images
 
     def _call(self, graph: Any, mark: _Mark) -> None:
-        """Do the work of a call, by the graph if there is one, and wait for it."""
+        """Do the work of a call, by `graph` unless it is None, and wait for it."""
         if graph is None:
             self._enqueue(mark)
         else:
@@ -160,19 +163,19 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         cuda("cudaStreamSynchronize", self._stream)
 
     def device_times(self, images: NDArray[np.float32], runs: int) -> tuple[DeviceCall, ...]:
-        """By CUDA's events, which become nodes of a graph of their own where calls are graphs."""
-        self._take(images)
+        """Return the times between CUDA events, which are captured in a second graph if calls are graphs."""
+        self._set_images(images)
         events = [cuda("cudaEventCreate") for _ in range(_MOMENTS)]
-        within = bindings().cudaEventRecordDefault if self._graph is None else bindings().cudaEventRecordExternal
+        flags = bindings().cudaEventRecordDefault if self._graph is None else bindings().cudaEventRecordExternal
 
         def mark(moment: int) -> None:
-            cuda("cudaEventRecordWithFlags", events[moment], self._stream, within)
+            cuda("cudaEventRecordWithFlags", events[moment], self._stream, flags)
 
         graph = None if self._graph is None else self._capture(mark)
         calls = []
         for _ in range(runs + 1):
             self._call(graph, mark)
-            calls.append(DeviceCall(*(cuda("cudaEventElapsedTime", *both) for both in pairwise(events))))
+            calls.append(DeviceCall(*(cuda("cudaEventElapsedTime", *pair) for pair in pairwise(events))))
         self._release(graph)
         for event in events:
             cuda("cudaEventDestroy", event)
@@ -186,12 +189,12 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
 
     def _layers(self) -> dict[str, Executed]:
         inspector = self._engine.create_engine_inspector()
-        inspector.execution_context = self._context  # whose shapes decide formats
+        inspector.execution_context = self._context  # its shapes decide the formats
         return layers.executed(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def profile(self, images: NDArray[np.float32], runs: int) -> tuple[NodeTime, ...]:
-        """Without the graph, which the profiler cannot see into; it stays with the context."""
-        self._take(images)
+        """Time calls without the graph, whose layers the profiler cannot see. The profiler stays attached."""
+        self._set_images(images)
         readings: dict[str, list[float]] = {}
 
         class Profiler(self._trt.IProfiler):  # type: ignore[misc, name-defined]
@@ -204,7 +207,7 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._profiler = Profiler()
         self._context.profiler = self._profiler
         for _ in range(runs + 1):
-            self._call(None, _nothing)
+            self._call(None, _mark_nothing)
         return layers.timed(readings, self._layers())
 
     @staticmethod
@@ -223,5 +226,5 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._free()
         cuda("cudaStreamDestroy", self._stream)
         if self._kernels is not None:
-            stored.store(self._kernels_path, bytes(self._kernels.serialize()))
+            engine_cache.store(self._kernels_path, bytes(self._kernels.serialize()))
         del self._context, self._engine, self._runtime

@@ -1,1 +1,1 @@
-"""What measuring child processes do: one module for each job, run by `mbbench.measure.child`."""
+"""Jobs of the measuring child process, one module each; `mbbench.measure.child` runs them."""

@@ -1,4 +1,4 @@
-"""All phases of measuring one cell, each saved as it ends."""
+"""All phases of measuring one cell; the report is saved after each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mbbench import registry, stats
 from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_device
 from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
 from mbbench.measure.child import Save
-from mbbench.measure.serving import batch_of, serve
+from mbbench.measure.serving import images_per_query, run_scenario
 from mbbench.models import Normalization
-from mbbench.result import Cold, Failure, Measured, Memory, Phase
+from mbbench.result import ColdStart, Failure, Measured, Memory, Phase
 from mbbench.spec import PARITY_IMAGES, Settings
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ class Job:
     cpus: tuple[int, ...]
     images: Path  # .npy, uint8 (N, H, W, 3)
     labels: Path | None  # .npy, int64 (N,)
-    reason_without_top1: str | None  # the reason for None
+    reason_without_top1: str | None  # why `labels` is None
     reference: Path | None  # .npy, float32 (N, classes): PyTorch's logits; None: accuracy is evaluated elsewhere
-    expected: Path  # .npy, float32 (at least the first images, classes): logits to be equal to, but for rounding
+    expected: Path  # .npy, float32 (M, classes): the logits that the parity check expects of the first images
     normalization: Normalization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What OUT holds."""
+    """The content of OUT; `reasons` explain null figures."""
 
-    phase: str  # the phase under way
+    phase: str  # the current phase
     measured: Measured
     reasons: dict[str, str]
     failure: Failure | None = None
@@ -54,7 +54,10 @@ START = Report(phase="start", measured=Measured(), reasons={})
 
 
 class Stages:
-    """Reads the clock and the kernel's memory counters at the boundaries of a session's making."""
+    """The times and memory readings at the boundaries of the stages in which a session is opened.
+
+    An instance is the `stage` callback of `Backend.open`.
+    """
 
     def __init__(self) -> None:
         self.starts: dict[str, float] = {}
@@ -66,18 +69,18 @@ class Stages:
         self.starts[stage] = perf_counter()
         self._phase = stage
 
-    def end_phase(self, begin: Phase = "first_inference") -> None:
-        """Note the memory at the end of the phase under way; `begin` comes next."""
+    def end_phase(self, next_phase: Phase = "first_inference") -> None:
+        """Read the memory at the end of the current phase and begin `next_phase`."""
         self.starts["end"] = perf_counter()
         if (reading := memory.read(self._phase)) is not None:
             self.memory.append(reading)
-        self._phase = begin
+        self._phase = next_phase
 
-    def cold(self, first_inference_s: float) -> tuple[Cold, dict[str, str]]:
-        """The stages' durations, and why one is missing."""
+    def cold(self, first_inference_s: float) -> tuple[ColdStart, dict[str, str]]:
+        """Return the durations of the stages, and the reason for a missing one."""
         starts = self.starts
         load = starts.get("load")
-        cold = Cold(
+        cold = ColdStart(
             import_s=starts.get("load", starts["compile"]) - starts["import"],
             load_s=None if load is None else starts["compile"] - load,
             compile_s=starts["end"] - starts["compile"],
@@ -87,7 +90,7 @@ class Stages:
 
 
 class _Progress:
-    """The report so far, saved after every phase."""
+    """The report so far, saved at every change."""
 
     def __init__(self, save: Save[Report]) -> None:
         self._save = save
@@ -98,6 +101,7 @@ class _Progress:
         self._save(self.report)
 
     def add(self, next_phase: str, reasons: dict[str, str] | None = None, **measured: object) -> None:
+        """Add figures of the current phase, and the reasons for missing ones; begin `next_phase`."""
         self.save(
             phase=next_phase,
             measured=replace(self.report.measured, **measured),  # type: ignore[arg-type]
@@ -106,17 +110,17 @@ class _Progress:
 
 
 def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
-    """Run all phases in order. `spare_cpus` prepare images where nothing is timed. Raises `MbbenchError`."""
+    """Run all phases in order. `spare_cpus` prepare images while nothing is timed. Raises `MbbenchError`."""
     import numpy as np
 
-    from mbbench.data.feed import chunk
+    from mbbench.data.feed import full_batch
 
     progress = _Progress(save)
     progress.save(phase="open")
     settings, batch = job.settings, job.settings.batch
     images = np.load(job.images, mmap_mode="r")
     labels = None if job.labels is None else np.load(job.labels)
-    timed = chunk(images, job.normalization, batch)
+    timed = full_batch(images, job.normalization, batch)
 
     stages = Stages()
     backend = registry.load(job.backend)
@@ -129,56 +133,58 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         stages.end_phase("steady")
         effective = {**session.facts, **_affinity()}
         progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
-        few = min(PARITY_IMAGES, len(images))
+        parity_images = min(PARITY_IMAGES, len(images))
         parity = accuracy.check_parity(
-            session, images[:few], np.load(job.expected, mmap_mode="r")[:few], job.normalization, batch,
-            job.artifact.precision,
+            session, images[:parity_images], np.load(job.expected, mmap_mode="r")[:parity_images], job.normalization,
+            batch, job.artifact.precision,
         )  # fmt: skip
         progress.add("latency", parity=parity)
         accuracy.require_parity(parity)
-        _time(session, timed, settings, progress)
+        _measure_latency(session, timed, settings, progress)
         stages.end_phase()
-        held, reasons = introspection.device_memory_bytes(session)
-        progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=held)
-        bulk = chunk(images, job.normalization, settings.bulk_batch)
+        device_bytes, reasons = introspection.device_memory_bytes(session)
+        progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=device_bytes)
+        bulk = full_batch(images, job.normalization, settings.bulk_batch)
         with latency.no_garbage_collection():
-            throughput = latency.count_images(
+            throughput = latency.measure_throughput(
                 lambda: session.run(bulk), batch=settings.bulk_batch, seconds=settings.throughput_s
             )
         progress.add("accuracy", throughput=throughput)
         if job.reference is not None:
-            answers = accuracy.answers_of(
+            answers = accuracy.collect_answers(
                 session, images, labels, np.load(job.reference, mmap_mode="r"), job.normalization,
                 settings.bulk_batch, job.reason_without_top1, spare_cpus,
             )  # fmt: skip
-            figures, reasons = accuracy.summarize(answers)
+            figures, reasons = accuracy.accuracy_figures(answers)
             progress.add("accuracy", reasons, accuracy=figures)
         progress.save(phase="audit")
         if isinstance(session, LayerAudit):
             progress.add("curves", layers=session.executed())
         with latency.no_garbage_collection():
             if settings.idle_ms is not None:
-                progress.add("curves", duty_cycle=curves.duty_cycle(lambda: session.run(timed), settings.idle_ms))
+                duty_cycle = curves.measure_duty_cycle(lambda: session.run(timed), settings.idle_ms)
+                progress.add("curves", duty_cycle=duty_cycle)
             if settings.sustain_s is not None:
-                progress.add("curves", sustained=curves.sustained(lambda: session.run(timed), settings.sustain_s))
+                sustained = curves.measure_sustained(lambda: session.run(timed), settings.sustain_s)
+                progress.add("curves", sustained=sustained)
         progress.save(phase="scenarios")
-        _serve(backend, session, job, images, spare_cpus, progress)
+        _run_scenarios(backend, session, job, images, spare_cpus, progress)
         progress.save(phase="energy")
         device = pick_device(job.device, backend.devices())
-        joules, reasons = energy.measure(
+        joules, reasons = energy.measure_energy(
             lambda: session.run(timed), batch=batch, device=device, seconds=settings.energy_s
         )
         progress.add("device times", reasons, energy=joules)
         assert progress.report.measured.latency is not None
-        runs = introspection.few(progress.report.measured.latency.median_ms)
-        times, reasons = introspection.device_times(session, timed, runs)
-        progress.add("profile", reasons, device_times=times)
-        nodes, reasons = introspection.node_times(session, timed, runs)
-        progress.add("close", reasons, node_times=nodes, node_runs=runs if nodes else None)
+        runs = introspection.profile_runs(progress.report.measured.latency.median_ms)
+        device_times, reasons = introspection.device_times(session, timed, runs)
+        progress.add("profile", reasons, device_times=device_times)
+        node_times, reasons = introspection.node_times(session, timed, runs)
+        progress.add("close", reasons, node_times=node_times, node_runs=runs if node_times else None)
     return replace(progress.report, phase="done")
 
 
-def _serve(
+def _run_scenarios(
     backend: Backend,
     session: Session,
     job: Job,
@@ -186,25 +192,25 @@ def _serve(
     spare_cpus: Collection[int],
     progress: _Progress,
 ) -> None:
-    """The scenarios that were asked for; raises `RequirementError`."""
-    from mbbench.data.feed import chunk
+    """Run the scenarios of the settings; raises `RequirementError`."""
+    from mbbench.data.feed import full_batch
 
     parity = progress.report.measured.parity
     assert parity is not None
     for scenario in job.settings.scenarios:
-        asked = chunk(images, job.normalization, batch_of(scenario, job.settings))
-        found, reason = serve(
-            scenario, backend, job.artifact, job.device, session, asked, job.settings, parity.tolerance, spare_cpus
+        query = full_batch(images, job.normalization, images_per_query(scenario, job.settings))
+        result, reason = run_scenario(
+            scenario, backend, job.artifact, job.device, session, query, job.settings, parity.tolerance, spare_cpus
         )
         served = progress.report.measured.served
         progress.add(
             "scenarios",
             {} if reason is None else {f"served.{scenario}": reason},
-            served=served if found is None else (*served, found),
+            served=served if result is None else (*served, result),
         )
 
 
-def _time(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
+def _measure_latency(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
     run = session.run
 
     def call() -> object:
@@ -215,13 +221,13 @@ def _time(session: Session, images: object, settings: Settings, progress: _Progr
         samples = latency.time_calls(
             call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
         )
-    kept = [latency.rounded(ns) for ns in samples]
-    figures, reasons = latency.summarize(kept, batch=settings.batch, warmed=warmed)
+    rounded = [latency.round_sample(ns) for ns in samples]
+    figures, reasons = latency.latency_figures(rounded, batch=settings.batch, warmed=warmed)
     progress.add("memory", reasons, latency=figures)
 
 
 def _affinity() -> dict[str, str]:
-    """The CPUs this process is pinned to, as the kernel says; empty where it does not pin."""
+    """Return the CPUs that this process is pinned to, as reported by the kernel; empty where it cannot pin."""
     if not hasattr(os, "sched_getaffinity"):
         return {}
     return {"cpus": ",".join(map(str, sorted(os.sched_getaffinity(0))))}

@@ -12,11 +12,13 @@ from mbbench.measure.child import Save
 from mbbench.result import Failure
 from mbbench.spec import Settings
 
-_CALLS = 20  # allocators have settled by then
+_CALLS = 20  # until allocators have settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
+    """One artifact, and how to open it."""
+
     artifact: Artifact
     backend: str
     device: str
@@ -26,7 +28,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`peak_rss_bytes`: the kernel's high-water mark after a few inferences; None where it keeps none."""
+    """The content of OUT. `peak_rss_bytes` is the kernel's high-water mark; None where the kernel keeps none."""
 
     phase: str
     peak_rss_bytes: int | None = None
@@ -37,7 +39,7 @@ START = Report(phase="start")
 
 
 def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
-    """Return the peak memory of a few inferences. Raises `MbbenchError`."""
+    """Return the peak memory after a few inferences. Raises `MbbenchError`."""
     import numpy as np
 
     save(Report(phase="memory"))

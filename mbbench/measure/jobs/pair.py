@@ -1,12 +1,13 @@
-"""Two artifacts, compared in one process.
+"""Compare two artifacts in one process.
 
-Both are open at once on one backend and their calls alternate, so that whatever happens to the machine happens to both.
-A replicate is a pair of sessions opened anew: sessions of one file differ by up to 2 % (where their memory lies, which
-was opened first), and that must show as spread between replicates and not as a difference between artifacts.
+Both are open at the same time on one backend and their calls alternate, so that whatever happens to the machine affects
+both. A replicate is a newly opened pair of sessions. Two sessions of the same file differ by up to 2 %, depending on
+where their memory is and which was opened first; that must appear as spread between replicates, not as a difference
+between the artifacts.
 
 Single calls alternate, not blocks of calls: blocks of three gave twice the standard deviation in the same time, since
-the machine changes within milliseconds. The price is that each call finds the caches as the other session left them,
-so that the latencies are a busy machine's, higher than those of `mbbench run`. Their ratio is what is asked for.
+the machine changes within milliseconds. The price is that each call finds the caches as the other session left them, so
+the latencies are higher than those of `mbbench run`, like those of a busy machine. Only their ratio matters here.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_REPLICATES = 10  # five in each order
-_WINDOW_S = 0.1  # of timing in a replicate: many short ones beat few long ones, as far as opening them allows
+_REPLICATE_S = 0.1  # of timing: many short replicates beat few long ones, up to the cost of opening sessions
 _MIN_PAIRS = 6
 _WARM_PAIRS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`seconds` are for opening, warming up and timing; what must be measured at least may take longer.
+    """Two artifacts, and what to measure.
 
-    None: nothing is timed. `answers` says whether the images are to be answered.
+    `seconds` are for opening, warming up and timing together; ten replicates may take longer. None: nothing is timed.
+    `answers`: whether the sessions' predictions are compared.
     """
 
     baseline: Artifact
@@ -58,15 +60,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """The latencies of one pair of sessions, in the order measured; the n-th of each are neighbours in time."""
+    """The latencies of one pair of sessions, in the order measured; the n-th of each were measured back to back."""
 
     baseline_ms: tuple[float, ...]
     candidate_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """How two sessions answered the same images. `only_...`: images that one alone got right; None without labels."""
+class PairedAnswers:
+    """How many images each of two sessions classifies correctly; None without labels.
+
+    `agreeing`: images with the same top-1 class. `only_...`: images that only one session classifies correctly.
+    """
 
     images: int
     agreeing: int
@@ -78,11 +83,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What OUT holds. Replicates come in couples: in the first of each the baseline was opened first, then second."""
+    """The content of OUT. Replicates come in couples: the baseline was opened first in one, second in the next."""
 
     phase: str
     replicates: tuple[Replicate, ...] = ()
-    answers: Answers | None = None
+    answers: PairedAnswers | None = None
     failure: Failure | None = None
 
 
@@ -92,91 +97,95 @@ START = Report(phase="start")
 def measure(
     job: Job, spare_cpus: Collection[int], save: Save[Report], clock: Callable[[], int] = perf_counter_ns
 ) -> Report:
-    """All phases in order; `save` is called between them. Raises `MbbenchError`."""
+    """Run all phases in order; `save` is called between them. Raises `MbbenchError`."""
     import numpy as np
 
-    from mbbench.data.feed import chunk
+    from mbbench.data.feed import full_batch
 
     images = np.load(job.images, mmap_mode="r")
     backend = registry.load(job.backend)
     save(Report(phase="open"))
     report = Report(phase="latency")
     if job.seconds is not None:
-        batch = chunk(images, job.normalization, job.settings.batch)
-        for replicates in _couples(job, backend, batch, job.seconds, clock):
+        batch = full_batch(images, job.normalization, job.settings.batch)
+        for replicates in _measure_couples(job, backend, batch, job.seconds, clock):
             report = replace(report, replicates=replicates)
             save(report)
     if job.answers:
         report = replace(report, phase="accuracy")
         save(report)
         labels = None if job.labels is None else np.load(job.labels)
-        report = replace(report, answers=_answers(job, backend, images, labels))
+        report = replace(report, answers=_compare_answers(job, backend, images, labels))
     return replace(report, phase="done")
 
 
-def _couples(
+def _measure_couples(
     job: Job, backend: Backend, images: NDArray[np.float32], seconds: float, clock: Callable[[], int]
 ) -> Iterator[tuple[Replicate, ...]]:
-    """All replicates so far, after every couple, while there is time for another."""
-    found: tuple[Replicate, ...] = ()
+    """Measure couples of replicates while there is time for another; yield all replicates so far after each couple."""
+    replicates: tuple[Replicate, ...] = ()
     start = clock()
     while True:
         for baseline_first in (True, False):
-            found = (*found, _replicate(job, backend, images, baseline_first=baseline_first, clock=clock))
-        yield found
+            replicate = _measure_replicate(job, backend, images, baseline_first=baseline_first, clock=clock)
+            replicates = (*replicates, replicate)
+        yield replicates
         elapsed = (clock() - start) / 1e9
-        if len(found) >= MIN_REPLICATES and elapsed * (1 + 2 / len(found)) > seconds:
+        if len(replicates) >= MIN_REPLICATES and elapsed * (1 + 2 / len(replicates)) > seconds:
             return
 
 
-def _replicate(
+def _measure_replicate(
     job: Job, backend: Backend, images: NDArray[np.float32], *, baseline_first: bool, clock: Callable[[], int]
 ) -> Replicate:
     order = (job.baseline, job.candidate) if baseline_first else (job.candidate, job.baseline)
     with _open(job, backend, order[0]) as first, _open(job, backend, order[1]) as second:
         run_first, run_second = first.run, second.run
         with latency.no_garbage_collection():
-            own, other = latency.time_pairs(
+            first_ns, second_ns = latency.time_pairs(
                 lambda: run_first(images),
                 lambda: run_second(images),
                 warm_pairs=_WARM_PAIRS,
                 min_pairs=_MIN_PAIRS,
-                seconds=_WINDOW_S,
+                seconds=_REPLICATE_S,
                 clock=clock,
             )
-    samples = [tuple(ns / 1e6 for ns in times) for times in (own, other)]
+    samples_ms = [tuple(ns / 1e6 for ns in samples_ns) for samples_ns in (first_ns, second_ns)]
     if not baseline_first:
-        samples.reverse()
-    return Replicate(baseline_ms=samples[0], candidate_ms=samples[1])
+        samples_ms.reverse()
+    return Replicate(baseline_ms=samples_ms[0], candidate_ms=samples_ms[1])
 
 
-def _answers(job: Job, backend: Backend, images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> Answers:
-    """Raises `RequirementError` where a session's outputs mean nothing."""
+def _compare_answers(
+    job: Job, backend: Backend, images: NDArray[np.uint8], labels: NDArray[np.int64] | None
+) -> PairedAnswers:
+    """Run the images (N, H, W, 3) on each session; raises `RequirementError` if its outputs are meaningless."""
     import numpy as np
 
-    found = []
+    predictions = []
     for name, artifact in (("baseline", job.baseline), ("candidate", job.candidate)):
         with _open(job, backend, artifact) as session:
             parts = list(accuracy.logits_of(session, images, job.normalization, job.settings.bulk_batch))
         logits = np.concatenate(parts)
         if not np.isfinite(logits).all() or accuracy.is_constant(logits):
             raise RequirementError(
-                f"the {name}'s outputs are not finite, or the same for every image", "look at its weights"
+                f"the {name}'s outputs are not finite, or are the same for every image", "check its weights"
             )
-        found.append(logits.argmax(axis=1))
-    before, after = found
+        predictions.append(logits.argmax(axis=1))
+    before, after = predictions
     if labels is None:
-        rights: tuple[int | None, ...] = (None,) * 4
+        counts: tuple[int | None, ...] = (None,) * 4
     else:
-        was, now = before == labels, after == labels
-        rights = tuple(int(which.sum()) for which in (was, now, was & ~now, now & ~was))
-    return Answers(
+        right_before, right_after = before == labels, after == labels
+        masks = (right_before, right_after, right_before & ~right_after, right_after & ~right_before)
+        counts = tuple(int(mask.sum()) for mask in masks)
+    return PairedAnswers(
         images=len(before),
         agreeing=int((before == after).sum()),
-        baseline_right=rights[0],
-        candidate_right=rights[1],
-        only_baseline_right=rights[2],
-        only_candidate_right=rights[3],
+        baseline_right=counts[0],
+        candidate_right=counts[1],
+        only_baseline_right=counts[2],
+        only_candidate_right=counts[3],
     )
 
 

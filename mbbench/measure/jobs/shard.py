@@ -1,6 +1,6 @@
-"""The child process that answers a shard of a test set: `python -m mbbench.measure.evaluation JOB OUT`.
+"""Evaluate one shard of a test set.
 
-Its session is opened as the measuring one is, on the same artifact, so that several machines of a kind may share the
+The session is opened like the measuring one and on the same artifact, so that several machines of a kind can share the
 images of one cell.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mbbench import registry
 from mbbench.backend import Artifact
-from mbbench.measure.accuracy import Answers, answers_of
+from mbbench.measure.accuracy import Answers, collect_answers
 from mbbench.measure.child import Save
 from mbbench.models import Normalization
 from mbbench.result import Failure
@@ -21,6 +21,8 @@ from mbbench.spec import Settings, Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
+    """Everything the child needs, as files and plain data."""
+
     artifact: Artifact
     backend: str
     device: str
@@ -28,7 +30,7 @@ class Job:
     cpus: tuple[int, ...]
     images: Path  # .npy, uint8 (N, H, W, 3): the whole test set
     labels: Path | None  # .npy, int64 (N,)
-    reason_without_top1: str | None  # the reason for None
+    reason_without_top1: str | None  # why `labels` is None
     shard: Shard
     reference: Path  # .npy, float32 (M, classes): PyTorch's logits of the shard
     normalization: Normalization
@@ -36,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What OUT holds."""
+    """The content of OUT."""
 
     phase: str
     answers: Answers | None = None
@@ -54,7 +56,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
     rows = job.shard.rows
     backend = registry.load(job.backend)
     with backend.open(job.artifact, job.device, threads=job.settings.threads, stage=lambda _: None) as session:
-        answers = answers_of(
+        answers = collect_answers(
             session,
             np.load(job.images, mmap_mode="r")[rows],
             None if job.labels is None else np.load(job.labels)[rows],

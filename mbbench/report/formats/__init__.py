@@ -1,1 +1,1 @@
-"""Renderers: a document or results in, text out."""
+"""Output formats of reports: one module per format, each of pure functions that return text."""

@@ -1,4 +1,4 @@
-"""One line a cell: every scalar of the record under its dotted name; the raw samples stay in the JSON."""
+"""CSV with a row per cell and a column per scalar of the record, by its dotted name; without raw samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mbbench.result import Result
 
 
 def render(results: Sequence[Result]) -> str:
+    """Return `results` as CSV with a header."""
     rows = [dict(_flat("", msgspec.to_builtins(result))) for result in results]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     file = StringIO()
@@ -23,7 +24,7 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, object]]:
-    """(dotted name, scalar); what is null is left out, and so are lists but those of names, phases and scenarios."""
+    """Yield (dotted name, scalar), except nulls and lists other than those of names, phases and scenarios."""
     match value:
         case dict():
             for name, inner in value.items():

@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens without a network: tables, plots, and the records they were made of."""
+"""HTML: a report as one file that needs no network, with tables, plots and the records they were made from."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import msgspec
 from mbbench.errors import UsageError
 from mbbench.report.document import Figure
 from mbbench.report.formats.records import pack, unpack
-from mbbench.report.page import page
+from mbbench.report.page import build_page
 from mbbench.result import Result
 
-_FILTERED = 20  # rows from which a section's tables get a filter
-_IN_MARKUP = str.maketrans("<>&", ",.:")  # of base 85's digits those that would end an element, or look like it
+_MIN_FILTER_ROWS = 20  # a section whose tables have at least this many rows gets a filter
+_IN_MARKUP = str.maketrans("<>&", ",.:")  # replaces the digits of base 85 that are special in HTML
 _FROM_MARKUP = str.maketrans(",.:", "<>&")
-_MADE_BY = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
+_WRITER = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
 
 
 def render(results: Sequence[Result], version: str | None = None) -> str:
-    """The same bytes for the same results, versions of mbbench and of Plotly; `version` is mbbench's unless given.
+    """Return the page of `results`: the same bytes for the same results and versions of mbbench and Plotly.
 
-    No text of the results is markup: the template escapes it, and a content security policy runs no script but the two
-    whose hashes it names, and loads nothing.
+    `version` is stated as the version of mbbench that wrote the page (default: the installed one). Text in the results
+    is never markup: the template escapes it, and the content security policy allows only the page's two scripts, by
+    hash, and loads nothing.
     """
     import jinja2
 
@@ -39,47 +40,50 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
     )  # fmt: skip
     script = _asset("page.js")
     plotly, plotly_hash = _plotly()
-    content = page(results)
+    page = build_page(results)
     columns, planes = pack(results)
-    figures = [figure for section in content.sections for figure in section.figures]
+    figures = [figure for section in page.sections for figure in section.figures]
     return environment.get_template("page.html.jinja").render(
-        page=content,
+        page=page,
         version=version or metadata.version("mbbench"),
-        hashes=f"'sha256-{_hash(script)}' 'sha256-{plotly_hash}'",
+        hashes=f"'sha256-{_sha256(script)}' 'sha256-{plotly_hash}'",
         style=_asset("page.css"),
         script=script,
         plotly=plotly,
-        figures=_json(figures),
-        records=_packed(columns),
-        samples=_packed(planes),
-        filtered=_FILTERED,
+        figures=_figures_json(figures),
+        records=_compress(columns),
+        samples=_compress(planes),
+        min_filter_rows=_MIN_FILTER_ROWS,
     )
 
 
-def records(text: str, source: str) -> list[Result]:
-    """The results that a report was made of; raises `UsageError`."""
+def read_records(text: str, source: str) -> list[Result]:
+    """Return the results that the page `text` was made from. Raises `UsageError` if there are none, or broken ones."""
     try:
-        return unpack(unpacked(text, "records"), unpacked(text, "samples"))
+        return unpack(read_embedded(text, "records"), read_embedded(text, "samples"))
     except LookupError:
         raise UsageError(
-            f"{source} is no report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"
+            f"{source} is not a report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"
         ) from None
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise UsageError(f"the records in {source} cannot be read: {error}", "write the report again") from error
 
 
-def unpacked(text: str, id: str) -> bytes:
-    """What a report carries under `id`; raises `LookupError`, or what comes of data that is damaged."""
-    found = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', text)
-    if found is None:
+def read_embedded(text: str, id: str) -> bytes:
+    """Return the data embedded in a page under `id`.
+
+    Raises `LookupError` if it is missing, and `ValueError`, `OSError`, `EOFError` or `zlib.error` if it is damaged.
+    """
+    element = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', text)
+    if element is None:
         raise LookupError(id)
-    return gzip.decompress(base64.b85decode(found[1].translate(_FROM_MARKUP)))
+    return gzip.decompress(base64.b85decode(element[1].translate(_FROM_MARKUP)))
 
 
-def made_by(text: str) -> str:
-    """The version of mbbench that wrote a report."""
-    found = _MADE_BY.search(text)
-    return "" if found is None else found[1]
+def writer_version(text: str) -> str:
+    """Return the version of mbbench that wrote a page, or an empty string."""
+    element = _WRITER.search(text)
+    return "" if element is None else element[1]
 
 
 def _asset(name: str) -> str:
@@ -88,23 +92,23 @@ def _asset(name: str) -> str:
 
 @cache
 def _plotly() -> tuple[str, str]:
-    """Plotly's script, packed, and the hash of what it is unpacked."""
+    """Return Plotly's script, compressed, and the hash of its plain text."""
     from plotly.offline import get_plotlyjs
 
     script: str = get_plotlyjs()
-    return _packed(script.encode()), _hash(script)
+    return _compress(script.encode()), _sha256(script)
 
 
-def _packed(content: bytes) -> str:
-    """Compressed, in base 85: 6 % less than base 64, of which a large page consists."""
+def _compress(content: bytes) -> str:
+    """Return `content` compressed, in base 85, which is 6 % shorter than base 64."""
     return base64.b85encode(gzip.compress(content, 9, mtime=0)).decode().translate(_IN_MARKUP)
 
 
-def _hash(script: str) -> str:
+def _sha256(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _json(figures: Sequence[Figure]) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element or begin another."""
+def _figures_json(figures: Sequence[Figure]) -> str:
+    """Return JSON that is safe inside a script element: it cannot end the element or begin another."""
     rows = [{"id": figure.id, "traces": figure.traces, "layout": figure.layout} for figure in figures]
     return msgspec.json.encode(rows).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""The records themselves, as one JSON array."""
+"""The stored records as one JSON array."""
 
 from __future__ import annotations
 
@@ -10,4 +10,5 @@ from mbbench.result import Result
 
 
 def render(results: Sequence[Result]) -> str:
+    """Return `results` as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(results), indent=2).decode() + "\n"

@@ -1,19 +1,20 @@
-"""JUnit XML: of a gate, a suite a cell and a test case a metric (inconclusive: skipped); of results, a case a cell."""
+"""JUnit XML of a gate and of results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from mbbench.compare.record import Checked
+from mbbench.compare.record import GateRecord
 from mbbench.report.sections import verdicts
 from mbbench.result import Result
 
 
-def render(checked: Checked) -> str:
+def render_gate(checked: GateRecord) -> str:
+    """Return a suite per cell with a test case per metric; an inconclusive metric is a skipped test case."""
     root = ElementTree.Element("testsuites", name="mbbench check")
     for cell in checked.cells:
-        name = verdicts.name(cell.cell)
+        name = verdicts.cell_name(cell.cell)
         outcomes = [verdict.outcome for verdict in cell.verdicts]
         suite = ElementTree.SubElement(
             root,
@@ -26,12 +27,12 @@ def render(checked: Checked) -> str:
             timestamp=checked.time_utc,
         )
         if cell.failure is not None:
-            case = ElementTree.SubElement(suite, "testcase", classname=name, name="measuring")
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name="measurement")
             ElementTree.SubElement(case, "error", message=f"{cell.failure.cause}; {cell.failure.remedy}")
         for verdict in cell.verdicts:
             change = verdict.change
             case = ElementTree.SubElement(suite, "testcase", classname=name, name=change.metric)
-            text = f"{verdicts.amount(change)} (limit {verdict.limit.text})"
+            text = f"{verdicts.change_text(change)} (limit {verdict.limit.text})"
             if verdict.outcome == "fail":
                 ElementTree.SubElement(case, "failure", message=text, type="regression")
             elif verdict.outcome == "inconclusive":
@@ -41,15 +42,21 @@ def render(checked: Checked) -> str:
 
 
 def render_results(results: Sequence[Result]) -> str:
-    """A suite a machine, a test case a cell with its figures as properties; a cell that failed is an error."""
+    """Return a suite per machine with a test case per cell: figures are properties, and a failed cell is an error."""
     root = ElementTree.Element("testsuites", name="mbbench")
     for machine in dict.fromkeys(result.machine for result in results):
-        own = [result for result in results if result.machine == machine]
-        errors = sum(result.failure is not None for result in own)
+        group = [result for result in results if result.machine == machine]
+        errors = sum(result.failure is not None for result in group)
         suite = ElementTree.SubElement(
-            root, "testsuite", name=machine.summary, tests=str(len(own)), failures="0", skipped="0", errors=str(errors)
+            root,
+            "testsuite",
+            name=machine.summary,
+            tests=str(len(group)),
+            failures="0",
+            skipped="0",
+            errors=str(errors),
         )
-        for result in own:
+        for result in group:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=result.cell.backend, name=result.cell.label, timestamp=result.time_utc
             )
@@ -62,6 +69,7 @@ def render_results(results: Sequence[Result]) -> str:
 
 
 def _figures(result: Result) -> Iterator[tuple[str, float]]:
+    """Yield the names and values of the main figures that are known."""
     measured = result.measured
     figures: dict[str, float | None] = {
         "peak_rss_bytes": result.peak_rss_bytes(),

@@ -1,4 +1,4 @@
-"""A report as GitHub-flavoured Markdown, for pull requests."""
+"""GitHub-flavored Markdown, for pull requests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from mbbench.report.document import Document, Page, Table
 
 
-def render(content: Document) -> str:
-    blocks = [f"**{_escape(content.headline)}**", *(render_table(table) for table in content.tables)]
-    if content.notes:
-        blocks.append("\n".join(f"- {_escape(note)}" for note in content.notes))
+def render(document: Document) -> str:
+    """Return `document` as Markdown."""
+    blocks = [f"**{_escape(document.headline)}**", *map(render_table, document.tables)]
+    if document.notes:
+        blocks.append("\n".join(f"- {_escape(note)}" for note in document.notes))
     return "\n\n".join(blocks) + "\n"
 
 
 def render_page(page: Page) -> str:
-    """The whole report; a plot is said in words."""
+    """Return `page` as Markdown, with the text alternatives of its plots."""
     blocks = [f"# {_escape(page.title)}", *(f"**{_escape(sentence)}**" for sentence in page.headline)]
     for section in page.sections:
         blocks += [f"## {_escape(section.title)}", *map(_escape, section.text)]
@@ -25,6 +26,7 @@ def render_page(page: Page) -> str:
 
 
 def render_table(table: Table) -> str:
+    """Return `table` as Markdown without a newline at the end."""
     rule = ["---", *("---:" if table.numeric else "---" for _ in table.columns[1:])]
     lines = [f"### {_escape(table.title)}", "", _row(table.columns), _row(rule), *map(_row, table.rows)]
     for note in table.notes:

@@ -1,6 +1,6 @@
 "use strict";
 
-// Everything works without this script but plots, sorting, filtering and the choice of a theme.
+// Without this script the page lacks only its plots, sorting, filtering, saving and the choice of a theme.
 
 const root = document.documentElement;
 const UNITS = { ms: 1e-3, s: 1 };
@@ -8,15 +8,15 @@ const UNITS = { ms: 1e-3, s: 1 };
 // ---- tables ----
 
 function valueOf(text) {
-  const found = /^([+-]?[\d.]+(?:e[+-]?\d+)?)\s*(\w*)/.exec(text);
-  return found === null ? null : Number(found[1]) * (UNITS[found[2]] ?? 1);
+  const match = /^([+-]?[\d.]+(?:e[+-]?\d+)?)\s*(\w*)/.exec(text);
+  return match === null ? null : Number(match[1]) * (UNITS[match[2]] ?? 1);
 }
 
 function compare(a, b) {
   const [x, y] = [valueOf(a), valueOf(b)];
   if (x !== null && y !== null) return x - y;
   if (x === null && y === null) return a.localeCompare(b, "en", { numeric: true });
-  return x === null ? 1 : -1; // what is missing comes last
+  return x === null ? 1 : -1; // missing values come last
 }
 
 function sortBy(table, column, descending) {
@@ -36,7 +36,7 @@ function makeSortable(table) {
     header.replaceChildren(button);
     button.addEventListener("click", () => {
       const descending = header.getAttribute("aria-sort") === "ascending";
-      for (const other of headers) other.removeAttribute("aria-sort");
+      for (const cell of headers) cell.removeAttribute("aria-sort");
       header.setAttribute("aria-sort", descending ? "descending" : "ascending");
       sortBy(table, column, descending);
     });
@@ -62,19 +62,19 @@ function makeFilter(paragraph) {
 for (const table of document.querySelectorAll("table.numeric")) if (table.tHead) makeSortable(table);
 for (const paragraph of document.querySelectorAll(".filter")) makeFilter(paragraph);
 
-// ---- what the file carries ----
+// ---- embedded data ----
 
 const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%:()*+-;,=.?@^_`{|}~";
 
-// Base 85 as html.py writes it: five digits are four bytes, the first the highest; the last group may be cut.
-function bytesOf(text) {
+// Decodes base 85 as html.py writes it: five digits, highest first, are four bytes; the last group may be shorter.
+function decode(text) {
   const values = new Uint8Array(128);
   [...DIGITS].forEach((digit, value) => (values[digit.charCodeAt(0)] = value));
   const bytes = new DataView(new ArrayBuffer(Math.ceil(text.length / 5) * 4));
   for (let start = 0; start < text.length; start += 5) {
     let word = 0;
-    for (let place = start; place < start + 5; place++) {
-      word = word * 85 + (place < text.length ? values[text.charCodeAt(place)] : 84);
+    for (let index = start; index < start + 5; index++) {
+      word = word * 85 + (index < text.length ? values[text.charCodeAt(index)] : 84);
     }
     bytes.setUint32((start / 5) * 4, word);
   }
@@ -82,12 +82,12 @@ function bytesOf(text) {
 }
 
 async function unpack(id) {
-  const bytes = bytesOf(document.getElementById(id).textContent);
+  const bytes = decode(document.getElementById(id).textContent);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream);
 }
 
-// The rows that records.py folded into columns.
+// Restores the rows that records.py folded into columns.
 function unfold(folded) {
   if (Array.isArray(folded)) return folded;
   if ("lengths" in folded) {
@@ -97,13 +97,13 @@ function unfold(folded) {
   }
   const columns = Object.entries(folded.columns).map(([key, column]) => [key, unfold(column).values()]);
   const values = Object.fromEntries(columns);
-  return folded.rows.map((place) => {
-    const shape = folded.shapes[place];
+  return folded.rows.map((index) => {
+    const shape = folded.shapes[index];
     return shape && Object.fromEntries(shape.map((key) => [key, values[key].next().value]));
   });
 }
 
-// What records.py packed: in the place of its samples a list says how many there are, and in what unit of nanoseconds.
+// Restores the records that records.py packed: a list of samples was replaced by its length and its unit in ns.
 async function records() {
   const rows = unfold(await (await unpack("records")).json());
   const planes = new Uint8Array(await (await unpack("samples")).arrayBuffer());
@@ -139,7 +139,7 @@ save.addEventListener("click", async () => {
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
-function colors() {
+function themeLayout() {
   const style = getComputedStyle(root);
   const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line };
@@ -147,11 +147,11 @@ function colors() {
 }
 
 function layoutOf(figure) {
-  const own = colors();
+  const themed = themeLayout();
   const narrow = root.clientWidth < 640;
   const layout = {
     ...figure.layout,
-    font: own.font,
+    font: themed.font,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: narrow ? 54 : 60, r: 10, t: 10, b: 50 },
@@ -159,7 +159,7 @@ function layoutOf(figure) {
     hoverlabel: { font: { size: 13 } },
     height: parseInt(document.getElementById(figure.id).style.minHeight, 10),
   };
-  for (const axis of ["xaxis", "yaxis"]) layout[axis] = { ...own[axis], ...figure.layout[axis] };
+  for (const axis of ["xaxis", "yaxis"]) layout[axis] = { ...themed[axis], ...figure.layout[axis] };
   if (narrow && layout.yaxis.type === "category") layout.yaxis.tickfont = { size: 9 };
   return layout;
 }
@@ -169,11 +169,11 @@ function draw(figure) {
 }
 
 const idle = window.requestIdleCallback ?? ((task) => setTimeout(task, 1));
-const turn = () => new Promise((resolve) => idle(resolve));
+const nextIdle = () => new Promise((resolve) => idle(resolve));
 
 async function drawAll() {
   for (const figure of figures) {
-    await turn(); // the page answers between two plots
+    await nextIdle(); // keeps the page responsive between plots
     await draw(figure);
   }
   root.dataset.drawn = "true";
@@ -206,16 +206,16 @@ theme.addEventListener("click", () => {
 });
 system.addEventListener("change", recolor);
 
-let chosen;
+let themeBeforePrint;
 addEventListener("beforeprint", () => {
-  chosen = root.dataset.theme;
+  themeBeforePrint = root.dataset.theme;
   root.dataset.theme = "light";
   recolor();
 });
 addEventListener("afterprint", () => {
-  if (chosen === undefined) delete root.dataset.theme;
-  else root.dataset.theme = chosen;
+  if (themeBeforePrint === undefined) delete root.dataset.theme;
+  else root.dataset.theme = themeBeforePrint;
   recolor();
 });
 
-requestAnimationFrame(() => setTimeout(start)); // the text first
+requestAnimationFrame(() => setTimeout(start)); // after the text is painted

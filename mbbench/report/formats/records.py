@@ -1,6 +1,6 @@
-"""The records that a page carries, packed: columns in place of rows, and the samples as planes of bytes.
+"""Packing of the records in a page: rows become columns, and samples become planes of bytes.
 
-What is alike then stands side by side, within the reach of gzip's window. `page.js` unpacks the same.
+Similar values are then adjacent, within gzip's window. `page.js` reverses it too.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ import msgspec
 
 from mbbench.result import SAMPLES_JSON, Result
 
-_PACKED = re.compile(rb'"samples_ms":\[(\d+),(\d+)\]')
+_PACKED_SAMPLES = re.compile(rb'"samples_ms":\[(\d+),(\d+)\]')
 
 
 def pack(results: Iterable[Result]) -> tuple[bytes, bytes]:
-    """The records in columns, as JSON, with [count, unit] in place of each list of samples; and the samples of all.
+    """Return the records as JSON in columns, with [count, unit] instead of each list of samples, and all samples.
 
-    A sample is a number of nanoseconds over its list's unit, in eight bytes: the lowest of every sample, then the next
-    of every sample, and so on.
+    A sample is an integer, its nanoseconds divided by the unit of its list, in eight bytes. The samples are stored by
+    byte position: the lowest byte of every sample, then the next byte of every sample, and so on.
     """
     import numpy as np
 
     samples: list[int] = []
 
-    def cut(match: re.Match[bytes]) -> bytes:
-        own = [round(float(text) * 1e6) for text in match[1].split(b",") if text]
-        unit = math.gcd(*own) or 1
-        samples.extend(ns // unit for ns in own)
-        return b'"samples_ms":[%d,%d]' % (len(own), unit)
+    def extract(match: re.Match[bytes]) -> bytes:
+        samples_ns = [round(float(text) * 1e6) for text in match[1].split(b",") if text]
+        unit = math.gcd(*samples_ns) or 1
+        samples.extend(ns // unit for ns in samples_ns)
+        return b'"samples_ms":[%d,%d]' % (len(samples_ns), unit)
 
-    rows = [msgspec.json.decode(SAMPLES_JSON.sub(cut, msgspec.json.encode(result))) for result in results]
+    rows = [msgspec.json.decode(SAMPLES_JSON.sub(extract, msgspec.json.encode(result))) for result in results]
     return msgspec.json.encode(fold(rows)), np.array(samples, "<u8").view("u1").reshape(-1, 8).T.tobytes()
 
 
 def unpack(columns: bytes, planes: bytes) -> list[Result]:
-    """The results again; raises `ValueError` for what `pack` did not write."""
+    """Return the results that were packed. Raises `ValueError` for input that `pack` did not write."""
     import numpy as np
 
     samples = np.frombuffer(planes, "u1").reshape(8, -1).T.copy().view("<u8").ravel().tolist()
     used = 0
 
-    def fill(match: re.Match[bytes]) -> bytes:
+    def insert(match: re.Match[bytes]) -> bytes:
         nonlocal used
         count, unit = int(match[1]), int(match[2])
-        own = samples[used : used + count]
+        samples_ms = [number * unit / 1e6 for number in samples[used : used + count]]
         used += count
-        return b'"samples_ms":%s' % msgspec.json.encode([number * unit / 1e6 for number in own])
+        return b'"samples_ms":%s' % msgspec.json.encode(samples_ms)
 
     try:
         rows = unfold(msgspec.json.decode(columns))
     except (LookupError, TypeError, StopIteration) as error:
-        raise ValueError(f"the columns are no records ({type(error).__name__})") from error
-    found = [msgspec.json.decode(_PACKED.sub(fill, msgspec.json.encode(row)), type=Result) for row in rows]
+        raise ValueError(f"the columns do not hold records ({type(error).__name__})") from error
+    results = [msgspec.json.decode(_PACKED_SAMPLES.sub(insert, msgspec.json.encode(row)), type=Result) for row in rows]
     if used != len(samples):
-        raise ValueError(f"{len(samples)} samples are there, {used} are counted")
-    return found
+        raise ValueError(f"the page holds {len(samples)} samples, but its records count {used}")
+    return results
 
 
 def fold(rows: list[Any]) -> Any:
-    """Objects of a list as one object of columns, lists of a list as one list, and so on within; the rest as it is."""
+    """Return a list of objects as an object of columns, a list of lists as one list, recursively, others unchanged."""
     kinds = {type(row) for row in rows} - {NoneType}
     if kinds == {list}:
         items = [item for row in rows if row is not None for item in row]
@@ -76,21 +76,21 @@ def fold(rows: list[Any]) -> Any:
         for key, value in (row or {}).items():
             columns.setdefault(key, []).append(value)
     keys = [None if row is None else tuple(row) for row in rows]
-    shapes = {shape: place for place, shape in enumerate(dict.fromkeys(keys))}
+    shapes = {shape: index for index, shape in enumerate(dict.fromkeys(keys))}
     return {
         "shapes": list(shapes),
-        "rows": [shapes[own] for own in keys],
+        "rows": [shapes[row_keys] for row_keys in keys],
         "columns": {key: fold(column) for key, column in columns.items()},
     }
 
 
 def unfold(folded: Any) -> list[Any]:
-    """What `fold` was given."""
+    """Return the list that `fold` was called with."""
     if isinstance(folded, list):
         return folded
     if "lengths" in folded:
         items = iter(unfold(folded["items"]))
         return [None if length is None else list(islice(items, length)) for length in folded["lengths"]]
     columns = {key: iter(unfold(column)) for key, column in folded["columns"].items()}
-    shapes = [folded["shapes"][place] for place in folded["rows"]]
+    shapes = [folded["shapes"][index] for index in folded["rows"]]
     return [None if shape is None else {key: next(columns[key]) for key in shape} for shape in shapes]

@@ -1,29 +1,33 @@
-"""A report for a terminal, with Rich."""
+"""Terminal output, by Rich."""
 
 from __future__ import annotations
 
 from io import StringIO
+from itertools import zip_longest
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from mbbench.report.document import Document, Page, Table
 
-_NAME = 24  # characters of a row's name, from which on it may wrap
+_NAME_WIDTH = 24  # a name wraps to this many characters before headers wrap
+_SEPARATOR = 3  # characters between two columns
 
 
-def render(content: Document, *, width: int, color: bool) -> str:
+def render(document: Document, *, width: int, color: bool) -> str:
+    """Return `document` as lines of at most `width` characters."""
     console = _console(width, color)
     console.print()
-    console.print(Text(content.headline, style="bold green"))
-    for table in content.tables:
+    console.print(Text(document.headline, style="bold green"))
+    for table in document.tables:
         render_table(console, table)
-    if content.notes:
+    if document.notes:
         console.print()
         console.print(Text("Notes", style="bold"))
-        for note in content.notes:
+        for note in document.notes:
             grid = RichTable.grid(padding=(0, 1))
             grid.add_row("-", Text(note))
             console.print(grid)
@@ -31,7 +35,7 @@ def render(content: Document, *, width: int, color: bool) -> str:
 
 
 def render_page(page: Page, *, width: int, color: bool) -> str:
-    """The whole report; a plot is said in words."""
+    """Return `page` as lines of at most `width` characters, with the text alternatives of its plots."""
     console = _console(width, color)
     console.print()
     for sentence in page.headline:
@@ -58,22 +62,44 @@ def _text(console: Console) -> str:
 
 
 def render_table(console: Console, table: Table) -> None:
+    """Print `table` as wide as its text, or wrapped to the width of `console`."""
     console.print()
     console.print(Text(table.title, style="bold"))
     grid = RichTable(box=SIMPLE_HEAD, show_header=table.header, pad_edge=False, header_style="dim", show_edge=False)
-    # Long names give way, above all to figures; headers give way to names that are short.
-    long = max((len(row[0]) for row in table.rows), default=0) > _NAME
-    for index, column in enumerate(table.columns):
+    widths = _column_widths(table, console.width - _SEPARATOR * (len(table.columns) - 1))
+    for index, (column, width) in enumerate(zip(table.columns, widths, strict=True)):
         first = index == 0
         grid.add_column(
             column,
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
-            no_wrap=(table.numeric and not first) if long else first,
-            min_width=_NAME if first and long else None,
+            width=width,
         )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
     for note in table.notes:
         console.print(Text(note, style="dim"))
+
+
+def _column_widths(table: Table, available: int) -> list[int]:
+    """Return column widths that add up to `available` at most, if no word and no figure is wider than its column.
+
+    Rich would cut off the last column. Names give way before headers, down to 24 characters; figures never do.
+    """
+    lines = (table.columns, *table.rows) if table.header else table.rows
+    columns = list(zip_longest(*lines, fillvalue="")) or [(column,) for column in table.columns]
+    widths = [max(map(cell_len, column)) for column in columns]
+    narrowest = [max(cell_len(word) for text in column for word in text.split(" ")) for column in columns]
+    if table.numeric:
+        figures = [max(map(cell_len, column[table.header :]), default=0) for column in columns]
+        narrowest = [narrowest[0], *map(max, narrowest[1:], figures[1:])]
+    name = min(widths[0], max(_NAME_WIDTH, narrowest[0]))
+    stages = [[name, *widths[1:]]] if table.numeric else []
+    for minimum in (*stages, [name, *narrowest[1:]], narrowest):
+        while sum(widths) > available:
+            wide = [index for index, width in enumerate(widths) if width > minimum[index]]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths

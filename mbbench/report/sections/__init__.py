@@ -1,1 +1,1 @@
-"""The parts of a report, one module each: pure functions from results to tables and plots."""
+"""Parts of reports: one module per subject, each of pure functions from results to tables, figures and sections."""

@@ -1,4 +1,4 @@
-"""The paper's claims about 1.0 MobileNet-224, each beside what is counted or measured here, and whether it holds."""
+"""The paper's claims about 1.0 MobileNet-224, checked against what mbbench counts and measures."""
 
 from __future__ import annotations
 
@@ -13,77 +13,84 @@ from mbbench.report.document import Table
 from mbbench.result import Accuracy, Result
 from mbbench.spec import ModelSpec
 
-Verdict = Literal["holds", "does not hold", "cannot be judged"]
-_NEARLY = 0.01  # the paper's own networks are 0.9 points apart
+Verdict = Literal["holds", "does not hold", "cannot be checked"]
+_MAX_TOP1_GAP = 0.01  # that counts as "nearly as accurate"; the paper's own networks are 0.9 points apart
 _MOBILENET = ModelSpec()
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
+    """A claim, the figure that the paper prints, the figure here, and the verdict."""
+
     text: str
     printed: str
     here: str
     verdict: Verdict
 
 
-def claims(results: Sequence[Result]) -> list[Claim]:
-    """Section 4.2 of the paper. Sizes and Mult-Adds are counted at 1000 classes; accuracy needs labelled images."""
-    own = cost_of(_MOBILENET)
-    found = []
+def judge(results: Sequence[Result]) -> list[Claim]:
+    """Return the claims of the paper's section 4.2 with verdicts.
+
+    Parameters and Mult-Adds are counted at 1000 classes; accuracy needs labeled images.
+    """
+    mobilenet = cost_of(_MOBILENET)
+    claims = []
     for spec, name in ((paper.VGG16, "VGG16"), (paper.GOOGLENET, "GoogLeNet")):
-        other = cost_of(spec)
+        cost = cost_of(spec)
         smaller, cheaper = paper.CLAIMS[spec.family]
-        found.append(_ratio(f"so many times smaller than {name}", smaller, other.parameters, own.parameters))
-        found.append(_ratio(f"so many times less compute than {name}", cheaper, other.mult_adds, own.mult_adds))
-    return [*found, _accuracy(results)]
+        claims.append(_ratio(f"times fewer parameters than {name}", smaller, cost.parameters, mobilenet.parameters))
+        claims.append(_ratio(f"times fewer Mult-Adds than {name}", cheaper, cost.mult_adds, mobilenet.mult_adds))
+    return [*claims, _accuracy(results)]
 
 
-def table(found: Sequence[Claim]) -> Table:
+def table(claims: Sequence[Claim]) -> Table:
+    """Return a row for each claim."""
     return Table(
         "The paper's claims for 1.0 MobileNet-224",
         ("Claim", "Paper", "Here", "Verdict"),
-        tuple((claim.text, claim.printed, claim.here, claim.verdict) for claim in found),
+        tuple((claim.text, claim.printed, claim.here, claim.verdict) for claim in claims),
         numeric=False,
         notes=(
-            "Parameters and Mult-Adds are counted, at 1000 classes, of the networks that mbbench builds (GoogLeNet is"
+            "Parameters and Mult-Adds are counted at 1000 classes, in the networks that mbbench builds (GoogLeNet is"
             " torchvision's).",
         ),
     )
 
 
-def _ratio(text: str, printed: str, other: int, own: int) -> Claim:
-    """`32x` is claimed when the ratio is at least 32; `>2.5x` when it is more than 2.5."""
+def _ratio(text: str, printed: str, count: int, mobilenet_count: int) -> Claim:
+    """Judge a ratio: `32x` claims at least 32, `>2.5x` claims more than 2.5."""
     claimed = float(printed.strip(">x"))
-    ratio = other / own
+    ratio = count / mobilenet_count
     holds = ratio > claimed if printed.startswith(">") else ratio >= claimed
     return Claim(text, printed, f"{units.significant(ratio)}x", "holds" if holds else "does not hold")
 
 
 def _accuracy(results: Sequence[Result]) -> Claim:
     text = "nearly as accurate as VGG16 (top-1)"
-    own_row, vgg_row = paper.row_of(_MOBILENET), paper.row_of(paper.VGG16)
-    assert own_row is not None and vgg_row is not None
-    printed = f"{own_row.top1_percent:.1f} % and {vgg_row.top1_percent:.1f} %"
+    mobilenet_row, vgg16_row = paper.row_of(_MOBILENET), paper.row_of(paper.VGG16)
+    assert mobilenet_row is not None and vgg16_row is not None
+    printed = f"{mobilenet_row.top1_percent:.1f} % and {vgg16_row.top1_percent:.1f} %"
     pair = _measured_pair(results)
     if pair is None:
-        return Claim(text, printed, "needs both networks' weights and ImageNet's labels", "cannot be judged")
-    own, vgg, data = pair
-    assert own.top1 is not None and vgg.top1 is not None
-    here = f"{units.percent(own.top1, own.top1_ci95)} and {units.percent(vgg.top1, vgg.top1_ci95)} on {data}"
-    return Claim(text, printed, here, "holds" if vgg.top1 - own.top1 <= _NEARLY else "does not hold")
+        return Claim(text, printed, "needs both networks' weights and ImageNet's labels", "cannot be checked")
+    mobilenet, vgg16, data = pair
+    assert mobilenet.top1 is not None and vgg16.top1 is not None
+    mobilenet_top1 = units.percent(mobilenet.top1, mobilenet.top1_ci95)
+    here = f"{mobilenet_top1} and {units.percent(vgg16.top1, vgg16.top1_ci95)} on {data}"
+    return Claim(text, printed, here, "holds" if vgg16.top1 - mobilenet.top1 <= _MAX_TOP1_GAP else "does not hold")
 
 
 def _measured_pair(results: Sequence[Result]) -> tuple[Accuracy, Accuracy, str] | None:
-    """The top-1 of both networks in fp32 at 224 on the same images of 1000 classes."""
-    known = {
+    """Return MobileNet's and VGG16's accuracy in fp32 at 224 on the same images of 1000 classes, and their name."""
+    measured = {
         (result.cell.model.family, result.data.fingerprint): (accuracy, result.data)
         for result in results
         if (accuracy := result.measured.accuracy) is not None and accuracy.top1 is not None
         and result.data is not None and result.data.classes == 1000 and result.cell.precision == "fp32"
         and (result.cell.model.alpha, result.cell.model.resolution) == (1.0, 224)
     }  # fmt: skip
-    for (family, fingerprint), (accuracy, data) in known.items():
-        other = known.get(("vgg16", fingerprint))
-        if family == "mobilenet_v1" and other is not None:
-            return accuracy, other[0], data.name
+    for (family, fingerprint), (accuracy, data) in measured.items():
+        vgg16 = measured.get(("vgg16", fingerprint))
+        if family == "mobilenet_v1" and vgg16 is not None:
+            return accuracy, vgg16[0], data.name
     return None

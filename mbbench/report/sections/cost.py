@@ -1,4 +1,4 @@
-"""What a network costs, as tables: by layer type, by layer, and beside the paper."""
+"""The cost of a network, as tables: in total, by layer type, by layer, and compared with the paper."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from mbbench.report import units
 from mbbench.report.document import Table
 from mbbench.spec import ModelSpec
 
-_AGREES = "* not the printed figure when rounded or cut off at its last digit (the paper does either)."
+_AGREES = "* differs from the printed figure, both rounded and truncated to its last digit (the paper does either)."
 
 
 def tables(spec: ModelSpec, cost: Cost, *, layers: bool) -> list[Table]:
-    found = [_totals(spec, cost), _by_type(spec, cost)]
+    """Return the totals, the shares by layer type, every layer if `layers`, and the comparison with the paper."""
+    result = [_totals(spec, cost), _by_type(cost)]
     if layers:
-        found.append(_by_layer(cost))
+        result.append(_by_layer(cost))
     row = paper.row_of(spec)
     if row is not None and (comparisons := paper.compare(spec, cost)):
         numbers = ", ".join(map(str, row.tables))
-        title = f"Beside the paper's Table {numbers}: Mult-Adds and parameters, in millions"
-        found.append(_comparison(title, comparisons))
-    return found
+        title = f"The paper's Table{'s' * (len(row.tables) > 1)} {numbers}: Mult-Adds and parameters, in millions"
+        result.append(_comparison(title, comparisons))
+    return result
 
 
 def paper_tables(reproduction: paper.Reproduction) -> list[Table]:
-    """The paper's Tables 2 and 4 to 9, as counted here and as printed."""
+    """Return the paper's Tables 4 to 9 and 2, as counted by mbbench and as printed."""
     return [
         _comparison(
-            "Tables 4 to 9 (their numbers in brackets): Mult-Adds and parameters, in millions",
+            "Tables 4 to 9 (table numbers in brackets): Mult-Adds and parameters, in millions",
             reproduction.tables_4_to_9,
         ),
-        _comparison("Table 2: shares by layer type of 1.0 MobileNet-224, in percent", reproduction.table_2),
+        _comparison("Table 2: share of each layer type in 1.0 MobileNet-224, in percent", reproduction.table_2),
     ]
 
 
@@ -45,12 +46,12 @@ def _totals(spec: ModelSpec, cost: Cost) -> Table:
             f"{units.millions(cost.parameters)} ({units.millions(cost.weights)} without biases and batch norm)",
         ),
         ("Weights in fp32", units.megabytes(cost.weight_bytes)),
-        ("Activations at their peak", f"{units.megabytes(cost.activation_peak_bytes)} in fp32 at batch 1"),
+        ("Peak activation memory", f"{units.megabytes(cost.activation_peak_bytes)} in fp32 at batch 1"),
     )
     return Table(f"{spec.label}, {spec.classes} classes", ("Quantity", "Value"), rows, numeric=False, header=False)
 
 
-def _by_type(spec: ModelSpec, cost: Cost) -> Table:
+def _by_type(cost: Cost) -> Table:
     rows = tuple(
         (
             share.type,
@@ -79,7 +80,7 @@ def _by_layer(cost: Cost) -> Table:
 
 
 def _comparison(title: str, comparisons: Sequence[paper.Comparison]) -> Table:
-    """A row for each name, with Mult-Adds and parameters beside what is printed; the differences explained below."""
+    """Return a row per network or layer type with the counted and the printed figures; notes explain differences."""
     rows = []
     for name, group in groupby(comparisons, key=lambda comparison: comparison.name):
         cells = [name]

@@ -1,4 +1,4 @@
-"""Sustained mode and duty cycle, where they were measured."""
+"""Sustained load and duty cycle, as tables."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from mbbench.result import Result
 from mbbench.stats import median
 
 
-def curves(result: Result) -> list[Table]:
-    """Sustained mode and duty cycle, where they were measured."""
+def curve_tables(result: Result) -> list[Table]:
+    """Return a table for sustained load and one for the duty cycle, each only if it was measured."""
     tables = []
     if windows := result.measured.sustained:
         medians = [window.median_ms for window in windows]
-        first, last = medians[: len(medians) // 10 or 1], medians[-(len(medians) // 10 or 1) :]
-        start, end = median(first), median(last)
+        tenth = len(medians) // 10 or 1
+        start, end = median(medians[:tenth]), median(medians[-tenth:])
         rows: tuple[tuple[str, ...], ...] = (
-            ("Median over time", units.curve(medians)),
+            ("Median over time", units.sparkline(medians)),
             ("At the start", units.milliseconds(start)),
             ("At the end", f"{units.milliseconds(end)} ({(end / start - 1) * 100:+.1f} %)"),
             ("Lowest, highest", f"{units.milliseconds(min(medians))}, {units.milliseconds(max(medians))}"),
         )
-        title = f"{result.cell.label}, {units.seconds(result.settings.sustain_s or 0)} without a pause"
+        title = f"{result.cell.label}, sustained load for {units.seconds(result.settings.sustain_s or 0)}"
         tables.append(Table(title, ("Quantity", "Value"), rows, numeric=False, header=False))
-    if wakes := result.measured.duty_cycle:
-        busy = wakes[0].median_ms
+    if calls := result.measured.duty_cycle:
+        without_pause_ms = calls[0].median_ms
         rows = tuple(
             (
-                f"{units.significant(wake.pause_ms)} ms",
-                units.milliseconds(wake.median_ms),
-                units.ratio(wake.median_ms, busy),
+                f"{units.significant(paused.pause_ms)} ms",
+                units.milliseconds(paused.median_ms),
+                units.ratio(paused.median_ms, without_pause_ms),
             )
-            for wake in wakes
+            for paused in calls
         )
-        tables.append(Table(f"{result.cell.label} after a pause", ("Pause", "Median", "over none"), rows))
+        tables.append(Table(f"{result.cell.label}, calls after a pause", ("Pause", "Median", "vs. no pause"), rows))
     return tables

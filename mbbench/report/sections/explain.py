@@ -1,4 +1,4 @@
-"""What `mbbench explain` says, as tables."""
+"""The output of `mbbench explain`, as tables and as plain data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record(explanations: Sequence[Explanation]) -> list[dict[str, object]]:
 
 def _table(explanation: Explanation) -> Table:
     cell = explanation.result.cell
-    ratio = units.NONE if explanation.ratio is None else f"{explanation.ratio:.2f}"
-    rows = (("Median over fp32's", ratio), *(("", reason) for reason in explanation.reasons))
+    ratio = units.MISSING if explanation.ratio is None else f"{explanation.ratio:.2f}"
+    rows = (("Median relative to fp32", ratio), *(("", reason) for reason in explanation.reasons))
     title = f"{cell.model.label} in {cell.precision} on {cell.backend}"
     return Table(title, ("Quantity", "Value"), rows, numeric=False, header=False)

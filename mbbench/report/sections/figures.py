@@ -1,20 +1,19 @@
-"""The plots of a report, as plain data for Plotly; each with what it shows in words."""
+"""The plots of a report, as plain data for Plotly, each with a text alternative."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
 from mbbench.report import units
 from mbbench.report.document import Figure
-from mbbench.report.selection import measured
+from mbbench.report.sections.tables import Name
+from mbbench.report.selection import measurements
 from mbbench.result import Phase, Result
 from mbbench.stats import percentile
 
-Name = Callable[[Result], str]
-
-# Told apart by colour-blind eyes too, and at a contrast of 3 or more on white and on black.
+# Distinguishable by color-blind readers, with a contrast of at least 3 on the light and on the dark page.
 COLORS = ("#2b7de9", "#d97400", "#12936f", "#b052d9", "#d6336c", "#7a7f00", "#0891b2", "#8b6b4a")
 _SYMBOLS = {"fp32": "circle", "bf16": "square", "fp16": "diamond", "int8": "triangle-up"}
 _ROW_PX, _FRAME_PX = 26, 140
@@ -23,18 +22,18 @@ _PHASES: tuple[tuple[Phase, str], ...] = (
 )  # fmt: skip
 
 
-def trade_off(id: str, group: Sequence[Result], best: Sequence[Result], name: Name, where: str) -> Figure:
-    """Top-1 over median latency, a colour a runtime and a symbol a precision, with the Pareto front `best`."""
+def trade_off(id: str, group: Sequence[Result], front: Sequence[Result], name: Name, title: str) -> Figure:
+    """Return top-1 against median latency with the Pareto front; colors are runtimes, symbols are precisions."""
     traces: list[dict[str, Any]] = []
     backends = list(dict.fromkeys(result.cell.backend for result in group))
     for color, backend in zip(cycle(COLORS), backends, strict=False):
         for precision, symbol in _SYMBOLS.items():
-            own = [r for r in group if (r.cell.backend, r.cell.precision) == (backend, precision)]
+            results = [r for r in group if (r.cell.backend, r.cell.precision) == (backend, precision)]
             points = [(m.latency.median_ms, top1, name(m.result))
-                      for m in measured(own) if (top1 := m.result.top1()) is not None]  # fmt: skip
+                      for m in measurements(results) if (top1 := m.result.top1()) is not None]  # fmt: skip
             if points:
                 traces.append(_scatter(points, f"{backend} {precision}", {"color": color, "symbol": symbol, "size": 9}))
-    line = [(m.latency.median_ms, top1) for m in measured(best) if (top1 := m.result.top1()) is not None]
+    line = [(m.latency.median_ms, top1) for m in measurements(front) if (top1 := m.result.top1()) is not None]
     traces.append(
         {
             "type": "scatter", "mode": "lines", "name": "Pareto front", "hoverinfo": "skip",
@@ -42,24 +41,24 @@ def trade_off(id: str, group: Sequence[Result], best: Sequence[Result], name: Na
             "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "#888888"},
         }
     )  # fmt: skip
-    ends = [f"{name(r)} ({units.milliseconds(x)}, {units.percent(y)})" for r, (x, y) in zip(best, line, strict=True)]
-    said = f"from {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"of {ends[0]} alone"
+    ends = [f"{name(r)} ({units.milliseconds(x)}, {units.percent(y)})" for r, (x, y) in zip(front, line, strict=True)]
+    extent = f"has {len(front)} cells, from {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"is one cell, {ends[0]}"
     layout = {
         "xaxis": {"title": {"text": "median latency, ms (logarithmic)"}, "type": "log"},
         "yaxis": {"title": {"text": "top-1, %"}},
     }
-    alt = f"Top-1 over median latency of {len(group)} cells. The Pareto front has {len(best)} of them, {said}."
-    return Figure(id, f"Accuracy against latency: {where}", alt, tuple(traces), layout)
+    alt = f"Top-1 against median latency of {len(group)} cells. The Pareto front {extent}."
+    return Figure(id, f"Accuracy against latency: {title}", alt, tuple(traces), layout)
 
 
 def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
-    """A box a cell, around its own median: quartiles, p1 and p99, and a notch that is the median's interval."""
-    whole = measured(results)
+    """Return a box per cell, relative to its median: quartiles, p1 and p99, and the median's interval as a notch."""
+    complete = measurements(results)
     traces = []
     tails = {}
-    for one in whole:
-        latency = one.latency
-        title = f"{name(one.result)}, {units.milliseconds(latency.median_ms)}"
+    for measurement in complete:
+        latency = measurement.latency
+        title = f"{name(measurement.result)}, {units.milliseconds(latency.median_ms)}"
 
         def relative(value: float, median: float = latency.median_ms) -> float:
             return (value / median - 1) * 100
@@ -75,16 +74,16 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
         traces.append(box)
     worst = max(tails, key=tails.__getitem__)
     alt = (
-        f"How the latencies of {len(whole)} cells spread around their medians; the longest tail is that of {worst},"
-        f" whose p99 lies {tails[worst]:.1f} % above."
+        f"Spread of the latencies of {len(complete)} cells around their medians. The longest tail is that of {worst}:"
+        f" its p99 is {tails[worst]:.1f} % above the median."
     )
-    layout = {"xaxis": {"title": {"text": "from the cell's own median, %"}, "zeroline": True}, "yaxis": _rows()}
-    title = "Quartiles, whiskers at p1 and p99, and the median's 95 % interval as a notch"
-    return Figure(id, title, alt, tuple(traces), layout, _height(len(whole)))
+    layout = {"xaxis": {"title": {"text": "relative to the cell's median, %"}, "zeroline": True}, "yaxis": _rows()}
+    title = "Spread of latency: quartiles (box), p1 and p99 (whiskers), 95 % interval of the median (notch)"
+    return Figure(id, title, alt, tuple(traces), layout, _height(len(complete)))
 
 
 def memory(id: str, results: Sequence[Result], name: Name) -> Figure:
-    """How much each phase adds to the process's high-water mark."""
+    """Return how much each phase adds to the peak memory of the process, as stacked bars."""
     traces = []
     before = [0] * len(results)
     for color, (phase, title) in zip(COLORS, _PHASES, strict=False):
@@ -96,11 +95,12 @@ def memory(id: str, results: Sequence[Result], name: Name) -> Figure:
         traces.append(_bar([name(result) for result in results], added, title, color, "MB"))
     most = max(results, key=lambda result: result.peak_rss_bytes() or 0)
     peak = units.megabytes(most.peak_rss_bytes())
-    alt = f"Peak memory by phase of {len(results)} cells; the most is {peak}, of {name(most)}."
-    return _stacked(id, "Peak memory, and what each phase adds", alt, traces, "peak resident memory, MB", len(results))
+    alt = f"Peak memory by phase of {len(results)} cells. The highest is {peak}, of {name(most)}."
+    return _stacked(id, "Peak memory by the phase that added it", alt, traces, "peak resident memory, MB", len(results))
 
 
 def executed(id: str, results: Sequence[Result], name: Name) -> Figure:
+    """Return the shares of Mult-Adds by executed precision, as stacked bars."""
     known = [(result, info) for result in results if (info := result.executed) is not None]
     kinds = list(dict.fromkeys(share.precision for _, info in known for share in info.shares))
     traces = []
@@ -109,11 +109,12 @@ def executed(id: str, results: Sequence[Result], name: Name) -> Figure:
             100 * sum(share.mult_adds_share for share in info.shares if share.precision == kind) for _, info in known
         ]
         traces.append(_bar([name(result) for result, _ in known], shares, kind, color, "%"))
-    alt = f"Share of Mult-Adds executed in {', '.join(kinds)} by {len(known)} cells, by the runtimes' own account."
+    alt = f"Share of Mult-Adds that {len(known)} cells execute in {' and '.join(kinds)}, as reported by the runtimes."
     return _stacked(id, "Executed precision", alt, traces, "share of Mult-Adds, %", len(known))
 
 
-def cold(id: str, results: Sequence[Result], name: Name) -> Figure:
+def cold_start(id: str, results: Sequence[Result], name: Name) -> Figure:
+    """Return the parts of the cold start, as stacked bars."""
     known = [(result, start) for result in results if (start := result.measured.cold) is not None]
     parts: tuple[tuple[str, list[float]], ...] = (
         ("import", [start.import_s for _, start in known]),
@@ -124,9 +125,9 @@ def cold(id: str, results: Sequence[Result], name: Name) -> Figure:
     names = [name(result) for result, _ in known]
     traces = [_bar(names, seconds, title, color, "s") for color, (title, seconds) in zip(COLORS, parts, strict=False)]
     totals = [sum(seconds[index] for _, seconds in parts) for index in range(len(known))]
-    worst = totals.index(max(totals))
-    alt = f"Cold start of {len(known)} cells; the slowest is {names[worst]} with {units.seconds(totals[worst])}."
-    return _stacked(id, "From a fresh process to the first answer", alt, traces, "seconds", len(known))
+    slowest = totals.index(max(totals))
+    alt = f"Cold start of {len(known)} cells. The slowest takes {units.seconds(totals[slowest])}: {names[slowest]}."
+    return _stacked(id, "From import to the first inference in a fresh process", alt, traces, "seconds", len(known))
 
 
 def _scatter(points: Iterable[tuple[float, float, str]], name: str, marker: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _stacked(id: str, title: str, alt: str, traces: Sequence[dict[str, Any]], ax
 
 
 def _rows() -> dict[str, Any]:
-    """An axis of names, the first on top."""
+    """Return a category axis with the first name on top."""
     return {"autorange": "reversed", "automargin": True, "type": "category"}
 
 

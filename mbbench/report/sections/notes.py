@@ -1,4 +1,4 @@
-"""Failures, figures that could not be given, and what disturbed the measurement; each once."""
+"""Notes on results: failures, missing figures, and disturbances of the measurement."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from mbbench.result import Result
 from mbbench.stats import samples_needed
 
-_DRIFT = 0.05  # of the first quarter's median: what a reader should hear of
-_MANY_OUTLIERS = 0.01
-_NAMED = 6
+_MAX_DRIFT = 0.05  # relative to the first quarter's median; a larger drift gets a note
+_MAX_OUTLIERS = 0.01  # share of the runs; more outliers get a note
+_MAX_NAMES = 6
 
 
-def notes(results: Sequence[Result]) -> list[str]:
-    """Failures, figures that could not be given, and what disturbed the measurement; each once."""
+def collect_notes(results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each failure, missing figure and disturbance, without duplicates."""
     notes = [
         f"{result.cell.label} failed: {result.failure.cause}; {result.failure.remedy}."
         for result in results
@@ -26,7 +26,7 @@ def notes(results: Sequence[Result]) -> list[str]:
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
-        notes.append(f"Latency had not settled when warm-up ended: {_some(unsettled)}.")
+        notes.append(f"Latency had not settled when the warm-up ended: {_enumerate(unsettled)}.")
     imprecise = [
         f"{result.cell.label} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
@@ -34,26 +34,28 @@ def notes(results: Sequence[Result]) -> list[str]:
     ]
     if imprecise:
         notes.append(
-            f"Imprecise, since time was up before the median was known to 1 %: {_some(imprecise)}; take"
-            " --profile rigorous, or a quieter machine."
+            f"The time limit was reached before the median was known to 1 %: {_enumerate(imprecise)}; use"
+            " --profile rigorous or a quieter machine."
         )
     drifted = [
         f"{result.cell.label} ({latency.drift * 100:+.0f} %)"
         for result, latency in latencies
-        if latency is not None and latency.drift is not None and abs(latency.drift) >= _DRIFT
+        if latency is not None and latency.drift is not None and abs(latency.drift) >= _MAX_DRIFT
     ]
     if drifted:
         notes.append(
-            f"Latency drifted between the first and the last quarter: {_some(drifted)}; look for heat, clock rates"
-            " and neighbours, and compare by `mbbench check`, where they drop out."
+            f"Latency drifted from the first to the last quarter of the runs: {_enumerate(drifted)}; check"
+            " temperature, clock rates and neighbors, and compare with `mbbench check`, where drift cancels out."
         )
-    odd = [
+    with_outliers = [
         f"{result.cell.label} ({latency.outliers} of {latency.n})"
         for result, latency in latencies
-        if latency is not None and latency.outliers is not None and latency.outliers >= _MANY_OUTLIERS * latency.n
+        if latency is not None and latency.outliers is not None and latency.outliers >= _MAX_OUTLIERS * latency.n
     ]
-    if odd:
-        notes.append(f"Outliers, which are counted and kept: {_some(odd)}; something else used these cores.")
+    if with_outliers:
+        notes.append(
+            f"Outliers, included in every figure: {_enumerate(with_outliers)}; something else used these cores."
+        )
     for name, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
             f"{result.cell.label} ({latency.n})"
@@ -61,11 +63,11 @@ def notes(results: Sequence[Result]) -> list[str]:
             if latency is not None and f"latency.{name}_ms" in result.reasons
         ]
         if short:
-            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {_some(short)}.")
+            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {_enumerate(short)}.")
     for result in results:
         for scenario in result.settings.scenarios:
             if (reason := result.reasons.get(f"served.{scenario}")) is not None:
-                notes.append(f"No {scenario} of {result.cell.label}: {reason}.")
+                notes.append(f"No {scenario} result for {result.cell.label}: {reason}.")
     for result in results:
         for check in result.conditions:
             if check.status == "warn":
@@ -73,7 +75,14 @@ def notes(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first of a long list; a report's tables have them all."""
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def noise_warning(results: Sequence[Result]) -> tuple[str, ...]:
+    """Return a warning if INT8 was calibrated on random noise instead of images."""
+    if any(result.quantization and result.quantization.calibration == "random" for result in results):
+        return ("INT8 was calibrated on RANDOM NOISE: its accuracy is meaningless.",)
+    return ()
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    """Return the first six names and the number of the others."""
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

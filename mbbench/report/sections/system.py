@@ -1,4 +1,4 @@
-"""What `mbbench backends` and `mbbench doctor` say, as tables."""
+"""The output of `mbbench backends` and `mbbench doctor`, as tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mbbench.report import units
 from mbbench.report.document import Table
 
 
-def backends(descriptions: Sequence[Description]) -> Table:
+def backend_table(descriptions: Sequence[Description]) -> Table:
     """Return one row for each device of each backend; backends that cannot start get a row and a note."""
     rows: list[tuple[str, ...]] = []
     for backend in descriptions:
-        versions = ", ".join(f"{package} {version}" for package, version in backend.versions.items()) or units.NONE
+        versions = ", ".join(f"{package} {version}" for package, version in backend.versions.items()) or units.MISSING
         if backend.error is not None:
             rows.append((backend.name, versions, "cannot start", ""))
         for device, chip in backend.devices.items():
@@ -24,10 +24,10 @@ def backends(descriptions: Sequence[Description]) -> Table:
     return Table("Backends", ("Name", "Version", "Device", "Precisions"), tuple(rows), numeric=False, notes=reasons)
 
 
-def doctor(machine: Machine, checks: Sequence[Check]) -> Table:
-    """Return one row for each check, and a note on how many warn."""
+def check_table(machine: Machine, checks: Sequence[Check]) -> Table:
+    """Return one row for each check of the machine, and a note on the number of warnings."""
     rows = tuple((check.name, check.status, check.found, check.remedy or "") for check in checks)
     warnings = sum(check.status == "warn" for check in checks)
-    note = f"{warnings} warning(s); nothing was changed." if warnings else "Fit for measuring."
-    columns = ("Check", "Verdict", "Found", "Remedy")
+    note = f"{warnings} warning{'s' * (warnings > 1)}; nothing was changed." if warnings else "Fit for measuring."
+    columns = ("Check", "Status", "Finding", "Remedy")
     return Table(machine.summary, columns, rows, numeric=False, notes=(note,))

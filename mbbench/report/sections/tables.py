@@ -1,4 +1,4 @@
-"""Every cell of a report, as tables: speed, worth, and by phase."""
+"""Tables with a row per cell: speed, accuracy, memory, energy, cold start; and the machines and settings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import get_args
 
 from mbbench.report import units
 from mbbench.report.document import Table
+from mbbench.report.sections.notes import noise_warning
+from mbbench.report.selection import fp32_pairs
 from mbbench.result import Phase, Result
 from mbbench.spec import Precision
 
@@ -20,10 +22,11 @@ _PHASES: tuple[tuple[Phase, str], ...] = (
 
 
 def speed(results: Sequence[Result], name: Name) -> Table:
+    """Return median, p90 and p99 latency, and throughput."""
     rows = []
     for result in results:
         latency, throughput = result.measured.latency, result.measured.throughput
-        figures = [units.NONE] * 3
+        figures = [units.MISSING] * 3
         if latency is not None:
             figures = [
                 units.number(latency.median_ms, interval=latency.median_ci95_ms),
@@ -35,7 +38,8 @@ def speed(results: Sequence[Result], name: Name) -> Table:
     return Table("Speed", columns, tuple(rows))
 
 
-def worth(results: Sequence[Result], name: Name) -> Table:
+def size_and_accuracy(results: Sequence[Result], name: Name) -> Table:
+    """Return peak memory, artifact size, top-1, and agreement with PyTorch."""
     rows = []
     for result in results:
         accuracy = result.measured.accuracy
@@ -44,17 +48,20 @@ def worth(results: Sequence[Result], name: Name) -> Table:
                 name(result),
                 units.megabytes(result.peak_rss_bytes()),
                 units.megabytes(result.size_bytes()),
-                units.NONE if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
-                units.NONE if accuracy is None else units.percent(accuracy.agreement),
+                units.MISSING if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
+                units.MISSING if accuracy is None else units.percent(accuracy.agreement),
             )
         )
     data = sorted({f"{r.data.images} images of {r.data.name}" for r in results if r.data is not None})
     columns = ("Cell", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
-    notes = (f"Accuracy on {', '.join(data)}. Agreement: how often top-1 is that of PyTorch in fp32.",) if data else ()
-    return Table("Memory, size and accuracy", columns, tuple(rows), notes=notes)
+    notes = (
+        f"Accuracy on {', '.join(data)}. Agreement: share of images with the same top-1 class as PyTorch in fp32.",
+    )
+    return Table("Memory, size and accuracy", columns, tuple(rows), notes=notes if data else ())
 
 
-def trade_off(front: Sequence[Result], name: Name, where: str) -> Table:
+def pareto_front(front: Sequence[Result], name: Name, title: str) -> Table:
+    """Return the cells of a Pareto front; `title` states their device and images."""
     rows = []
     for result in front:
         accuracy = result.measured.accuracy
@@ -69,22 +76,23 @@ def trade_off(front: Sequence[Result], name: Name, where: str) -> Table:
             )
         )
     columns = ("Cell", "Median", "Top-1 [95 %]", "Size", "Peak memory")
-    return Table(f"The front: {where}", columns, tuple(rows), notes=("No other cell is both faster and better.",))
+    notes = ("No other cell is both faster and more accurate than one of these.",)
+    return Table(f"Pareto front: {title}", columns, tuple(rows), notes=notes)
 
 
 def memory(results: Sequence[Result], name: Name) -> Table:
+    """Return the peak resident memory at the end of each phase."""
     rows = []
     for result in results:
         peaks = {reading.phase: reading.peak_rss_bytes for reading in result.measured.memory}
         rows.append((name(result), *(units.megabytes(peaks.get(phase)) for phase, _ in _PHASES)))
-    return Table(
-        "Peak resident memory by the end of each phase", ("Cell", *(title for _, title in _PHASES)), tuple(rows)
-    )
+    columns = ("Cell", *(title for _, title in _PHASES))
+    return Table("Peak resident memory at the end of each phase", columns, tuple(rows))
 
 
 def energy(results: Sequence[Result], name: Name) -> Table:
-    """Of the cells whose chip counts it; without rows where none does."""
-    known = [(result, used) for result in results if (used := result.measured.energy) is not None]
+    """Return the energy per image of the cells whose chip counts it; the table may have no rows."""
+    counted = [(result, used) for result in results if (used := result.measured.energy) is not None]
     rows = [
         (
             name(result),
@@ -93,18 +101,19 @@ def energy(results: Sequence[Result], name: Name) -> Table:
             units.number(used.busy_watts),
             str(used.images),
         )
-        for result, used in known
+        for result, used in counted
     ]
-    counters = "; ".join(dict.fromkeys(used.counter for _, used in known))
-    columns = ("Cell", "An image, mJ [95 %]", "Idle, W", "Busy, W", "Images")
+    counters = "; ".join(dict.fromkeys(used.counter for _, used in counted))
+    columns = ("Cell", "Per image, mJ [95 %]", "Idle, W", "Busy, W", "Images")
     notes = (
-        f"An image: what idling takes is subtracted. Counted by {counters}: whole chips, other processes too. The"
-        " interval tells how far stretches of calls agree, not how right the counter is.",
+        f"Energy per image excludes idle power. Counter: {counters}; it counts whole chips, including other processes."
+        " The interval shows how well repeated stretches of calls agree, not how accurate the counter is.",
     )
     return Table("Energy", columns, tuple(rows), notes=notes)
 
 
 def device(results: Sequence[Result], name: Name) -> Table:
+    """Return the parts of a call on a device with its own memory and clock; the table may have no rows."""
     rows = []
     for result in results:
         times, latency = result.measured.device_times, result.measured.latency
@@ -117,20 +126,21 @@ def device(results: Sequence[Result], name: Name) -> Table:
                 units.megabytes(result.measured.device_memory_bytes),
             )
         )  # fmt: skip
-    columns = ("Cell", "To it, ms", "Compute, ms", "Back, ms", "The host's view, ms", "Its memory")
+    columns = ("Cell", "Copy in, ms", "Compute, ms", "Copy out, ms", "Host median, ms", "Device memory")
     notes = (
-        "Medians: of a few calls by the device's own clock, and of all by the host's. Memory: what the process held, as"
-        " the driver says.",
+        "Copies and compute: medians of a few calls, timed by the device's clock. Host median: of all calls, timed by"
+        " the host's clock. Device memory: held by the process, as reported by the driver.",
     )
-    return Table("A call on the device", columns, tuple(rows), notes=notes)
+    return Table("Time of a call on the device", columns, tuple(rows), notes=notes)
 
 
-def cold(results: Sequence[Result], name: Name) -> Table:
+def cold_start(results: Sequence[Result], name: Name) -> Table:
+    """Return the times of a fresh process from import to its first inference."""
     rows = []
     for result in results:
         if (start := result.measured.cold) is None:
             continue
-        load = units.NONE if start.load_s is None else units.seconds(start.load_s)
+        load = units.MISSING if start.load_s is None else units.seconds(start.load_s)
         total = start.import_s + (start.load_s or 0) + start.compile_s + start.first_inference_ms / 1e3
         rows.append(
             (
@@ -138,35 +148,36 @@ def cold(results: Sequence[Result], name: Name) -> Table:
                 units.milliseconds(start.first_inference_ms), units.seconds(total),
             )
         )  # fmt: skip
-    columns = ("Cell", "Import", "Load", "Compile", "First inference", "Together")
-    notes = ("A dash under Load: the runtime reads and compiles in one call.",)
-    return Table("From a fresh process to the first answer", columns, tuple(rows), notes=notes)
+    columns = ("Cell", "Import", "Load", "Compile", "First inference", "Total")
+    notes = ("A dash under Load: the runtime loads and compiles the model in one call.",)
+    return Table("From import to the first inference in a fresh process", columns, tuple(rows), notes=notes)
 
 
-def served(results: Sequence[Result], name: Name) -> Table | None:
-    """None where no scenario was asked for."""
-    rows = []
-    for result in results:
-        for one in result.measured.served:
-            what = f"{one.scenario} of {one.batch}" if one.batch > 1 else one.scenario
-            if (streams := one.effective.get("streams")) is not None:
-                what += f" on {streams}"
-            rows.append((name(result), what, *map(units.number, (one.images_per_s, one.p90_ms, one.p99_ms))))
-    if not rows:
+def scenarios(results: Sequence[Result], name: Name) -> Table | None:
+    """Return throughput and latency by MLPerf scenario, or None if no scenario was measured."""
+    measured = [(result, served) for result in results for served in result.measured.served]
+    if not measured:
         return None
+    rows = []
+    for result, served in measured:
+        streams = served.effective.get("streams")
+        details = [f"batch {served.batch}"] if served.batch > 1 else []
+        details += [] if streams is None else [f"{streams} stream{'s' * (streams != '1')}"]
+        scenario = f"{served.scenario} ({', '.join(details)})" if details else served.scenario
+        rows.append((name(result), scenario, *map(units.number, (served.images_per_s, served.p90_ms, served.p99_ms))))
     columns = ("Cell", "Scenario", "Images/s", "p90, ms", "p99, ms")
-    bounds = sorted({one.bound_ms for result in results for one in result.measured.served if one.bound_ms is not None})
-    notes = [
-        "MLPerf Inference's scenarios, of so many images in a query, on so many streams. Latency counts from a query's"
-        " arrival, waiting included; offline has none."
-    ]
-    if bounds:
-        kept = ", ".join(f"{bound:g}" for bound in bounds)
-        notes.append(f"Server: the largest rate of random arrivals at which 99 % were answered within {kept} ms.")
-    return Table("Throughput", columns, tuple(rows), notes=(" ".join(notes),))
+    note = (
+        "Scenarios of MLPerf Inference. Batch: images in a query. Latency counts from a query's arrival and includes"
+        " its wait; offline has none."
+    )
+    if bounds := sorted({served.bound_ms for _, served in measured if served.bound_ms is not None}):
+        limits = ", ".join(f"{bound:g}" for bound in bounds)
+        note += f" Server: the highest rate of random arrivals at which 99 % were answered within {limits} ms."
+    return Table("Throughput", columns, tuple(rows), notes=(note,))
 
 
 def executed(results: Sequence[Result], name: Name) -> Table:
+    """Return the share of Mult-Adds that the runtime executed in each precision."""
     rows = []
     for result in results:
         if (info := result.executed) is None:
@@ -176,63 +187,42 @@ def executed(results: Sequence[Result], name: Name) -> Table:
         rows.append((name(result), *map(units.percent, (*known, sum(shares.values()))), str(info.moves)))
     columns = ("Cell", *get_args(Precision), "unknown", "Moves")
     notes = (
-        "Shares of Mult-Adds by the precision that the runtime says it executed. Moves: nodes that only convert or"
+        "Shares of Mult-Adds by executed precision, as reported by the runtime. Moves: nodes that only convert or"
         " reorder tensors.",
     )
     return Table("Executed precision", columns, tuple(rows), notes=notes)
 
 
-def pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """Each cell of a lower precision, and the same cell in fp32."""
-
-    def key(result: Result) -> tuple[object, ...]:
-        cell = result.cell
-        return (result.machine.id, cell.model, cell.role, cell.backend, cell.device, result.settings.threads)
-
-    plain = {key(result): result for result in results if result.cell.precision == "fp32"}
-    return [
-        (result, other)
-        for result in results
-        if result.cell.precision != "fp32" and (other := plain.get(key(result))) is not None
-    ]
-
-
 def compression(results: Sequence[Result], name: Name) -> Table:
+    """Return latency, size, memory and top-1 of each cell in a lower precision, relative to the same cell in fp32."""
     rows = []
-    for result, other in pairs(results):
+    for result, partner in fp32_pairs(results):
         accuracy = result.measured.accuracy
         drop = None if accuracy is None else accuracy.drop
-        lost = units.NONE
+        top1_change = units.MISSING
         if drop is not None:
-            lost = f"{-drop.share * 100:+z.2f} [{-drop.ci95.high * 100:+z.2f}, {-drop.ci95.low * 100:+z.2f}]"
+            top1_change = f"{-drop.share * 100:+z.2f} [{-drop.ci95.high * 100:+z.2f}, {-drop.ci95.low * 100:+z.2f}]"
         rows.append(
             (
                 name(result),
-                _share(result.median_ms(), other.median_ms()),
-                _share(result.size_bytes(), other.size_bytes()),
-                _share(result.peak_rss_bytes(), other.peak_rss_bytes()),
-                lost,
-                units.NONE if drop is None else f"{drop.p_value:.2g}",
+                _quotient(result.median_ms(), partner.median_ms()),
+                _quotient(result.size_bytes(), partner.size_bytes()),
+                _quotient(result.peak_rss_bytes(), partner.peak_rss_bytes()),
+                top1_change,
+                units.MISSING if drop is None else f"{drop.p_value:.2g}",
             )
         )
     columns = ("Cell", "Latency", "Size", "Memory", "Top-1 [95 %]", "p")
     notes = (
-        "Over the same cell in fp32: below 1 is faster or smaller. Top-1 in points, on the same images; McNemar's p"
-        " below 0.05 says that they can show a change.",
-        *noise(results),
+        "Latency, size and memory are ratios to the same cell in fp32: below 1 is faster or smaller. Top-1 is the"
+        " change in points on the same images, p is from McNemar's test: below 0.05 the change is significant.",
+        *noise_warning(results),
     )
-    return Table("What a lower precision buys and costs", columns, tuple(rows), notes=notes)
+    return Table("Lower precision relative to fp32", columns, tuple(rows), notes=notes)
 
 
-def noise(results: Sequence[Result]) -> tuple[str, ...]:
-    """The warning that INT8 was calibrated on what is no image."""
-    if any(result.quantization and result.quantization.calibration == "random" for result in results):
-        return ("INT8 was calibrated on NOISE: its accuracy means nothing.",)
-    return ()
-
-
-def soundness(results: Sequence[Result], name: Name) -> Table:
-    """What the warnings are drawn from, of every cell."""
+def latency_quality(results: Sequence[Result], name: Name) -> Table:
+    """Return the precision, outliers, drift and warm-up of every cell's latency, which the warnings are based on."""
     rows = []
     for result in results:
         if (latency := result.measured.latency) is None:
@@ -241,32 +231,35 @@ def soundness(results: Sequence[Result], name: Name) -> Table:
         half = None if ci is None else (ci.high - ci.low) / 2 / latency.median_ms
         rows.append(
             (
-                name(result), str(latency.n), units.NONE if half is None else f"± {half * 100:.1f} %",
-                units.NONE if latency.outliers is None else str(latency.outliers),
-                units.NONE if latency.drift is None else f"{latency.drift * 100:+.1f} %",
+                name(result), str(latency.n), units.MISSING if half is None else f"± {half * 100:.1f} %",
+                units.MISSING if latency.outliers is None else str(latency.outliers),
+                units.MISSING if latency.drift is None else f"{latency.drift * 100:+.1f} %",
                 f"{units.seconds(warm_up.seconds)}{'' if warm_up.steady else ', not settled'}",
             )
         )  # fmt: skip
     columns = ("Cell", "Runs", "Median", "Outliers", "Drift", "Warm-up")
     notes = (
-        "Median: half of its 95 % interval. Drift: the last quarter's median over the first's. Outliers are kept.",
+        "Median: half the width of its 95 % interval. Drift: the median of the last quarter of the runs relative to"
+        " that of the first. Outliers are included in every figure.",
     )
-    return Table("How sound the latencies are", columns, tuple(rows), notes=notes)
+    return Table("Quality of the latency measurements", columns, tuple(rows), notes=notes)
 
 
 def machines(results: Sequence[Result]) -> Table:
+    """Return a row for each machine: hardware, system, limits and ID."""
     rows = []
     for machine in dict.fromkeys(result.machine for result in results):
-        where = f"{machine.os} {machine.kernel}, Python {machine.python}"
-        limits = [] if machine.cgroup_cpu_quota is None else [f"{machine.cgroup_cpu_quota:g} cores by quota"]
-        limits += [] if machine.hypervisor is None else [f"virtual ({machine.hypervisor})"]
-        rows.append((machine.summary, where, ", ".join(limits) or "bare metal, no quota", machine.id))
-    return Table("Machines", ("Machine", "System", "Limits", "Id"), tuple(rows), numeric=False)
+        system = f"{machine.os} {machine.kernel}, Python {machine.python}"
+        limits = [] if machine.cgroup_cpu_quota is None else [f"CPU quota of {machine.cgroup_cpu_quota:g} cores"]
+        limits += [] if machine.hypervisor is None else [f"virtual machine ({machine.hypervisor})"]
+        rows.append((machine.summary, system, ", ".join(limits) or "bare metal, no quota", machine.id))
+    return Table("Machines", ("Machine", "System", "Limits", "ID"), tuple(rows), numeric=False)
 
 
 def settings(results: Sequence[Result]) -> Table:
+    """Return a row for each combination of settings and versions, with the number of cells and when they were run."""
     rows = []
-    kinds: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         chosen = result.settings
         text = (
@@ -275,13 +268,13 @@ def settings(results: Sequence[Result]) -> Table:
             f" {chosen.throughput_s:g} s"
         )
         versions = ", ".join(f"{package} {version}" for package, version in sorted(result.versions.items()))
-        kinds.setdefault((text, versions), []).append(result)
-    for (text, versions), group in kinds.items():
+        groups.setdefault((text, versions), []).append(result)
+    for (text, versions), group in groups.items():
         times = sorted(result.time_utc for result in group)
         span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
         rows.append((f"{len(group)} cell{'s' * (len(group) > 1)}", text, versions, span))
-    return Table("Settings", ("Cells", "Settings", "Versions", "When"), tuple(rows), numeric=False)
+    return Table("Settings", ("Cells", "Settings", "Versions", "Measured"), tuple(rows), numeric=False)
 
 
-def _share(own: float | None, other: float | None) -> str:
-    return units.NONE if own is None or not other else f"{own / other:.2f}"
+def _quotient(value: float | None, reference: float | None) -> str:
+    return units.MISSING if value is None or not reference else f"{value / reference:.2f}"

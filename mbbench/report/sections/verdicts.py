@@ -1,4 +1,4 @@
-"""What a gate or a comparison says, before it has a format."""
+"""Verdicts of a gate and comparisons of stored results, as documents and tables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from mbbench.compare.changes import Change, Metric
 from mbbench.compare.gate import Outcome, Verdict
 from mbbench.compare.noise import Noise
-from mbbench.compare.record import CellVerdict, Checked
+from mbbench.compare.record import CellVerdict, GateRecord
 from mbbench.compare.stored import CellComparison
 from mbbench.report import units
 from mbbench.report.document import Document, Table
 from mbbench.spec import Cell
 
-WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
+_WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
 _NAMES: dict[Metric, str] = {
     "p50": "p50",
     "p99": "p99",
@@ -24,36 +24,38 @@ _NAMES: dict[Metric, str] = {
 _COLUMNS = ("Metric", "Baseline", "Candidate", "Change [95 %]", "Limit", "Verdict")
 
 
-def document(checked: Checked) -> Document:
+def gate_document(checked: GateRecord) -> Document:
+    """Return the headline, a table for each cell, and the failures and warnings of a gate."""
     tables = tuple(_table(cell) for cell in checked.cells if cell.failure is None)
     warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in checked.conditions if c.status == "warn"]
     failed = [
-        f"{name(c.cell)} could not be measured: {c.failure.cause}; {c.failure.remedy}."
+        f"{cell_name(c.cell)} could not be measured: {c.failure.cause}; {c.failure.remedy}."
         for c in checked.cells
         if c.failure
     ]
     return Document(headline(checked), tables, (*failed, *warnings))
 
 
-def headline(checked: Checked) -> str:
-    """`FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
-    concerned = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
-    named = "; ".join(f"{name(cell.cell)} ({', '.join(_concerned(cell))})" for cell in concerned)
-    text = f"{checked.outcome.upper()}, {len(concerned)} of {len(checked.cells)} cells"
-    text += "" if checked.outcome == "pass" else f": {named}"
+def headline(checked: GateRecord) -> str:
+    """Return `FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
+    deciding = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
+    names = "; ".join(f"{cell_name(cell.cell)} ({', '.join(_deciding_changes(cell))})" for cell in deciding)
+    text = f"{checked.outcome.upper()}, {len(deciding)} of {len(checked.cells)} cells"
+    text += "" if checked.outcome == "pass" else f": {names}"
     failed = sum(cell.failure is not None for cell in checked.cells)
     return f"{text}; {failed} could not be measured." if failed else f"{text}."
 
 
-def name(cell: Cell) -> str:
+def cell_name(cell: Cell) -> str:
+    """Return `0.5 MobileNet-128 int8 on openvino`."""
     precision = "" if cell.precision == "fp32" else f" {cell.precision}"
     return f"{cell.model.label}{precision} on {cell.backend}"
 
 
-def _concerned(cell: CellVerdict) -> list[str]:
-    """The metrics that make the cell's outcome what it is, with their changes."""
+def _deciding_changes(cell: CellVerdict) -> list[str]:
+    """Return the metrics that decide the cell's outcome, with their changes."""
     return [
-        " ".join((_NAMES[v.change.metric], *([] if v.change.change is None else [amount(v.change, interval=False)])))
+        " ".join((_NAMES[v.change.metric], *([] if v.change.change is None else [change_text(v.change, ci=False)])))
         for v in cell.verdicts
         if v.outcome == cell.outcome
     ]
@@ -63,27 +65,28 @@ def _table(cell: CellVerdict) -> Table:
     rows = tuple(
         (
             _NAMES[v.change.metric],
-            value(v.change.metric, v.change.baseline),
-            value(v.change.metric, v.change.candidate),
-            amount(v.change),
+            _value(v.change.metric, v.change.baseline),
+            _value(v.change.metric, v.change.candidate),
+            change_text(v.change),
             v.limit.text,
-            WORDS[v.outcome],
+            _WORDS[v.outcome],
         )
         for v in cell.verdicts
     )
-    return Table(name(cell.cell), _COLUMNS, rows, notes=(*dict.fromkeys(_notes(cell.verdicts)), *_floor(cell)))
+    notes = (*dict.fromkeys(_notes(cell.verdicts)), *_noise_notes(cell))
+    return Table(cell_name(cell.cell), _COLUMNS, rows, notes=notes)
 
 
-def _floor(cell: CellVerdict) -> list[str]:
-    """What this machine can show of the cell, if it was calibrated, and which limits ask for more."""
+def _noise_notes(cell: CellVerdict) -> list[str]:
+    """Return the smallest detectable changes if the machine was calibrated, and the limits that are below them."""
     if cell.noise is None or not cell.rounds:
         return []
     floors = {v.limit.metric: (v.limit, cell.noise.floors[v.limit.metric]) for v in cell.verdicts
               if v.limit.metric in cell.noise.floors}  # fmt: skip
     shown = ", ".join(f"{_NAMES[metric]} {floor.detectable * 100:.1f} %" for metric, (_, floor) in floors.items())
-    notes = [f"Smallest changes this machine can show (calibrated {cell.noise.time_utc[:10]}): {shown}."]
+    notes = [f"Smallest detectable changes on this machine (calibrated {cell.noise.time_utc[:10]}): {shown}."]
     notes += [
-        f"{_NAMES[metric]}: the limit of {limit.text} is less than that; raise it, or --seconds."
+        f"{_NAMES[metric]}: the limit of {limit.text} is below the smallest detectable change; raise it or --time."
         for metric, (limit, floor) in floors.items()
         if limit.worse < floor.detectable
     ]
@@ -93,86 +96,87 @@ def _floor(cell: CellVerdict) -> list[str]:
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     notes = []
     for verdict in verdicts:
-        metric, found = _NAMES[verdict.change.metric], verdict.change
-        if found.reason is not None:
-            notes.append(
-                f"{found.reason[0].upper()}{found.reason[1:]}." if found.change == 0 else f"{metric}: {found.reason}."
-            )
+        metric, change = _NAMES[verdict.change.metric], verdict.change
+        if (reason := change.reason) is not None:
+            notes.append(f"{reason[0].upper()}{reason[1:]}." if change.change == 0 else f"{metric}: {reason}.")
         if verdict.confirmed is True:
-            notes.append(f"{metric}: two rounds, in processes of their own, were beyond the limit.")
+            notes.append(f"{metric}: beyond the limit in two rounds, each in processes of its own.")
         elif verdict.confirmed is False:
-            notes.append(f"{metric}: the first round was beyond the limit, the second was not.")
+            notes.append(f"{metric}: beyond the limit in the first round, but not in the second.")
     return notes
 
 
-def comparisons(found: Sequence[CellComparison]) -> Document:
-    """Of stored results: a table a cell."""
+def comparison_document(comparisons: Sequence[CellComparison]) -> Document:
+    """Return a table for each cell that two sets of stored results have in common."""
     tables = []
-    for cell in found:
+    for cell in comparisons:
         rows = tuple(
             (
                 _NAMES[metric.change.metric],
-                value(metric.change.metric, metric.change.baseline),
-                value(metric.change.metric, metric.change.candidate),
-                amount(metric.change),
+                _value(metric.change.metric, metric.change.baseline),
+                _value(metric.change.metric, metric.change.candidate),
+                change_text(metric.change),
                 metric.word,
             )
             for metric in cell.metrics
         )
         notes = [f"{_NAMES[m.change.metric]}: {m.change.reason}." for m in cell.metrics if m.change.reason is not None]
         notes += [
-            f"A latency of B exceeds one of A {m.effect_size * 100:.0f} times of 100 (50: no difference)."
+            f"A latency of B exceeds a latency of A in {m.effect_size * 100:.0f} % of pairs (50 %: no difference)."
             for m in cell.metrics
             if m.effect_size is not None
         ]
-        notes += [f"Compared although they are of unlike {reason}." for reason in cell.unlike]
+        notes += [f"Compared although A and B differ in {reason}." for reason in cell.context_differences]
         tables.append(
             Table(cell.after.cell.label, ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
         )
-    words = [metric.word for cell in found for metric in cell.metrics]
+    words = [metric.word for cell in comparisons for metric in cell.metrics]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    headline = f"{len(found)} cell{'s' * (len(found) > 1)} compared: {counts}."
-    note = "A and B were measured at different times: what changed on the machine meanwhile counts as theirs. What"
-    note += " `mbbench calibrate` found of that is in the intervals; in `mbbench check` it drops out."
+    headline = f"{len(comparisons)} cell{'s' * (len(comparisons) > 1)} compared: {counts}."
+    note = (
+        "A and B were measured at different times, so changes of the machine in between are part of the differences."
+        " The intervals include such changes as far as `mbbench calibrate` measured them; `mbbench check` alternates A"
+        " and B, so that they cancel out."
+    )
     return Document(headline, tuple(tables), (note,))
 
 
-def calibrated(cell: Cell, noise: Noise) -> Table:
-    """What a machine's noise floor is, metric by metric."""
+def noise_table(cell: Cell, noise: Noise) -> Table:
+    """Return a machine's noise floor for a cell, with a row per metric."""
     rows = tuple(
         (_NAMES[metric], *(f"{share * 100:.2f} %" for share in (floor.within, floor.between, floor.detectable)))
         for metric, floor in noise.floors.items()
     )
     return Table(
-        f"{name(cell)}: {noise.rounds} rounds of {noise.seconds:g} s against itself",
-        ("Metric", "In a gate", "Between processes", "Smallest change shown"),
+        f"{cell_name(cell)}: {noise.rounds} A/A rounds of {noise.seconds:g} s",
+        ("Metric", "In a gate", "Between processes", "Smallest detectable change"),
         rows,
         notes=(
-            "Standard deviations: of A/A changes in a round of `mbbench check`, and of the metric from process to"
-            " process. The smallest change shown fails a gate 95 times of 100.",
+            "In a gate: standard deviation of the A/A change in a round of `mbbench check`. Between processes: standard"
+            " deviation of the metric. The smallest detectable change fails a gate 95 times out of 100.",
         ),
     )
 
 
-def value(metric: Metric, found: float | None) -> str:
+def change_text(change: Change, *, ci: bool = True) -> str:
+    """Return `+2.1 % [+1.7, +2.6]`, for top-1 `-0.3 pt [-1.1, +0.6]`; without the interval unless `ci`."""
+    if change.change is None:
+        return units.MISSING
+    unit = "pt" if change.metric == "top1" else "%"
+    text = f"{_signed(change.change)} {unit}"
+    if change.ci95 is None or not ci:
+        return text
+    return f"{text} [{_signed(change.ci95.low)}, {_signed(change.ci95.high)}]"
+
+
+def _value(metric: Metric, value: float | None) -> str:
     match metric:
         case "p50" | "p99":
-            return units.milliseconds(found)
+            return units.milliseconds(value)
         case "rss" | "size":
-            return units.megabytes(None if found is None else int(found))
+            return units.megabytes(None if value is None else int(value))
         case "top1":
-            return units.percent(found)
-
-
-def amount(found: Change, *, interval: bool = True) -> str:
-    """`+2.1 % [+1.7, +2.6]`, and of top-1 `-0.3 pt [-1.1, +0.6]`."""
-    if found.change is None:
-        return units.NONE
-    unit = "pt" if found.metric == "top1" else "%"
-    text = f"{_signed(found.change)} {unit}"
-    if found.ci95 is None or not interval:
-        return text
-    return f"{text} [{_signed(found.ci95.low)}, {_signed(found.ci95.high)}]"
+            return units.percent(value)
 
 
 def _signed(share: float) -> str:

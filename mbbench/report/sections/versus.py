@@ -1,4 +1,4 @@
-"""A network beside VGG16 and GoogLeNet, and beside what the paper claims."""
+"""Comparison of a network with VGG16 and GoogLeNet, and with the paper's claims."""
 
 from __future__ import annotations
 
@@ -13,68 +13,74 @@ from mbbench.result import Result
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
-    """A table a subject; where several networks were measured, each runtime's largest in fp32 stands for all.
+    """Return a comparison table for each subject that has baselines.
 
-    What would stand below several alike stands below the last.
+    If several networks were measured, only the largest in fp32 on each machine, runtime and device gets a table. Of
+    tables with the same notes, only the last keeps them.
     """
     subjects = [result for result in selection.subjects(results) if result.failure is None]
-    known = [result for result in results if result.cell.role == "baseline"]
+    baselines = [result for result in results if result.cell.role == "baseline"]
     if len({subject.cell.model for subject in subjects}) > 1:
         largest: dict[tuple[str, str, str], Result] = {}
         for subject in subjects:
             key = (subject.machine.id, subject.cell.backend, subject.cell.device)
-            if subject.cell.precision == "fp32" and baselines_of(subject, known):
-                largest[key] = max(largest.get(key, subject), subject, key=lambda one: _mult_adds(one) or 0)
+            if subject.cell.precision == "fp32" and baselines_of(subject, baselines):
+                largest[key] = max(largest.get(key, subject), subject, key=lambda result: _mult_adds(result) or 0)
         subjects = list(largest.values())
-    found = [against(subject, baselines) for subject in subjects if (baselines := baselines_of(subject, known))]
-    last = {table.notes: index for index, table in enumerate(found)}
-    return [table if last[table.notes] == index else replace(table, notes=()) for index, table in enumerate(found)]
+    comparisons = [comparison_table(subject, of) for subject in subjects if (of := baselines_of(subject, baselines))]
+    last = {table.notes: index for index, table in enumerate(comparisons)}
+    return [
+        table if last[table.notes] == index else replace(table, notes=()) for index, table in enumerate(comparisons)
+    ]
 
 
 def baselines_of(subject: Result, results: Sequence[Result]) -> list[Result]:
-    """The baselines on the same machine and runtime at the same resolution, in the same precision or else in fp32."""
-    own = (subject.machine.id, subject.cell.backend, subject.cell.device, subject.cell.model.resolution)
-    found = [
-        result
-        for result in results
-        if result.cell.role == "baseline"
-        and (result.machine.id, result.cell.backend, result.cell.device, result.cell.model.resolution) == own
-    ]
-    alike = [result for result in found if result.cell.precision == subject.cell.precision]
-    return alike or [result for result in found if result.cell.precision == "fp32"]
+    """Return the baselines on the subject's machine, runtime and device, at its resolution.
+
+    They are in the subject's precision or, if there are none, in fp32.
+    """
+
+    def key(result: Result) -> tuple[str, str, str, int]:
+        return (result.machine.id, result.cell.backend, result.cell.device, result.cell.model.resolution)
+
+    baselines = [result for result in results if result.cell.role == "baseline" and key(result) == key(subject)]
+    same_precision = [result for result in baselines if result.cell.precision == subject.cell.precision]
+    return same_precision or [result for result in baselines if result.cell.precision == "fp32"]
 
 
-def against(subject: Result, baselines: Sequence[Result]) -> Table:
-    """Measured and counted ratios beside the paper's claims for 1.0 MobileNet-224."""
+def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
+    """Return counted and measured quantities, their ratios, and the paper's claims for 1.0 MobileNet-224."""
     model = subject.cell.model
-    columns = ["Quantity", family(subject)]
+    columns = ["Quantity", _network(subject)]
     for baseline in baselines:
-        columns += [family(baseline), "ratio", "paper"]
+        columns += [_network(baseline), "ratio", "paper"]
     rows = []
     quantities = _QUANTITIES if subject.measured.energy is None else (*_QUANTITIES, _ENERGY)
     for name, value_of, render, claim in quantities:
-        own = value_of(subject)
-        row = [name, render(own)]
+        value = value_of(subject)
+        row = [name, render(value)]
         for baseline in baselines:
-            other = value_of(baseline)
+            baseline_value = value_of(baseline)
             claims = paper.CLAIMS.get(baseline.cell.model.family)
-            row += [render(other), units.ratio(other, own), claims[claim] if claims and claim is not None else ""]
+            printed = claims[claim] if claims and claim is not None else ""
+            row += [render(baseline_value), units.ratio(baseline_value, value), printed]
         rows.append(tuple(row))
     published = ", ".join(
-        f"{family(result) if result is not subject else model.label} {found[0]:.1f} % ({found[1]})"
+        f"{_network(result) if result is not subject else model.label} {top1[0]:.1f} % ({top1[1]})"
         for result in (subject, *baselines)
-        if (found := paper.published_top1(result.cell.model)) is not None
+        if (top1 := paper.published_top1(result.cell.model)) is not None
     )
     caption = (
-        f"Ratios: the other network over {model.label}, at the same resolution and number of classes; paper: its"
-        " claims for 1.0 MobileNet-224. The other networks have random weights. Published ImageNet top-1, not measured"
-        f" here: {published}."
+        f"Ratio: the baseline's value divided by that of {model.label}, at the same resolution and number of classes."
+        " Paper: its claim for 1.0 MobileNet-224. The baselines have random weights. Published ImageNet top-1, not"
+        f" measured here: {published}."
     )
-    title = f"{model.label} against {' and '.join(map(family, baselines))} on {subject.cell.backend}"
+    title = f"{model.label} against {' and '.join(map(_network, baselines))} on {subject.cell.backend}"
     return Table(title, tuple(columns), tuple(rows), notes=(caption,))
 
 
-def family(result: Result) -> str:
+def _network(result: Result) -> str:
+    """Return the network's label without its resolution."""
     return result.cell.model.label.rpartition("-")[0]
 
 
@@ -86,7 +92,7 @@ def _parameters(result: Result) -> int | None:
     return None if result.cost is None else result.cost.parameters
 
 
-# Name, value, how to write it, and which of the paper's claims (parameters 0, Mult-Adds 1) it stands beside.
+# Name, value, formatter, and the index of the paper's claim on it (0: parameters, 1: Mult-Adds).
 _QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int | None], ...] = (
     ("Mult-Adds", _mult_adds, units.millions, 1),
     ("Parameters", _parameters, units.millions, 0),
@@ -94,4 +100,4 @@ _QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int
     ("Median latency", Result.median_ms, units.milliseconds, None),
     ("Peak memory", Result.peak_rss_bytes, units.megabytes, None),
 )
-_ENERGY = ("Energy an image", Result.joules_per_image, units.millijoules, None)
+_ENERGY = ("Energy per image", Result.joules_per_image, units.millijoules, None)

@@ -1,4 +1,4 @@
-"""Two artifacts in real child processes on ONNX Runtime, and the order of calls on a scripted clock."""
+"""Pairs of artifacts in real child processes on ONNX Runtime, and the order of calls on a scripted clock."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,12 +23,12 @@ SETTINGS = Settings(bulk_batch=8, timeout_s=60)
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    test = data.load("digits", 32, "test", limit=40)
-    found = weights.random(SPEC)
-    own = export(SPEC, found.info.key, "onnx", found.build).artifact(SPEC, 1)
+    test = data.load_split("digits", 32, "test", limit=40)
+    random_weights = weights.random(SPEC)
+    artifact = export(SPEC, random_weights.info.key, "onnx", random_weights.build).artifact(SPEC, 1)
     return Job(
-        baseline=own,
-        candidate=own,
+        baseline=artifact,
+        candidate=artifact,
         backend="onnxruntime",
         device="",
         settings=SETTINGS,
@@ -41,11 +41,11 @@ def job() -> Job:
     )
 
 
-def measured(job: Job) -> Report:
+def measure(job: Job) -> Report:
     return run_in_child(job, pair.START)
 
 
-def test_pairs_alternate_and_every_other_one_is_turned_round() -> None:
+def test_every_other_pair_runs_in_reverse_order() -> None:
     clock, calls = FakeClock(), ""
 
     def call(name: str, ms: int) -> Callable[[], None]:
@@ -56,24 +56,24 @@ def test_pairs_alternate_and_every_other_one_is_turned_round() -> None:
 
         return run
 
-    own, other = time_pairs(call("a", 1), call("b", 3), warm_pairs=1, min_pairs=3, seconds=0.001, clock=clock)
+    first_ns, second_ns = time_pairs(call("a", 1), call("b", 3), warm_pairs=1, min_pairs=3, seconds=0.001, clock=clock)
     assert calls == "ab" + "abba" * 2
-    assert own == [1_000_000] * 4
-    assert other == [3_000_000] * 4
+    assert first_ns == [1_000_000] * 4
+    assert second_ns == [3_000_000] * 4
 
 
-def test_timing_goes_on_until_the_time_is_over() -> None:
+def test_timing_continues_until_the_time_is_over() -> None:
     clock = FakeClock()
 
     def call() -> None:
         clock.now_ns += 1_000_000
 
-    own, other = time_pairs(call, call, warm_pairs=0, min_pairs=1, seconds=0.010, clock=clock)
-    assert len(own) == len(other) == 6
+    first_ns, second_ns = time_pairs(call, call, warm_pairs=0, min_pairs=1, seconds=0.010, clock=clock)
+    assert len(first_ns) == len(second_ns) == 6
 
 
-def test_a_file_against_itself_has_couples_of_replicates_and_the_same_answers(job: Job) -> None:
-    report = measured(job)
+def test_a_file_paired_with_itself_has_an_even_number_of_replicates_and_equal_answers(job: Job) -> None:
+    report = measure(job)
     assert report.failure is None
     assert report.phase == "done"
     assert len(report.replicates) >= MIN_REPLICATES
@@ -88,48 +88,48 @@ def test_a_file_against_itself_has_couples_of_replicates_and_the_same_answers(jo
     assert (answers.only_baseline_right, answers.only_candidate_right) == (0, 0)
 
 
-def test_only_what_is_asked_for_is_measured(job: Job) -> None:
-    untimed = measured(replace(job, seconds=None))
+def test_latency_and_answers_are_measured_only_on_request(job: Job) -> None:
+    untimed = measure(replace(job, seconds=None))
     assert (untimed.replicates, untimed.answers is None) == ((), False)
-    timed = measured(replace(job, answers=False))
+    timed = measure(replace(job, answers=False))
     assert (len(timed.replicates) > 0, timed.answers) == (True, None)
 
 
-def test_without_labels_only_agreement_is_told(job: Job) -> None:
-    answers = measured(replace(job, seconds=None, labels=None)).answers
+def test_without_labels_only_agreement_is_measured(job: Job) -> None:
+    answers = measure(replace(job, seconds=None, labels=None)).answers
     assert answers is not None
     assert (answers.agreeing, answers.baseline_right, answers.only_candidate_right) == (40, None, None)
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_outputs_that_mean_nothing_are_refused(job: Job) -> None:
-    failure = measured(replace(job, seconds=None, backend="faulty-nan")).failure
+def test_meaningless_outputs_are_a_failure(job: Job) -> None:
+    failure = measure(replace(job, seconds=None, backend="faulty-nan")).failure
     assert failure is not None
     assert (failure.exit_code, failure.cause) == (
-        5, "the baseline's outputs are not finite, or the same for every image",
+        5, "the baseline's outputs are not finite, or are the same for every image",
     )  # fmt: skip
 
 
 @pytest.mark.usefixtures("faulty_backends")
-def test_a_crash_keeps_what_was_timed(job: Job) -> None:
-    report = measured(replace(job, backend="faulty-killed"))
+def test_replicates_survive_a_crash(job: Job) -> None:
+    report = measure(replace(job, backend="faulty-killed"))
     assert report.failure is not None
     assert "SIGKILL, phase accuracy" in report.failure.cause
     assert len(report.replicates) >= MIN_REPLICATES
 
 
-def test_a_missing_file_is_one_line(job: Job, tmp_path: Path) -> None:
-    gone = replace(job.candidate, path=tmp_path / "gone.onnx")
-    failure = measured(replace(job, candidate=gone)).failure
+def test_a_missing_file_is_a_failure_that_names_it(job: Job, tmp_path: Path) -> None:
+    missing = replace(job.candidate, path=tmp_path / "missing.onnx")
+    failure = measure(replace(job, candidate=missing)).failure
     assert failure is not None
     assert failure.exit_code == 6
-    assert "gone.onnx" in failure.cause
+    assert "missing.onnx" in failure.cause
 
 
-def test_the_footprint_is_that_of_one_session(job: Job) -> None:
-    held = run_in_child(
+def test_the_footprint_is_the_memory_of_one_session(job: Job) -> None:
+    report = run_in_child(
         footprint.Job(artifact=job.baseline, backend="onnxruntime", device="", settings=SETTINGS, cpus=job.cpus),
         footprint.START,
     )
-    assert held.failure is None
-    assert held.peak_rss_bytes is not None and 20e6 < held.peak_rss_bytes < 500e6
+    assert report.failure is None
+    assert report.peak_rss_bytes is not None and 20e6 < report.peak_rss_bytes < 500e6

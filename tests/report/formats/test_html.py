@@ -21,33 +21,33 @@ CSS = (Path(mbbench.report.formats.__file__).parent / "page.css").read_text()
 
 
 def hostile(make: Make) -> list[Result]:
-    """Text from outside wherever a record has some."""
+    """A result with hostile text in every field that holds text from outside."""
     result = make(backend=HOSTILE)
     assert result.data is not None
     machine, data = replace(result.machine, cpu=HOSTILE, os=HOSTILE), replace(result.data, name=HOSTILE)
     return [replace(result, machine=machine, data=data, versions={HOSTILE: HOSTILE})]
 
 
-def test_the_same_results_make_the_same_bytes(study: list[Result]) -> None:
+def test_rendering_is_deterministic(study: list[Result]) -> None:
     assert html.render(study) == html.render(study)
 
 
-def test_the_records_come_back_as_they_were(study: list[Result]) -> None:
+def test_the_records_in_a_page_equal_the_results(study: list[Result]) -> None:
     page = html.render(study)
-    assert html.records(page, "it") == study
-    assert html.made_by(page) == "0.1.0"
-    assert html.made_by(html.render(study, "9.9")) == "9.9"
+    assert html.read_records(page, "page.html") == study
+    assert html.writer_version(page) == "0.1.0"
+    assert html.writer_version(html.render(study, "9.9")) == "9.9"
 
 
-def test_what_is_no_report_is_one_line() -> None:
-    with pytest.raises(UsageError, match=r"x.html is no report of mbbench; name a file that"):
-        html.records("<html></html>", "x.html")
+def test_a_file_that_is_not_a_report_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"x.html is not a report of mbbench; name a file that"):
+        html.read_records("<html></html>", "x.html")
     for broken in ("AAAA", "%%%"):
         with pytest.raises(UsageError, match=r"the records in x.html cannot be read: .*; write the report again"):
-            html.records(f'<script type="text/plain" id="records">{broken}</script>', "x.html")
+            html.read_records(f'<script type="text/plain" id="records">{broken}</script>', "x.html")
 
 
-def test_text_from_outside_is_no_markup(make_result: Make) -> None:
+def test_hostile_text_is_escaped(make_result: Make) -> None:
     page = html.render(hostile(make_result))
     assert "<img" not in page
     assert "window.pwned = 1</script>" not in page
@@ -55,11 +55,11 @@ def test_text_from_outside_is_no_markup(make_result: Make) -> None:
     assert "&lt;/script&gt;&lt;script&gt;window.pwned" in page
 
 
-def test_only_the_two_scripts_of_the_page_may_run_and_nothing_is_loaded(study: list[Result]) -> None:
+def test_the_security_policy_allows_only_the_two_scripts_of_the_page(study: list[Result]) -> None:
     page = html.render(study)
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    plotly = html.unpacked(page, "plotly")
+    plotly = html.read_embedded(page, "plotly")
     hashes = [base64.b64encode(hashlib.sha256(code).digest()).decode() for code in (script.encode(), plotly)]
     assert policy == (
         f"default-src 'none'; script-src 'sha256-{hashes[0]}' 'sha256-{hashes[1]}';"
@@ -72,49 +72,49 @@ def test_only_the_two_scripts_of_the_page_may_run_and_nothing_is_loaded(study: l
 def test_every_plot_has_a_text_alternative_and_its_data(study: list[Result]) -> None:
     page = html.render(study)
     (data,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
-    drawn = [figure["id"] for figure in msgspec.json.decode(data)]
-    assert drawn == [
+    plots = [figure["id"] for figure in msgspec.json.decode(data)]
+    assert plots == [
         "trade-off-0", "latency-plot", "memory-plot", "precision-plot", "roofline-0", "roofline-1", "cold-start-plot",
     ]  # fmt: skip
     labelled = re.findall(r'<div class="plot" id="([^"]*)" role="img" aria-label="([^"]+)"', page)
-    assert [id for id, _ in labelled] == drawn
+    assert [id for id, _ in labelled] == plots
 
 
-def test_the_front_is_drawn_from_the_fastest_to_the_best(study: list[Result]) -> None:
+def test_the_pareto_front_is_drawn_from_the_fastest_to_the_most_accurate(study: list[Result]) -> None:
     figure = figures.trade_off(
-        "id", study[:4], selection.front(study[:4]), lambda result: result.cell.precision, "here"
+        "id", study[:4], selection.pareto_front(study[:4]), lambda result: result.cell.precision, "here"
     )
     line = figure.traces[-1]
     assert [round(x, 3) for x in line["x"]] == [0.335, 0.535, 0.611, 1.225]
     assert [round(y, 1) for y in line["y"]] == [90.8, 91.9, 92.5, 93.6]
     assert [trace["name"] for trace in figure.traces] == ["openvino fp32", "openvino int8", "Pareto front"]
     assert figure.alt == (
-        "Top-1 over median latency of 4 cells. The Pareto front has 4 of them, from int8 (0.335 ms, 90.8 %) to fp32"
+        "Top-1 against median latency of 4 cells. The Pareto front has 4 cells, from int8 (0.335 ms, 90.8 %) to fp32"
         " (1.22 ms, 93.6 %)."
     )
 
 
-def test_each_phase_of_memory_adds_to_the_one_before(study: list[Result]) -> None:
-    figure = figures.memory("id", study[:1], lambda _: "it")
+def test_each_phase_adds_to_the_memory_of_the_previous_one(study: list[Result]) -> None:
+    figure = figures.memory("id", study[:1], lambda _: "cell")
     assert [(trace["name"], trace["x"]) for trace in figure.traces] == [
         ("import", [70.0]), ("load and compile", [50.0]), ("first inference", [1.0]), ("steady", [4.0]),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_and_marks_can_be_told_from_the_page(theme: str) -> None:
-    """WCAG 2.2: 4.5 to 1 for text, 3 to 1 for the marks of a plot."""
+def test_text_and_marks_contrast_with_the_page(theme: str) -> None:
+    """WCAG 2.2 requires 4.5 to 1 for text and 3 to 1 for the marks of a plot."""
     start = CSS.index(":root {" if theme == "light" else ':root[data-theme="dark"]')
     colors = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", CSS[start : CSS.index("}", start)]))
     for name in ("--text", "--soft", "--accent"):
-        for behind in ("--page", "--raised"):
-            assert contrast(colors[name], colors[behind]) >= 4.5, (name, behind)
+        for background in ("--page", "--raised"):
+            assert contrast(colors[name], colors[background]) >= 4.5, (name, background)
     for mark in figures.COLORS:
         assert contrast(mark, colors["--page"]) >= 3, mark
 
 
-def contrast(one: str, other: str) -> float:
-    lighter, darker = sorted(map(_luminance, (one, other)), reverse=True)
+def contrast(a: str, b: str) -> float:
+    lighter, darker = sorted(map(_luminance, (a, b)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 
 

@@ -1,4 +1,4 @@
-"""The packing of records; that the page's script unpacks the same is tested in the browser."""
+"""Packing of records; test_browser.py tests that the page's script unpacks them."""
 
 import json
 from collections.abc import Callable
@@ -21,20 +21,20 @@ VALUES = st.recursive(
 )
 
 
-def test_samples_become_planes_of_bytes_in_a_unit_of_their_own(make_result: Make) -> None:
-    result, other = make_result(), make_result()
+def test_samples_become_planes_of_bytes_in_the_unit_of_their_list(make_result: Make) -> None:
+    result = make_result()
     latency = result.measured.latency
     assert latency is not None
     timed = replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=(0.3, 0.07), n=2)))
-    failed = replace(other, measured=replace(other.measured, latency=replace(latency, samples_ms=(), n=0)))
-    columns, planes = records.pack([timed, failed, timed])
+    empty = replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=(), n=0)))
+    columns, planes = records.pack([timed, empty, timed])
     rows = records.unfold(json.loads(columns))
     assert [row["measured"]["latency"]["samples_ms"] for row in rows] == [[2, 10000], [0, 1], [2, 10000]]
     assert planes == bytes([30, 7, 30, 7, *[0] * 28])
-    assert records.unpack(columns, planes) == [timed, failed, timed]
+    assert records.unpack(columns, planes) == [timed, empty, timed]
 
 
-def test_rows_become_columns_and_what_is_missing_stays_missing() -> None:
+def test_rows_become_columns_and_missing_values_stay_missing() -> None:
     rows = [{"n": 1, "of": [{"k": "x"}, {"k": "y"}]}, {"n": 2, "of": [{"k": "z"}]}, None, {"n": 3}]
     assert records.fold(rows) == {
         "shapes": [("n", "of"), None, ("n",)],
@@ -50,22 +50,22 @@ def test_rows_become_columns_and_what_is_missing_stays_missing() -> None:
 
 
 @given(st.lists(VALUES, max_size=5))
-def test_whatever_is_folded_is_unfolded(rows: list[Any]) -> None:
+def test_unfolding_reverses_folding(rows: list[Any]) -> None:
     assert records.unfold(json.loads(json.dumps(records.fold(rows)))) == rows
 
 
-def test_a_name_that_looks_like_samples_stays_a_name(make_result: Make) -> None:
+def test_a_backend_name_that_looks_like_samples_is_unchanged(make_result: Make) -> None:
     result = make_result(backend='"samples_ms":[7,1]')
     assert records.unpack(*records.pack([result])) == [result]
 
 
 @pytest.mark.parametrize("damaged", [(b"", b""), (b"{}", b"12345678"), (b"{}", b"123"), (b"7", b""), (b"[7]", b"")])
-def test_what_was_not_packed_is_refused(damaged: tuple[bytes, bytes]) -> None:
+def test_damaged_data_is_refused(damaged: tuple[bytes, bytes]) -> None:
     with pytest.raises((ValueError, msgspec.MsgspecError)):
         records.unpack(*damaged)
 
 
-def test_samples_that_were_cut_off_are_missed(make_result: Make) -> None:
+def test_truncated_samples_are_refused(make_result: Make) -> None:
     columns, planes = records.pack([make_result()])
-    with pytest.raises(ValueError, match=r"\d+ samples are there, \d+ are counted"):
+    with pytest.raises(ValueError, match=r"the page holds \d+ samples, but its records count \d+"):
         records.unpack(columns, planes[: len(planes) // 16 * 8])

@@ -11,32 +11,32 @@ from mbbench.spec import ModelSpec
 Make = Callable[..., Result]
 
 
-def test_what_is_counted_holds() -> None:
-    assert claims.claims([]) == [
-        Claim("so many times smaller than VGG16", "32x", "32.7x", "holds"),
-        Claim("so many times less compute than VGG16", "27x", "27.2x", "holds"),
-        Claim("so many times smaller than GoogLeNet", ">1x", "1.57x", "holds"),
-        Claim("so many times less compute than GoogLeNet", ">2.5x", "2.63x", "holds"),
+def test_every_claim_about_counted_figures_holds() -> None:
+    assert claims.judge([]) == [
+        Claim("times fewer parameters than VGG16", "32x", "32.7x", "holds"),
+        Claim("times fewer Mult-Adds than VGG16", "27x", "27.2x", "holds"),
+        Claim("times fewer parameters than GoogLeNet", ">1x", "1.57x", "holds"),
+        Claim("times fewer Mult-Adds than GoogLeNet", ">2.5x", "2.63x", "holds"),
         Claim(
             "nearly as accurate as VGG16 (top-1)",
             "70.6 % and 71.5 %",
             "needs both networks' weights and ImageNet's labels",
-            "cannot be judged",
+            "cannot be checked",
         ),
     ]
 
 
 @pytest.mark.parametrize(
-    ("printed", "other", "verdict"),
+    ("printed", "count", "verdict"),
     [("32x", 3200, "holds"), ("32x", 3199, "does not hold"), (">2.5x", 250, "does not hold"), (">2.5x", 251, "holds")],
 )
-def test_at_least_and_more_than(printed: str, other: int, verdict: str) -> None:
-    assert claims._ratio("", printed, other, 100).verdict == verdict
+def test_a_claim_is_at_least_its_figure_or_more_than_it(printed: str, count: int, verdict: str) -> None:
+    assert claims._ratio("", printed, count, 100).verdict == verdict
 
 
-@pytest.mark.parametrize(("own", "verdict"), [(0.706, "holds"), (0.69, "does not hold")])
-def test_accuracy_is_judged_where_both_were_measured_on_the_same_labels(
-    make_result: Make, own: float, verdict: str
+@pytest.mark.parametrize(("mobilenet_top1", "verdict"), [(0.706, "holds"), (0.69, "does not hold")])
+def test_accuracy_is_judged_only_if_both_networks_were_measured_on_the_same_images(
+    make_result: Make, mobilenet_top1: float, verdict: str
 ) -> None:
     def measured(model: ModelSpec, top1: float) -> Result:
         result = make_result(model)
@@ -45,7 +45,7 @@ def test_accuracy_is_judged_where_both_were_measured_on_the_same_labels(
         data = replace(result.data, name="imagenet", classes=1000)
         return replace(result, data=data, measured=replace(result.measured, accuracy=accuracy))
 
-    pair = [measured(ModelSpec(), own), measured(ModelSpec(family="vgg16"), 0.715)]
-    assert claims.claims(pair)[-1].verdict == verdict
-    others = [pair[0], replace(pair[1], data=replace(pair[1].data, fingerprint="other"))]  # type: ignore[type-var]
-    assert claims.claims(others)[-1].verdict == "cannot be judged"
+    pair = [measured(ModelSpec(), mobilenet_top1), measured(ModelSpec(family="vgg16"), 0.715)]
+    assert claims.judge(pair)[-1].verdict == verdict
+    other_images = [pair[0], replace(pair[1], data=replace(pair[1].data, fingerprint="other"))]  # type: ignore[type-var]
+    assert claims.judge(other_images)[-1].verdict == "cannot be checked"

@@ -1,6 +1,7 @@
-"""The counts as tables, against golden files; `pytest --golden` writes them anew."""
+"""Tables of a network's cost, compared with golden files."""
 
 from collections.abc import Callable
+from io import StringIO
 
 from rich.console import Console
 
@@ -15,22 +16,23 @@ Golden = Callable[[str, str], None]
 
 
 def rendered(tables: list[Table]) -> str:
-    console = Console(width=80, record=True, quiet=True)
+    text = StringIO()
+    console = Console(file=text, width=80)
     for table in tables:
         terminal.render_table(console, table)
-    return "".join(line.rstrip() + "\n" for line in console.export_text().splitlines())
+    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 
 def test_the_papers_tables(golden: Golden) -> None:
     golden(rendered(cost.paper_tables(paper.reproduce())), "paper.txt")
 
 
-def test_one_network_layer_by_layer(golden: Golden) -> None:
+def test_the_cost_of_a_network_layer_by_layer(golden: Golden) -> None:
     spec = ModelSpec(alpha=0.5, resolution=160)
     golden(rendered(cost.tables(spec, cost_of(spec), layers=True)), "cost.txt")
 
 
-def test_a_network_the_paper_has_not_is_compared_with_nothing() -> None:
+def test_a_network_that_is_not_in_the_paper_is_not_compared() -> None:
     spec = ModelSpec(alpha=0.3, resolution=160)
     assert [table.title for table in cost.tables(spec, cost_of(spec), layers=False)] == [
         "0.3 MobileNet-160, 1000 classes",

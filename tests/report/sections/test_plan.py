@@ -5,11 +5,11 @@ from mbbench.profile import Profile
 from mbbench.report.sections.plan import table
 
 
-def test_the_plan_shows_cells_and_durations() -> None:
+def test_a_plan_lists_cells_and_durations() -> None:
     spec = plan(replace(Profile(alpha=(0.25,), res=(96,), device="CPU", baselines=True)))
-    shown = table(spec)
-    assert shown.title == "3 cells, 15 to 69 s of measuring"
-    assert shown.rows == (
+    plan_table = table(spec)
+    assert plan_table.title == "3 cells, 15 to 69 s of measuring"
+    assert plan_table.rows == (
         ("0.25 MobileNet-96", "fp32", "openvino", "CPU", "trained on digits, once", "5 to 23 s"),
         ("VGG16-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),
         ("GoogLeNet-96", "fp32", "openvino", "CPU", "random", "5 to 23 s"),

@@ -1,4 +1,4 @@
-"""Gates as people and machines read them, whole, against golden files."""
+"""Gates in every format, compared with golden files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,11 +8,11 @@ import pytest
 from mbbench.compare.changes import Change, Limit
 from mbbench.compare.gate import Verdict
 from mbbench.compare.noise import Floor, Noise
-from mbbench.compare.record import CellVerdict, Checked
+from mbbench.compare.record import CellVerdict, GateRecord
 from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.sections import verdicts
-from mbbench.report.summary import document
-from mbbench.result import Result, Wake, Window
+from mbbench.report.summary import summary_document
+from mbbench.result import PausedCalls, Result, Window
 from mbbench.spec import Settings
 from mbbench.stats import Interval
 from tests.compare.test_gate import readings
@@ -46,16 +46,16 @@ TOP1 = Verdict(
     limit=Limit(metric="top1", worse=0.005),
     outcome="inconclusive",
 )
-BLIND = Verdict(
-    change=Change(metric="top1", baseline=None, candidate=None, change=None, reason="there are no labels to go by"),
+UNLABELED = Verdict(
+    change=Change(metric="top1", baseline=None, candidate=None, change=None, reason="there are no usable labels"),
     limit=Limit(metric="top1", worse=0.005),
     outcome="inconclusive",
 )
 
 
 @pytest.fixture
-def checked(make_result: Make) -> Checked:
-    """A cell that fails on a calibrated machine, one that is the baseline's file, and one that nobody can judge."""
+def checked(make_result: Make) -> GateRecord:
+    """A cell that fails on a calibrated machine, one identical to the baseline, and one that cannot be judged."""
     result = make_result()
     noise = Noise(
         time_utc="2026-01-01T00:00:00+00:00",
@@ -77,51 +77,51 @@ def checked(make_result: Make) -> Checked:
         cell=replace(result.cell, backend="torch"), baseline_sha256="aa", candidate_sha256="aa", rounds=(),
         verdicts=(Verdict(change=same_file, limit=SLOWER.limit, outcome="pass"),), noise=noise,
     )  # fmt: skip
-    blind = CellVerdict(
+    unlabeled = CellVerdict(
         cell=replace(result.cell, precision="int8"), baseline_sha256="aa", candidate_sha256="cc", rounds=(readings(),),
-        verdicts=(BLIND,), noise=None,
+        verdicts=(UNLABELED,), noise=None,
     )  # fmt: skip
-    return Checked(
+    return GateRecord(
         schema=1, time_utc="2026-01-02T03:04:05+00:00", machine=result.machine, versions=result.versions,
-        conditions=result.conditions, cells=(failed, same, blind),
+        conditions=result.conditions, cells=(failed, same, unlabeled),
     )  # fmt: skip
 
 
-def test_a_gate_in_a_terminal(checked: Checked, golden: Golden) -> None:
-    golden(terminal.render(verdicts.document(checked), width=80, color=False), "gate.txt")
+def test_a_gate_in_a_terminal(checked: GateRecord, golden: Golden) -> None:
+    golden(terminal.render(verdicts.gate_document(checked), width=80, color=False), "gate.txt")
 
 
-def test_a_gate_as_a_job_summary(checked: Checked, golden: Golden) -> None:
-    golden(markdown.render(verdicts.document(checked)), "gate.md")
+def test_a_gate_as_a_job_summary(checked: GateRecord, golden: Golden) -> None:
+    golden(markdown.render(verdicts.gate_document(checked)), "gate.md")
 
 
-def test_a_gate_as_junit(checked: Checked, golden: Golden) -> None:
-    golden(junit.render(checked), "gate.xml")
+def test_a_gate_as_junit(checked: GateRecord, golden: Golden) -> None:
+    golden(junit.render_gate(checked), "gate.xml")
 
 
-def test_headlines(checked: Checked) -> None:
-    failed, same, blind = checked.cells
+def test_the_headline_names_the_outcome_and_the_deciding_cells(checked: GateRecord) -> None:
+    failed, same, unlabeled = checked.cells
     assert verdicts.headline(replace(checked, cells=(same,))) == "PASS, 1 of 1 cells."
-    assert verdicts.headline(replace(checked, cells=(same, blind))) == (
+    assert verdicts.headline(replace(checked, cells=(same, unlabeled))) == (
         "INCONCLUSIVE, 1 of 2 cells: 0.5 MobileNet-128 int8 on openvino (Top-1)."
     )
     assert verdicts.headline(checked) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
     assert failed.outcome == "fail"
 
 
-def test_the_noise_floor(checked: Checked, golden: Golden) -> None:
+def test_the_noise_floor(checked: GateRecord, golden: Golden) -> None:
     noise = checked.cells[0].noise
     assert noise is not None
-    golden(markdown.render_table(verdicts.calibrated(checked.cells[0].cell, noise)) + "\n", "noise.md")
+    golden(markdown.render_table(verdicts.noise_table(checked.cells[0].cell, noise)) + "\n", "noise.md")
 
 
-def test_curves_and_what_disturbed_them(make_result: Make, golden: Golden) -> None:
+def test_curves_and_notes_on_disturbances(make_result: Make, golden: Golden) -> None:
     result = make_result()
     latency = result.measured.latency
     assert latency is not None
     windows = tuple(Window(start_s=10.0 * i, n=100, median_ms=1.0 + max(0, i - 30) / 100) for i in range(60))
-    wakes = tuple(Wake(pause_ms=pause, n=30, median_ms=0.5 + pause / 100) for pause in (0, 1.5, 6.25, 25, 100))
+    paused = tuple(PausedCalls(pause_ms=pause, n=30, median_ms=0.5 + pause / 100) for pause in (0, 1.5, 6.25, 25, 100))
     disturbed = replace(latency, imprecise=True, median_ci95_ms=Interval(0.49, 0.53), outliers=20, drift=0.12)
-    measured = replace(result.measured, latency=disturbed, sustained=windows, duty_cycle=wakes)
-    curves = replace(result, measured=measured, settings=Settings(sustain_s=600.0, idle_ms=100.0))
-    golden(terminal.render(document([curves]), width=80, color=False), "curves.txt")
+    measured = replace(result.measured, latency=disturbed, sustained=windows, duty_cycle=paused)
+    result = replace(result, measured=measured, settings=Settings(sustain_s=600.0, idle_ms=100.0))
+    golden(terminal.render(summary_document([result]), width=80, color=False), "curves.txt")
