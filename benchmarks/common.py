@@ -16,7 +16,7 @@ import numpy as np
 from mbbench import registry, weights
 from mbbench.artifacts.export import export
 from mbbench.backend import Artifact, Session
-from mbbench.compress import search
+from mbbench.compress import calibrate, search
 from mbbench.compress.search import Quantization
 from mbbench.machine import pick_cpus
 from mbbench.measure.latency import no_garbage_collection, time_calls, warm_up
@@ -96,5 +96,5 @@ def row(name: str, *cells: object) -> None:
 def quantization(spec: ModelSpec) -> Quantization:
     """Return a random network quantized with noise as calibration, which is enough to measure speed."""
     random_weights = weights.random(spec)
-    load = partial(search.random_calibration, spec.resolution)
+    load = partial(calibrate.random_calibration, spec.resolution)
     return search.best_quantization(spec, random_weights.info.key, random_weights.build, load, "random")

@@ -6,7 +6,7 @@ Targets: at most 1 of 200 A/A gates fails, at least 95 of 100 slowdowns of 2 % f
 
 The candidate is the baseline's network in a file with other bytes, on OpenVINO, with each call slowed by the injected
 share. A gate has `--fail-on p50:1%` and five seconds of timing, and five more to confirm a failure. With `--bursts`,
-another process loads a core in bursts of 0.1 to 1 s, with pauses of the same length.
+another process loads a core in bursts of 0.1 to 1 s, with pauses of 0.1 to 1 s.
 
 The rivals are pytest-benchmark's `--benchmark-compare-fail=median:1%`, `pyperf compare_to --min-speed 1` and a
 Mann-Whitney test at 1 % (SciPy). All three judge the same samples: 2.5 s of the baseline, then 2.5 s of the candidate,

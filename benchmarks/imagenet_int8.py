@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/imagenet_int8.py CHECKPOINT.h5 PHOTOS [MAX_DROP]
 
 Target: at least 95 %. PHOTOS is a folder of photos; labels are not needed. The photos are split in half: each half
-calibrates a network that is evaluated on the other, so every photo counts and none is used for both. MAX_DROP (points)
-turns accuracy control on. The first rows show, in exact arithmetic, INT8 without corrections: with one weight scale per
-tensor, and with one per output channel.
+calibrates a network that is evaluated on the other half, so every photo counts and none is evaluated on a network that
+has seen it. MAX_DROP (points) turns accuracy control on. The first rows show, in exact arithmetic, INT8 without
+corrections: with one weight scale per tensor, and with one per output channel.
 """
 
 from __future__ import annotations

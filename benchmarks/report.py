@@ -1,4 +1,4 @@
-"""Size and loading time of an HTML report of 500 cells. Targets: under 6 MB, and interactive within a second.
+"""Size and loading time of an HTML report of 500 cells. Targets: under 6 MB, and open within a second.
 
     .venv/bin/python benchmarks/report.py RESULTS.jsonl
 

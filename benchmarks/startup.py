@@ -1,6 +1,8 @@
-"""Seconds that `mbbench --help` takes, next to a Python process that does nothing. Target: at most 0.25 s.
+"""Seconds that `mbbench --help` takes. Target: at most 0.25 s.
 
-.venv/bin/python benchmarks/startup.py
+    .venv/bin/python benchmarks/startup.py
+
+The second column is a Python process that does nothing.
 """
 
 from __future__ import annotations

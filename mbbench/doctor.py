@@ -13,7 +13,7 @@ from mbbench.machine import Machine, query_gpu_processes, read_text
 _MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
 _MAX_STEAL_SHARE = 0.01  # share of the CPU time that the hypervisor gives to other guests
 _MAX_CLOCK_DROP = 0.05  # share by which the clock rate falls while measuring
-_MIN_FREE_SHARE = 0.10  # share of the memory that is available
+_MIN_FREE_SHARE = 0.10  # available share of the memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +95,12 @@ def judge(machine: Machine, before: Snapshot, after: Snapshot) -> tuple[Check, .
     )
 
 
-def _check(name: str, found: str, remedy: str | None = None) -> Check:
-    return Check(name=name, status="ok" if remedy is None else "warn", found=found, remedy=remedy)
+def _check(name: str, observation: str, remedy: str | None = None) -> Check:
+    return Check(name=name, status="ok" if remedy is None else "warn", found=observation, remedy=remedy)
 
 
-def _unknown(name: str, found: str) -> Check:
-    return Check(name=name, status="unknown", found=found)
+def _unknown(name: str, observation: str) -> Check:
+    return Check(name=name, status="unknown", found=observation)
 
 
 def _load(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
@@ -113,10 +113,10 @@ def _load(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     other_cores = max(busy_ticks - steal_ticks - own_ticks, 0) * machine.logical_cores / total
     ticks = {name: count - before.process_ticks.get(name, 0) for name, count in after.process_ticks.items()}
     busiest = [name.partition(" ")[2] for name in sorted(ticks, key=lambda name: -ticks[name])[:3] if ticks[name] > 0]
-    found = f"other processes use {other_cores:.2f} of {machine.logical_cores} cores"
+    observation = f"other processes use {other_cores:.2f} of {machine.logical_cores} cores"
     if other_cores < _MAX_OTHER_CORES:
-        return _check("load", found)
-    return _check("load", found, f"stop {', '.join(busiest) or 'them'}, or measure when the machine is idle")
+        return _check("load", observation)
+    return _check("load", observation, f"stop {', '.join(busiest) or 'them'}, or measure when the machine is idle")
 
 
 def _steal(before: Snapshot, after: Snapshot) -> Check:
@@ -124,9 +124,9 @@ def _steal(before: Snapshot, after: Snapshot) -> Check:
     if total <= 0:
         return _unknown("steal", "the kernel shows no CPU times")
     share = (after.steal_ticks - before.steal_ticks) / total
-    found = f"the hypervisor took {share:.1%} of the CPU time"
+    observation = f"the hypervisor took {share:.1%} of the CPU time"
     too_much = share > _MAX_STEAL_SHARE
-    return _check("steal", found, "use a dedicated host, or repeat when it is quieter" if too_much else None)
+    return _check("steal", observation, "use a dedicated host, or repeat when it is quieter" if too_much else None)
 
 
 def _quota(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
@@ -134,8 +134,10 @@ def _quota(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     if quota is None:
         return _check("cgroup quota", "no CPU quota")
     times = (after.throttled or 0) - (before.throttled or 0)
-    found = f"a quota of {quota:g} cores, throttled {times} times"
-    return _check("cgroup quota", found, "lift the container's CPU limit, or use fewer --threads" if times else None)
+    observation = f"a quota of {quota:g} cores, throttled {times} times"
+    return _check(
+        "cgroup quota", observation, "lift the container's CPU limit, or use fewer --threads" if times else None
+    )
 
 
 def _governor(after: Snapshot) -> Check:
@@ -169,9 +171,9 @@ def _heat(before: Snapshot, after: Snapshot) -> Check:
 def _clock_rate(before: Snapshot, after: Snapshot) -> Check:
     if before.clock_mhz is None or after.clock_mhz is None:
         return _unknown("clock rate", "the kernel does not show it")
-    found = f"{before.clock_mhz / 1e3:.2f} GHz before, {after.clock_mhz / 1e3:.2f} GHz after"
+    observation = f"{before.clock_mhz / 1e3:.2f} GHz before, {after.clock_mhz / 1e3:.2f} GHz after"
     fell = after.clock_mhz < (1 - _MAX_CLOCK_DROP) * before.clock_mhz
-    return _check("clock rate", found, "let the machine cool down, or pin the clock rate" if fell else None)
+    return _check("clock rate", observation, "let the machine cool down, or pin the clock rate" if fell else None)
 
 
 def _smt(after: Snapshot) -> Check:
@@ -186,27 +188,27 @@ def _smt(after: Snapshot) -> Check:
 def _memory(machine: Machine, after: Snapshot) -> Check:
     if after.memory_available_bytes is None:
         return _unknown("memory", "the kernel shows no memory figures")
-    found = f"{after.memory_available_bytes / 1e9:.1f} GB available"
+    observation = f"{after.memory_available_bytes / 1e9:.1f} GB available"
     if after.swap_used_bytes:
-        swapped = f"{found}, {after.swap_used_bytes / 1e9:.1f} GB swapped out"
+        swapped = f"{observation}, {after.swap_used_bytes / 1e9:.1f} GB swapped out"
         return _check("memory", swapped, "free memory, then run `sudo swapoff -a`")
     low = after.memory_available_bytes < _MIN_FREE_SHARE * machine.memory_bytes
-    return _check("memory", found, "free memory" if low else None)
+    return _check("memory", observation, "free memory" if low else None)
 
 
 def _virtual_machine(machine: Machine) -> Check:
     if machine.hypervisor is None:
         return _check("virtual machine", "no")
-    found = f"{machine.hypervisor}: other guests share caches and memory bandwidth"
-    return _check("virtual machine", found, "compare only results of one run")
+    observation = f"{machine.hypervisor}: other guests share caches and memory bandwidth"
+    return _check("virtual machine", observation, "compare only results of one run")
 
 
 def _gpu_users(machine: Machine, after: Snapshot) -> tuple[Check, ...]:
     if not machine.gpus:
         return ()
     processes = after.gpu_processes
-    found = f"{len(processes)} processes compute on the GPU" + (f": {'; '.join(processes)}" if processes else "")
-    return (_check("GPU users", found, "stop them" if processes else None),)
+    observation = f"{len(processes)} processes compute on the GPU" + (f": {'; '.join(processes)}" if processes else "")
+    return (_check("GPU users", observation, "stop them" if processes else None),)
 
 
 def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:

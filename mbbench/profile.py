@@ -141,11 +141,11 @@ def _read(path: Path) -> str:
 
 def _refuse_unknown(table: Any, schema: type, source: str) -> None:
     """Raise `UsageError` for a key that `schema` does not have: msgspec ignores it, even if it is a typo."""
-    known = [entry.name for entry in fields(schema)]
+    keys = [entry.name for entry in fields(schema)]
     for key in table if isinstance(table, dict) else ():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+        if key not in keys:
+            close = difflib.get_close_matches(key, keys, n=1)
             raise UsageError(
                 f"{source} has an unknown key: {key!r}",
-                f"write {close[0]}" if close else f"choose one of {', '.join(known)}",
+                f"write {close[0]}" if close else f"choose one of {', '.join(keys)}",
             )

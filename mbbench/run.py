@@ -70,7 +70,7 @@ def run(
     spec: RunSpec,
     results: Path,
     notify: Notify,
-    known: Mapping[str, Result] = _NO_RESULTS,
+    stored_results: Mapping[str, Result] = _NO_RESULTS,
     artifact: Bundle | None = None,
     *,
     evaluate: bool = True,
@@ -79,7 +79,7 @@ def run(
 
     Invalid input raises `MbbenchError` before anything is measured. After that, a cell that fails yields a result with
     its failure, and the run continues. Ctrl-C stores what the current cell has measured, then raises
-    `KeyboardInterrupt`. A cell whose id is in `known` yields that result and is neither measured nor stored again.
+    `KeyboardInterrupt`. A cell whose id is in `stored_results` yields that result; it is not measured or stored again.
     `artifact` is used as the subject's artifact instead of exporting one. With `evaluate=False`, accuracy is not
     measured and the requirements are not checked.
     """
@@ -98,7 +98,9 @@ def run(
             start_s = monotonic()
             cell_artifact = _make_artifact(context, item)
             if isinstance(cell_artifact, _CellArtifact):
-                stored = known.get(result_id(spec, machine, item.cell, item, cell_artifact.exported.info.sha256))
+                stored = stored_results.get(
+                    result_id(spec, machine, item.cell, item, cell_artifact.exported.info.sha256)
+                )
                 if stored is not None:
                     yield stored
                     continue

@@ -44,12 +44,12 @@ class ModelSpec:
     widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        for name, value, choices in (
             ("model", self.family, get_args(Family)),
             ("variant", self.variant, get_args(Variant)),
         ):
-            if value not in known:
-                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(known)}")
+            if value not in choices:
+                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(choices)}")
         if not 0 < self.alpha <= MAX_ALPHA:  # rejects NaN too
             raise UsageError(
                 f"alpha must be more than 0 and at most {MAX_ALPHA:g}: {self.alpha:g}",

@@ -259,8 +259,8 @@ def wilson_interval(successes: int, n: int) -> Interval:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (1947): are two classifiers right equally often?
 
-    Of the images both classify, only those count on which exactly one is right; under the hypothesis either one is
-    right with probability 1/2.
+    Only the images count on which exactly one of them is right; under the hypothesis, each of the two is right on such
+    an image with probability 1/2.
     """
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))

@@ -17,21 +17,21 @@ from mbbench.spec import RunSpec
 def sweep(spec: RunSpec, results: Path, notify: Notify, cluster: str | None = None) -> Iterator[Result]:
     """Yield every cell's result, in order: the one stored in `results` under the cell's id, or a new one.
 
-    The id covers the artifact's content (that is, weights and compression), the network, the test images, the settings,
-    the versions and the machine, so that a stored result is used only if a new measurement would measure the same.
-    Stored failures are not used. `spec` is written next to `results`, for `read_spec` after a crash. `cluster` is the
-    address of a Dask scheduler whose workers measure instead of this machine; results then come in any order.
+    The id covers the artifact's content (weights and compression), the network, the test images, the settings, the
+    versions and the machine: a stored result is used only if all of these are equal and it has no failure. `spec` is
+    written next to `results`, for `read_spec` after a crash. `cluster` is the address of a Dask scheduler whose workers
+    measure instead of this machine; results then come in any order.
     """
     store.require_writable(results)
     with cache.atomic(_spec_path(results)) as temporary:
         temporary.write_bytes(msgspec.json.encode(spec))
-    known = {result.id: result for result in store.read(results) if result.failure is None}
+    stored_results = {result.id: result for result in store.read(results) if result.failure is None}
     if cluster is None:
-        yield from run.run(spec, results, notify, known)
+        yield from run.run(spec, results, notify, stored_results)
     else:
         from mbbench import cluster as dask_cluster
 
-        yield from dask_cluster.sweep(spec, results, notify, known, cluster)
+        yield from dask_cluster.sweep(spec, results, notify, stored_results, cluster)
 
 
 def read_spec(results: Path) -> RunSpec:

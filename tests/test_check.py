@@ -81,40 +81,40 @@ def test_keeping_again_deletes_the_old_artifacts_and_no_other_file(tmp_path: Pat
 
 def test_an_identical_artifact_passes_without_measuring(baseline_folder: Path) -> None:
     events: list[Event] = []
-    checked = check(SPEC, baseline_folder, parse_limits(["p50:3%", "size:1%"]), 0.5, events.append)
-    (cell,) = checked.cells
-    assert (checked.outcome, cell.rounds) == ("pass", ())
+    record = check(SPEC, baseline_folder, parse_limits(["p50:3%", "size:1%"]), 0.5, events.append)
+    (cell,) = record.cells
+    assert (record.outcome, cell.rounds) == ("pass", ())
     assert {verdict.change.reason for verdict in cell.verdicts} == {"the artifact is the baseline's, byte for byte"}
     assert not any(isinstance(event, Measuring) for event in events)
-    raise_for_outcome(checked, strict=True)
+    raise_for_outcome(record, strict=True)
 
 
 def test_a_slower_network_fails_after_two_rounds(misnamed_baseline: Path) -> None:
     events: list[Event] = []
-    checked = check(WIDER, misnamed_baseline, P50, 0.5, events.append)
-    (cell,) = checked.cells
+    record = check(WIDER, misnamed_baseline, P50, 0.5, events.append)
+    (cell,) = record.cells
     assert sum(isinstance(event, Measuring) for event in events) == len(cell.rounds) == 2
     (verdict,) = cell.verdicts
     assert (verdict.outcome, verdict.confirmed) == ("fail", True)
     assert verdict.change.change is not None and verdict.change.change > 1
     with pytest.raises(RegressionError) as caught:
-        raise_for_outcome(checked, strict=False)
+        raise_for_outcome(record, strict=False)
     assert caught.value.exit_code == 3
 
 
 def test_a_bigger_file_fails_without_a_second_round(misnamed_baseline: Path) -> None:
-    checked = check(WIDER, misnamed_baseline, parse_limits(["size:1%", "rss:300%"]), 0.5, quiet)
-    (cell,) = checked.cells
+    record = check(WIDER, misnamed_baseline, parse_limits(["size:1%", "rss:300%"]), 0.5, quiet)
+    (cell,) = record.cells
     assert len(cell.rounds) == 1
     assert [verdict.outcome for verdict in cell.verdicts] == ["fail", "pass"]
 
 
 def test_an_inconclusive_outcome_is_an_error_only_if_strict(misnamed_baseline: Path) -> None:
-    checked = check(WIDER, misnamed_baseline, parse_limits(["top1:-0.5pt"]), 0.5, quiet)
-    assert checked.outcome == "inconclusive"  # random weights have no accuracy
-    raise_for_outcome(checked, strict=False)
+    record = check(WIDER, misnamed_baseline, parse_limits(["top1:-0.5pt"]), 0.5, quiet)
+    assert record.outcome == "inconclusive"  # random weights have no accuracy
+    raise_for_outcome(record, strict=False)
     with pytest.raises(InconclusiveError) as caught:
-        raise_for_outcome(checked, strict=True)
+        raise_for_outcome(record, strict=True)
     assert caught.value.exit_code == 4
 
 
@@ -132,15 +132,15 @@ def test_a_cell_that_fails_does_not_affect_the_verdicts_of_the_others(baseline_f
     info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     cells: list[tuple[Cell, Exported, dict[str, str]]] = [(cell, Exported(path, info), {}) for cell in spec.cells]
     baseline.write(tmp_path, cells)
-    checked = check(spec, tmp_path, parse_limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
-    sound, faulty = checked.cells
+    record = check(spec, tmp_path, parse_limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
+    sound, faulty = record.cells
     assert (sound.failure, len(sound.verdicts)) == (None, 2)
     assert faulty.failure is not None and faulty.failure.exit_code == 5
     assert faulty.verdicts == ()
     with pytest.raises(RequirementError):
-        raise_for_outcome(checked, strict=False)
-    assert verdicts.headline(checked).endswith("; 1 could not be measured.")
-    assert ElementTree.fromstring(junit.render_gate(checked))[1][0][0].tag == "error"
+        raise_for_outcome(record, strict=False)
+    assert verdicts.headline(record).endswith("; 1 could not be measured.")
+    assert ElementTree.fromstring(junit.render_gate(record))[1][0][0].tag == "error"
 
 
 def test_a_cell_without_a_baseline_is_reported_in_one_line(baseline_folder: Path) -> None:
@@ -225,14 +225,14 @@ def test_one_run_of_the_command_writes_every_format(
     assert printed.err.splitlines()[-1] == (
         "error: 1 of 1 cells are worse than their limits allow; see the table, or raise --fail-on"
     )
-    checked = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=GateRecord)
-    assert checked.outcome == "fail"
+    record = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=GateRecord)
+    assert record.outcome == "fail"
     assert msgspec.json.decode((tmp_path / "gate.json").read_bytes())["outcome"] == "fail"
     assert (tmp_path / "gate.md").read_text().startswith("**FAIL, 1 of 1 cells")
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert suite[0][0].tag == "failure"
-    assert (tmp_path / "gate.xml").read_text() == junit.render_gate(checked)
+    assert (tmp_path / "gate.xml").read_text() == junit.render_gate(record)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def machine(make_result: Callable[..., Result]) -> Machine:
     return make_result().machine
 
 
-def one(name: str, machine: Machine, before: Snapshot = QUIET, after: Snapshot = LATER) -> Check:
+def check_named(name: str, machine: Machine, before: Snapshot = QUIET, after: Snapshot = LATER) -> Check:
     return next(check for check in judge(machine, before, after) if check.name == name)
 
 
@@ -45,23 +45,23 @@ def test_a_quiet_machine_has_no_warnings(machine: Machine) -> None:
 
 def test_load_counts_other_processes_and_names_them(machine: Machine) -> None:
     after = replace(LATER, busy_ticks=1150, process_ticks={"7 builder": 55, "8 idle": 0})
-    check = one("load", machine, after=after)
+    check = check_named("load", machine, after=after)
     assert (check.status, check.found) == ("warn", "other processes use 0.50 of 4 cores")
     assert check.remedy == "stop builder, or measure when the machine is idle"
 
 
 def test_load_excludes_the_measuring_process(machine: Machine) -> None:
     after = replace(LATER, busy_ticks=1400, own_ticks=500)
-    assert one("load", machine, after=after).found == "other processes use 0.00 of 4 cores"
+    assert check_named("load", machine, after=after).found == "other processes use 0.00 of 4 cores"
 
 
 def test_steal_is_a_share_of_the_cpu_time(machine: Machine) -> None:
-    check = one("steal", machine, after=replace(LATER, steal_ticks=20))
+    check = check_named("steal", machine, after=replace(LATER, steal_ticks=20))
     assert (check.status, check.found) == ("warn", "the hypervisor took 5.0% of the CPU time")
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "found", "remedy"),
+    ("name", "change", "observation", "remedy"),
     [
         ("governor", {"governors": ("powersave",)}, "powersave", "cpupower frequency-set -g performance"),
         ("turbo", {"boost": "on"}, "on: clock rates depend", "no_turbo"),
@@ -73,11 +73,11 @@ def test_steal_is_a_share_of_the_cpu_time(machine: Machine) -> None:
     ],
 )
 def test_each_warning_has_a_value_and_a_remedy(
-    machine: Machine, name: str, change: dict[str, object], found: str, remedy: str
+    machine: Machine, name: str, change: dict[str, object], observation: str, remedy: str
 ) -> None:
-    check = one(name, machine, after=replace(LATER, **change))  # type: ignore[arg-type]
+    check = check_named(name, machine, after=replace(LATER, **change))  # type: ignore[arg-type]
     assert check.status == "warn"
-    assert check.found.startswith(found)
+    assert check.found.startswith(observation)
     assert check.remedy is not None and remedy in check.remedy
 
 
@@ -96,20 +96,20 @@ def test_each_warning_has_a_value_and_a_remedy(
 def test_a_counter_the_kernel_does_not_show_is_unknown_and_not_a_warning(
     machine: Machine, name: str, change: dict[str, object]
 ) -> None:
-    assert one(name, machine, after=replace(LATER, **change)).status == "unknown"  # type: ignore[arg-type]
+    assert check_named(name, machine, after=replace(LATER, **change)).status == "unknown"  # type: ignore[arg-type]
 
 
 def test_quota_throttling_is_counted_between_the_snapshots(machine: Machine) -> None:
     limited = replace(machine, cgroup_cpu_quota=1.5)
-    assert one("cgroup quota", limited).status == "ok"
-    check = one("cgroup quota", limited, after=replace(LATER, throttled=4))
+    assert check_named("cgroup quota", limited).status == "ok"
+    check = check_named("cgroup quota", limited, after=replace(LATER, throttled=4))
     assert (check.status, check.found) == ("warn", "a quota of 1.5 cores, throttled 4 times")
 
 
 def test_a_virtual_machine_and_a_shared_gpu_are_warnings(machine: Machine) -> None:
-    assert one("virtual machine", replace(machine, hypervisor="KVM")).status == "warn"
+    assert check_named("virtual machine", replace(machine, hypervisor="KVM")).status == "warn"
     with_gpu = replace(machine, gpus=("NVIDIA X",))
-    check = one("GPU users", with_gpu, after=replace(LATER, gpu_processes=("12, python",)))
+    check = check_named("GPU users", with_gpu, after=replace(LATER, gpu_processes=("12, python",)))
     assert (check.status, check.found) == ("warn", "1 processes compute on the GPU: 12, python")
 
 

@@ -200,7 +200,7 @@ def test_the_coverage_of_trimmed_effect_is_about_95_percent(count: int) -> None:
 
 
 def test_holm_equals_a_published_example() -> None:
-    # Holm 1979: the smallest of four is multiplied by 4, the next by 3; never below one before it, never above 1.
+    # Holm 1979: the smallest of four is multiplied by 4, the next by 3; never below the previous result, never above 1.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

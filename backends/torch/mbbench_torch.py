@@ -151,12 +151,11 @@ class CompiledBackend(_TorchBackend):
         import torch
         from torch._inductor import config
 
-        torch.compiler.reset()
         config.freezing = True  # lets Inductor reorder weights for oneDNN and fuse int8 convolutions
         config.force_disable_caches = True  # Inductor does not run the pass below on a cached graph
         nodes: list[tuple[str, str]] = []
         config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_weighted_nodes(graph))
-        compiled = torch.compile(_channels_last(module), dynamic=False)
+        compiled = torch.compile(_traced(module), dynamic=False)
         try:
             compiled(example)
         except Exception as error:  # passes, the C++ compiler and the loader raise many types
@@ -273,6 +272,26 @@ def _precision_name(dtype: torch.dtype) -> str:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _traced(module: torch.nn.Module) -> torch.nn.Module:
+    """Return `module`, with its input converted to channels-last, as a module with a code object of its own.
+
+    PyTorch keeps compiled code by code object and checks all that was compiled for it in turn, up to eight: sessions
+    that shared one would slow each other down, and end up uncompiled.
+    """
+    import torch
+    from torch import fx, nn
+
+    class ChannelsLast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, images: torch.Tensor) -> Any:
+            return self.module(images.contiguous(memory_format=torch.channels_last))
+
+    return fx.symbolic_trace(ChannelsLast())
 
 
 def _channels_last(module: torch.nn.Module) -> Call:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from mbbench_torch import CompiledBackend, _node_times
 
-from mbbench.backend import Executed, NodeTime, Session, Stage
+from mbbench.backend import Artifact, Backend, Executed, NodeTime, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.testing import BackendContract
 
@@ -21,6 +21,18 @@ class TestTorch(BackendContract):
         compiled = counters["stats"]["unique_graphs"]
         opened[0].run(self._images(1))
         assert counters["stats"]["unique_graphs"] == compiled > 0
+
+    def test_a_second_session_leaves_the_first_compiled(self, backend: Backend, artifact: Artifact) -> None:
+        from torch._dynamo.utils import counters
+
+        with (
+            backend.open(artifact, "", threads=1, stage=lambda _: None) as first,
+            backend.open(artifact, "", threads=1, stage=lambda _: None) as second,
+        ):
+            compiled = counters["stats"]["unique_graphs"]
+            for session in (first, second, first):
+                session.run(self._images(1))
+            assert counters["stats"]["unique_graphs"] == compiled
 
 
 class TestTorchEager(BackendContract):

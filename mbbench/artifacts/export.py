@@ -115,7 +115,7 @@ def convert(artifact: Artifact, converter: Converter) -> Exported:
 
 
 def _cached(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:
-    """Return the cached artifact of `key`; make it with `write` if it is missing or truncated.
+    """Return the cached artifact of `key`; make it with `write` if it is missing or damaged.
 
     `write` returns the largest difference of its logits from PyTorch's, or None if they were not compared.
     """
@@ -123,7 +123,7 @@ def _cached(key: str, format: Format, dialect: Dialect, write: Callable[[Path], 
     info_path = path.with_suffix(".json")
     if path.exists() and info_path.exists():
         info = msgspec.json.decode(info_path.read_bytes(), type=ArtifactInfo)
-        if info.size_bytes == path.stat().st_size:
+        if info.sha256 == cache.sha256_of(path):  # a damaged file must not be measured under the old hash
             return Exported(path, info)
     with cache.atomic(path) as temporary:
         error = write(temporary)

@@ -19,7 +19,7 @@ from mbbench import data, registry, weights
 from mbbench.artifacts import export as exporter
 from mbbench.artifacts.export import Exported
 from mbbench.backend import Backend, Converter, Dialect, pick_device
-from mbbench.compress import search
+from mbbench.compress import calibrate, search
 from mbbench.compress.search import Quantization
 from mbbench.errors import BackendError
 from mbbench.events import Announce, Preparing
@@ -157,16 +157,16 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
     model, normal = ready.cell.model, normalization(ready.cell.model.family)
     source = spec.calibration or spec.data
     if source == "random":
-        key, load = "random", partial(search.random_calibration, model.resolution)
+        key, load = "random", partial(calibrate.random_calibration, model.resolution)
     else:
-        count = search.CALIBRATION_IMAGES + search.VALIDATION_IMAGES
+        count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
         train = data.load_split(
             source, model.resolution, "train", limit=count,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         )  # fmt: skip
         labelled = reason_without_top1(ready) is None and train.classes == model.classes
         key = train.fingerprint
-        load = partial(search.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
+        load = partial(calibrate.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
     return search.best_quantization(
         model,
         ready.weights.info.key,

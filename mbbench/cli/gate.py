@@ -27,7 +27,7 @@ _MIN_ROUNDS = 5
 _MIN_TIME_S, _MAX_TIME_S = 1, 3600
 
 
-@options.cell_options("model", *NETWORK, *ARTIFACT, baselines=False)
+@options.cell_options("model", *NETWORK, *ARTIFACT, profile="ci", baselines=False)
 def keep(
     profile: Profile,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; replaces an earlier baseline in it.")],
@@ -103,9 +103,9 @@ def check(
 
 def compare(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="Result file written by `mbbench run` before the change.")
+        Path, typer.Argument(metavar="A", help="Result file written by `mbbench run` before the change.")
     ],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Result file written after the change.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Result file written after the change.")],
     margin: Annotated[
         list[str] | None,
         typer.Option(

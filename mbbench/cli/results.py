@@ -114,11 +114,7 @@ def verify(
     """Recompute an HTML report from its embedded records; exit 5 if anything differs."""
     from mbbench.report.verify import verify
 
-    try:
-        text = page.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {page} ({error})", "name an HTML report") from error
-    verification = verify(text, str(page))
+    verification = verify(_read_page(page), str(page))
     for fault in verification.faults:
         print_status(fault)
     if verification.faults:
@@ -168,6 +164,15 @@ def _read_without_samples(paths: Sequence[Path]) -> Iterator[Result]:
     from mbbench import store
 
     return (result for path in paths for result in store.read(path, samples=False))
+
+
+def _read_page(path: Path) -> str:
+    """Return the text of an HTML report. Raises `UsageError` if it cannot be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"cannot read {path} ({reason})", "name an HTML report") from error
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -2,8 +2,9 @@
 
 If a metric's change exceeds its limit, the cell is measured a second time, in new processes. The metric fails if the
 second round's change exceeds the limit too, and both rounds together show that it got worse (p below 0.05 after Holm's
-correction over all cells and metrics). It passes if the 95 % interval of its change ends below the limit. Anything else
-is inconclusive.
+correction over all cells and metrics). It passes if the 95 % interval of its change ends below the limit; if its noise
+is unknown, it passes if no round exceeds the limit. Anything else is inconclusive. A cell that could not be measured is
+an error.
 
 Requiring two rounds that agree guards against errors that a significance test cannot see: in 125 A/A rounds next to a
 training network, 3 were off by more than 1 %. When a slowdown of 2 % was added to pairs of these rounds, a gate with a
@@ -22,8 +23,9 @@ from mbbench.compare import changes
 from mbbench.compare.changes import Change, Limit, Metric
 from mbbench.measure.jobs.pair import PairedAnswers, Replicate
 
-Outcome = Literal["pass", "fail", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive", "error"]
 
+_FROM_BEST: tuple[Outcome, ...] = ("pass", "inconclusive", "error", "fail")
 _SIGNIFICANT = 0.05
 _NOISY: tuple[Metric, ...] = ("p50", "p99", "rss")
 _COUPLE = 2  # replicates that differ in which session was opened first
@@ -56,11 +58,8 @@ class Verdict:
 
 
 def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return the worst of `outcomes`; a pass if there are none."""
-    distinct = set(outcomes)
-    if "fail" in distinct:
-        return "fail"
-    return "inconclusive" if "inconclusive" in distinct else "pass"
+    """Return the worst of `outcomes`; a pass if there are none. A failure is worse than an error."""
+    return max(outcomes, key=_FROM_BEST.index, default="pass")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +145,12 @@ def _outcome(finding: Finding, p_value: float | None) -> Outcome:
     if overall.change is None:
         return "inconclusive"
     worsening = overall.worsening
-    in_every_round = all(finding.exceeds_limit(index) for index in range(len(finding.rounds)))
-    exceeded = worsening > limit and in_every_round and (len(finding.rounds) > 1 or not finding.is_noisy)
+    exceeding = [finding.exceeds_limit(index) for index in range(len(finding.rounds))]
+    exceeded = worsening > limit and all(exceeding) and (len(exceeding) > 1 or not finding.is_noisy)
     if overall.ci95 is None or p_value is None:
-        return "fail" if exceeded else "pass"
+        if exceeded:
+            return "fail"
+        return "inconclusive" if any(exceeding) else "pass"
     if exceeded and p_value < _SIGNIFICANT:
         return "fail"
     highest = -overall.ci95.low if overall.metric == "top1" else overall.ci95.high

@@ -37,6 +37,8 @@ class CellVerdict:
 
     @property
     def outcome(self) -> gate.Outcome:
+        if self.failure is not None:
+            return "error"
         return gate.worst_outcome(verdict.outcome for verdict in self.verdicts)
 
 

@@ -186,6 +186,9 @@ def _effect_size(before: Result, after: Result) -> float | None:
 
 
 def _word(change: Change, margin: Limit, p_value: float | None) -> Word:
+    """Return "same" if the 95 % interval of the change is within the margin (two one-sided tests at 2.5 %, Schuirmann
+    1987), else the direction of a significant change.
+    """
     if change.change is None:
         return "inconclusive"
     better, worse = _WORDS[change.metric]
@@ -193,7 +196,9 @@ def _word(change: Change, margin: Limit, p_value: float | None) -> Word:
         if abs(change.worsening) <= margin.worse:
             return "same"
         return worse if change.worsening > 0 else better
+    if max(-change.ci95.low, change.ci95.high) < margin.worse:
+        return "same"
     assert p_value is not None
     if p_value < _SIGNIFICANT:
         return worse if change.worsening > 0 else better
-    return "same" if max(-change.ci95.low, change.ci95.high) < margin.worse else "inconclusive"
+    return "inconclusive"

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mbbench.errors import BackendError
+from mbbench.data.feed import to_float
+from mbbench.errors import BackendError, UsageError
 from mbbench.machine import allowed_cpus
+from mbbench.models import Normalization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,63 @@ _MSE_CANDIDATES = 100
 # and 192, 7 divides no map's width, so all columns are counted. At 224 it divides every width (112 to 7), so only every
 # seventh column is.
 _HISTOGRAM_STRIDE = 7
+CALIBRATION_IMAGES = 256
+VALIDATION_IMAGES = 256
+_SEED = 20170417
+_NOISE_IMAGES = 32  # for calibration, and as many for validation
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Normalized images to calibrate with, and validation images to choose the method by."""
+
+    images: NDArray[np.float32]  # (N, 3, H, W)
+    validation_images: NDArray[np.float32]  # (M, 3, H, W)
+    validation_labels: NDArray[np.int64] | None  # (M,)
+    source: str
+    fingerprint: str
+
+
+def calibration(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    normalization: Normalization,
+    source: str,
+    fingerprint: str,
+    *,
+    labelled: bool,
+) -> Calibration:
+    """Split `images` (N, R, R, 3), in a seeded order, into calibration and validation images.
+
+    Half of them, at most `CALIBRATION_IMAGES`, are for calibration; of the others at most `VALIDATION_IMAGES` are for
+    validation. `labelled`: whether `labels` (N,) are the network's classes. Raises `UsageError` for fewer than two
+    images.
+    """
+    import numpy as np
+
+    if len(images) < 2:
+        raise UsageError(
+            f"{source} has too few images to calibrate with: {len(images)}", "give --calibration with at least 2"
+        )
+    order = np.random.default_rng(_SEED).permutation(len(images))
+    count = min(len(images) // 2, CALIBRATION_IMAGES)
+    calibrating, validating = np.sort(order[:count]), np.sort(order[count : count + VALIDATION_IMAGES])
+    return Calibration(
+        to_float(images[calibrating], normalization),
+        to_float(images[validating], normalization),
+        labels[validating] if labelled else None,
+        source,
+        fingerprint,
+    )
+
+
+def random_calibration(resolution: int) -> Calibration:
+    """Return uniform noise, for measuring speed without images. The quantized network's accuracy is meaningless."""
+    import numpy as np
+
+    shape = (2 * _NOISE_IMAGES, 3, resolution, resolution)
+    noise = np.random.default_rng(_SEED).uniform(-1, 1, shape).astype(np.float32)
+    return Calibration(noise[:_NOISE_IMAGES], noise[_NOISE_IMAGES:], None, "random", "random")
 
 
 @dataclass(frozen=True, slots=True)

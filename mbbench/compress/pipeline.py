@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mbbench import cache, weights
-from mbbench.compress import calibrate, qat, quantize, search
+from mbbench.compress import calibrate, qat, quantize
 from mbbench.compress import prune as pruning
 from mbbench.data import Dataset
 from mbbench.errors import UsageError
@@ -179,7 +179,7 @@ def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress
         normal = normalization(start.spec.family)
         folded = fold_batch_norm(module)
         graph = to_onnx(folded, start.spec.resolution)
-        data = search.calibration(images, labels, normal, train.name, train.fingerprint, labelled=True)
+        data = calibrate.calibration(images, labels, normal, train.name, train.fingerprint, labelled=True)
         ranges = calibrate.ranges(calibrate.statistics(graph, data.images), "mse")
         inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
         with qat.fake_quantized(folded, inputs):

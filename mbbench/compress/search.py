@@ -16,11 +16,9 @@ import msgspec
 from mbbench import cache
 from mbbench.backend import Dialect
 from mbbench.compress import calibrate, quantize
-from mbbench.compress.calibrate import Range, RangeMethod
-from mbbench.data.feed import to_float
+from mbbench.compress.calibrate import Calibration, Range, RangeMethod
 from mbbench.errors import UsageError
 from mbbench.graphs.onnx import with_parameters
-from mbbench.models import Normalization
 from mbbench.result import Candidate, QuantizationInfo
 from mbbench.spec import ModelSpec, content_key
 
@@ -32,65 +30,8 @@ if TYPE_CHECKING:
 
 _SEARCH_VERSION = 2  # raise it when the search makes other files from the same input
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "percentile", "mse")
-CALIBRATION_IMAGES = 256
-VALIDATION_IMAGES = 256
-_SEED = 20170417
-_NOISE_IMAGES = 32  # for calibration, and as many for validation
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
 _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Normalized images to calibrate with, and validation images to choose the method by."""
-
-    images: NDArray[np.float32]  # (N, 3, H, W)
-    validation_images: NDArray[np.float32]  # (M, 3, H, W)
-    validation_labels: NDArray[np.int64] | None  # (M,)
-    source: str
-    fingerprint: str
-
-
-def calibration(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    normalization: Normalization,
-    source: str,
-    fingerprint: str,
-    *,
-    labelled: bool,
-) -> Calibration:
-    """Split `images` (N, R, R, 3), in a seeded order, into calibration and validation images.
-
-    Half of them, at most `CALIBRATION_IMAGES`, are for calibration; of the others at most `VALIDATION_IMAGES` are for
-    validation. `labelled`: whether `labels` (N,) are the network's classes. Raises `UsageError` for fewer than two
-    images.
-    """
-    import numpy as np
-
-    if len(images) < 2:
-        raise UsageError(
-            f"{source} has too few images to calibrate with: {len(images)}", "give --calibration with at least 2"
-        )
-    order = np.random.default_rng(_SEED).permutation(len(images))
-    count = min(len(images) // 2, CALIBRATION_IMAGES)
-    calibrating, validating = np.sort(order[:count]), np.sort(order[count : count + VALIDATION_IMAGES])
-    return Calibration(
-        to_float(images[calibrating], normalization),
-        to_float(images[validating], normalization),
-        labels[validating] if labelled else None,
-        source,
-        fingerprint,
-    )
-
-
-def random_calibration(resolution: int) -> Calibration:
-    """Return uniform noise, for measuring speed without images. The quantized network's accuracy is meaningless."""
-    import numpy as np
-
-    shape = (2 * _NOISE_IMAGES, 3, resolution, resolution)
-    noise = np.random.default_rng(_SEED).uniform(-1, 1, shape).astype(np.float32)
-    return Calibration(noise[:_NOISE_IMAGES], noise[_NOISE_IMAGES:], None, "random", "random")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter_ns
 
@@ -58,7 +59,7 @@ def time_calls(
     min_samples: int,
     min_s: float,
     max_s: float,
-    enough: Callable[[list[int]], bool] = lambda _: True,
+    enough: Callable[[Sequence[int]], bool] = lambda _: True,
     clock: Clock = perf_counter_ns,
 ) -> list[int]:
     """Call until `min_samples` and `min_s` are reached and `enough` agrees, or `max_s` is over; return nanoseconds.
@@ -66,7 +67,7 @@ def time_calls(
     If `enough` returns False, it is called again after a quarter more samples. The call after it is not counted,
     because it finds cold caches.
     """
-    samples: list[int] = []
+    samples = array("q")  # a list would keep an object for each sample
     start = clock()
     earliest_end, latest_end = start + min_s * 1e9, start + max_s * 1e9
     samples_to_check = min_samples
@@ -76,10 +77,10 @@ def time_calls(
         after = clock()
         samples.append(after - before)
         if after >= latest_end:
-            return samples
+            return samples.tolist()
         if after >= earliest_end and len(samples) >= samples_to_check:
             if enough(samples):
-                return samples
+                return samples.tolist()
             samples_to_check = len(samples) * 5 // 4
             call()
 

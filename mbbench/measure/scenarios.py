@@ -106,11 +106,13 @@ def run_server(
     def run(rate: float, count: int, allowed: int) -> ScenarioResult | None:
         """Serve `count` arrivals at `rate`; None if more than `allowed` are late."""
         bound_ns = round(bound_ms * 1e6)
-        latencies = _serve(requests, image, poisson_arrivals(rate, count), bound_ns, allowed, clock, sleep)
+        due_ns = poisson_arrivals(rate, count)
+        latencies = _serve(requests, image, due_ns, bound_ns, allowed, clock, sleep)
         if latencies is None:
             return None
         rounded_ns = [round_sample(ns) for ns in latencies]
-        figures = scenario_figures("server", rounded_ns, batch=1, seconds=count / rate, bound_ms=bound_ms)
+        elapsed_s = seconds_to_last_completion(due_ns, rounded_ns)
+        figures = scenario_figures("server", rounded_ns, batch=1, seconds=elapsed_s, bound_ms=bound_ms)
         return replace(figures, arrivals_per_s=rate, effective=dict(requests.facts))
 
     low, high = 0.0, capacity
@@ -151,6 +153,11 @@ def poisson_arrivals(per_s: float, count: int) -> list[int]:
     gaps = np.random.default_rng(_SEED).exponential(1e9 / per_s, count)
     times: list[int] = gaps.cumsum().astype(np.int64).tolist()
     return times
+
+
+def seconds_to_last_completion(due_ns: Sequence[int], latencies_ns: Sequence[int]) -> float:
+    """Return the time from the start of the arrivals to the last completion."""
+    return max(due + latency for due, latency in zip(due_ns, latencies_ns, strict=True)) / 1e9
 
 
 def _serve(

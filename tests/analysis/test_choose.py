@@ -113,22 +113,22 @@ def test_a_p99_without_enough_samples_violates_the_limit(make_result: Make) -> N
 def test_a_choice_is_written_as_a_headline_tables_and_rows(study: list[Result]) -> None:
     choice = choose(study, Limits(max_p99_ms=8), published=False)
     assert markdown.render(section.choice_document(choice, published=False)) == (
-        "**Take 0.5 MobileNet-128 on openvino: p99 4.00 ms, top-1 66.0 %, 125 MB of memory, 5.30 MB on disk"
-        " (2 of 5 cells fit).**\n\n"
+        "**Use 0.5 MobileNet-128 on openvino: p99 4.00 ms, top-1 66.0 %, 125 MB of memory, 5.30 MB on disk"
+        " (2 of 5 cells are within the limits).**\n\n"
         "### Within the limits\n\n"
-        "| Cell | p99 | Top-1 | Memory | Size |  |\n"
+        "| Cell | p99 | Top-1 | Memory | Size | Status |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
         "| 0.25 MobileNet-128 on openvino | 1.00 ms | 50.0 % | 125 MB | 1.59 MB | Pareto |\n"
         "| 0.5 MobileNet-128 on openvino | 4.00 ms | 66.0 % | 125 MB | 5.30 MB | pick |\n\n"
-        "### Outside\n\n"
-        "| Cell | Lost by |\n"
+        "### Outside the limits\n\n"
+        "| Cell | Reason |\n"
         "| --- | --- |\n"
         "| 1.0 MobileNet-128 on openvino | p99 12.5 % above limit |\n"
         "| VGG16-224 on openvino | p99 472.6 % above limit |\n"
         "| 0.5 MobileNet-128 on torch | failed: out of memory |\n\n"
-        "- The pick is the fastest of those whose top-1 cannot be told from the best within the limits; nothing"
-        " beats the Pareto set in p99, top-1, memory and size at once.\n"
-        "- Top-1 is measured, on 359 images of digits.\n"
+        "- The pick is the fastest cell whose top-1 is not distinguishable from the best within the limits. No cell is"
+        " better than a Pareto cell in one of p99, top-1, memory and size without being worse in another.\n"
+        "- Top-1 was measured on 359 images of digits.\n"
     )
     assert [(row["id"], row["pick"], row["pareto"]) for row in section.record(choice)] == [
         ("0.25", False, True), ("0.5", True, True), ("1.0", False, False), ("vgg16", False, False),
@@ -139,5 +139,5 @@ def test_a_choice_is_written_as_a_headline_tables_and_rows(study: list[Result]) 
 def test_the_headline_reports_that_no_cell_is_within_the_limits(study: list[Result]) -> None:
     choice = choose(study, Limits(max_size_bytes=1), published=True)
     document = section.choice_document(choice, published=True)
-    assert document.headline == "None of 5 cells keeps within the limits."
+    assert document.headline == "None of 5 cells is within the limits."
     assert "published" in document.notes[-1]

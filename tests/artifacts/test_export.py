@@ -71,6 +71,14 @@ def test_a_truncated_file_is_written_again() -> None:
     assert export(SPEC, "truncated", "safetensors", module).path.read_bytes() == content
 
 
+def test_a_file_with_a_flipped_bit_is_written_again() -> None:
+    first = export(SPEC, "flipped", "safetensors", module)
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    second = export(SPEC, "flipped", "safetensors", module)
+    assert (second.info, second.path.read_bytes()) == (first.info, content)
+
+
 def test_weights_with_nan_are_never_exported(cache: Path) -> None:
     def broken() -> nn.Module:
         built = module()

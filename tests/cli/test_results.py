@@ -76,7 +76,7 @@ def test_verify_fails_for_a_report_that_contradicts_its_records(
         results.verify(page)
     assert raised.value.exit_code == 5
     # make_result has round figures: its intervals were not computed from its counts.
-    assert "accuracy.top1_ci95.low is 0.97, recomputed 0.97" in capsys.readouterr().err
+    assert "accuracy.top1_ci95.low is 0.97 in the record but 0.97" in capsys.readouterr().err
 
 
 def test_verifying_a_missing_report_is_a_usage_error(tmp_path: Path) -> None:
@@ -92,6 +92,6 @@ def test_show_prints_at_most_forty_rows_of_a_table(
         store.append(path, make_result(ModelSpec(alpha=(number + 1) / 100)))
     results.show([path])
     out = capsys.readouterr().out
-    assert "2 more: `mbbench report` has all rows." in out
+    assert "2 more rows: `mbbench report` has all rows." in out
     speed = out[out.index("\nSpeed\n") : out.index("Memory, size and accuracy")]
     assert speed.count("MobileNet") == 40

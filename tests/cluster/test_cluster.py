@@ -254,16 +254,16 @@ def test_an_evaluation_holds_the_lock_and_opens_the_measured_artifact(
 
 def test_workers_that_share_a_lock_count_once(make_result: Callable[..., Result]) -> None:
     machine = make_result().machine
-    other = replace(machine, cpu="Another CPU")
+    other_machine = replace(machine, cpu="Another CPU")
     first, second = cluster.group_by_kind(
         [
             worker.Capabilities(machine, ("openvino", "openvino:CPU"), "a"),
             worker.Capabilities(machine, ("openvino", "onnxruntime"), "a"),
-            worker.Capabilities(other, ("openvino",), "c"),
+            worker.Capabilities(other_machine, ("openvino",), "c"),
             worker.Capabilities(machine, ("openvino",), "b"),
         ]
     )
-    assert (first.machine, second.machine) == (machine, other)
+    assert (first.machine, second.machine) == (machine, other_machine)
     assert {place: len(locks) for place, locks in first.locks.items()} == {
         "openvino": 2, "openvino:CPU": 1, "onnxruntime": 1
     }  # fmt: skip

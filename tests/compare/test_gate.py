@@ -14,8 +14,11 @@ from mbbench.compare.gate import (
     needs_second_round,
     worst_outcome,
 )
+from mbbench.compare.record import CellVerdict
 from mbbench.errors import UsageError
 from mbbench.measure.jobs.pair import PairedAnswers, Replicate
+from mbbench.result import Failure
+from mbbench.spec import Cell, ModelSpec
 from mbbench.stats import Interval
 
 SAME_SIZE = {"baseline_size_bytes": 1000, "candidate_size_bytes": 1000}
@@ -246,7 +249,30 @@ def test_memory_is_averaged_over_rounds_and_has_an_interval_after_calibration() 
     assert calibrated.ci95.high - calibrated.ci95.low == pytest.approx(2 * t * 0.01 / 2**0.5, rel=1e-3)
 
 
+def test_uncalibrated_memory_beyond_its_limit_in_one_round_is_inconclusive() -> None:
+    rounds = [readings(candidate_rss_bytes=108_000_000), readings(candidate_rss_bytes=104_000_000)]
+    assert verdict_on("rss", "5%", *rounds).outcome == "inconclusive"
+    assert verdict_on("rss", "5%", readings(candidate_rss_bytes=108_000_000), rounds[0]).outcome == "fail"
+    assert verdict_on("rss", "5%", readings(candidate_rss_bytes=104_000_000), rounds[1]).outcome == "pass"
+
+
+def test_a_cell_that_could_not_be_measured_is_an_error() -> None:
+    model = ModelSpec(alpha=0.25, resolution=32)
+    cell = CellVerdict(
+        cell=Cell(model=model, role="subject", weights="random", backend="onnxruntime", device=""),
+        baseline_sha256="aa",
+        candidate_sha256="bb",
+        rounds=(),
+        verdicts=(),
+        noise=None,
+        failure=Failure(cause="killed", remedy="free memory", exit_code=7),
+    )
+    assert cell.outcome == "error"
+
+
 def test_the_worst_outcome_counts() -> None:
+    assert worst_outcome(["pass", "error", "inconclusive"]) == "error"
+    assert worst_outcome(["error", "fail"]) == "fail"
     assert worst_outcome(["pass", "inconclusive", "fail"]) == "fail"
     assert worst_outcome(["pass", "inconclusive"]) == "inconclusive"
     assert worst_outcome(["pass"]) == worst_outcome([]) == "pass"

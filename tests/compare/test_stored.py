@@ -39,8 +39,11 @@ def with_misclassified(result: Result, wrong: range) -> Result:
     return replace(result, measured=replace(result.measured, accuracy=accuracy))
 
 
-def compare_pair(before: Result, after: Result, noise: Noise | None = None, *, anyway: bool = False) -> CellComparison:
-    (cell,) = compare([before], [after], MARGINS, lambda _: noise, anyway=anyway)
+def compare_pair(
+    before: Result, after: Result, noise: Noise | None = None, *, anyway: bool = False, p50: str = "3%"
+) -> CellComparison:
+    margins = parse_limits([*DEFAULT_LIMITS, f"p50:{p50}"])
+    (cell,) = compare([before], [after], margins, lambda _: noise, anyway=anyway)
     return cell
 
 
@@ -57,11 +60,20 @@ def test_equal_results_are_the_same(make_result: Make) -> None:
 
 @pytest.mark.parametrize(("factor", "word"), [(1.02, "slower"), (0.98, "faster")])
 def test_a_difference_of_two_percent_is_detected(make_result: Make, factor: float, word: Word) -> None:
-    cell = compare_pair(with_latency(make_result(), 1.0, 0), with_latency(make_result(), factor, 1))
+    cell = compare_pair(with_latency(make_result(), 1.0, 0), with_latency(make_result(), factor, 1), p50="1%")
     assert words(cell)["p50"] == word
     p50 = cell.metrics[0]
     assert p50.change.change == pytest.approx(factor - 1, abs=0.002)
     assert p50.effect_size is not None and (p50.effect_size > 0.5) == (factor > 1)
+
+
+def test_a_significant_difference_within_the_margin_is_the_same(make_result: Make) -> None:
+    """+0.3 % is significant with 20,000 samples, and equivalent at a margin of 3 %; +2 % is neither at 2 %."""
+    before, after = with_latency(make_result(), 1.0, 0, 20_000), with_latency(make_result(), 1.003, 1, 20_000)
+    cell = compare_pair(before, after)
+    assert cell.metrics[0].change.p_value is not None and cell.metrics[0].change.p_value < 1e-3
+    assert words(cell)["p50"] == "same"
+    assert words(compare_pair(before, after, p50="0.1%"))["p50"] == "slower"
 
 
 def test_a_p99_of_few_samples_is_inconclusive(make_result: Make) -> None:
@@ -88,8 +100,8 @@ def test_top1_is_paired_by_image(make_result: Make) -> None:
 def test_answers_to_different_images_are_not_compared(make_result: Make) -> None:
     base = with_misclassified(make_result(), range(100))
     assert base.data is not None
-    other = replace(base, data=replace(base.data, fingerprint="other"))
-    assert compare_pair(base, other).metrics[4].change.reason == "the test images differ"
+    on_other_images = replace(base, data=replace(base.data, fingerprint="other"))
+    assert compare_pair(base, on_other_images).metrics[4].change.reason == "the test images differ"
 
 
 def test_noise_from_run_to_run_widens_the_intervals(make_result: Make) -> None:
@@ -105,28 +117,28 @@ def test_noise_from_run_to_run_widens_the_intervals(make_result: Make) -> None:
 
 def test_different_machines_runtimes_and_settings_are_refused(make_result: Make) -> None:
     base = make_result()
-    other = replace(
+    changed = replace(
         base,
         machine=replace(base.machine, cpu="Other CPU"),
         versions={**base.versions, "openvino": "2027.1", "numpy": "3"},
         settings=Settings(threads=2, min_s=5.0),
     )
-    assert context_differences(base, other) == (
+    assert context_differences(base, changed) == (
         "machines (Test CPU, 2 cores (4 threads), AVX512F AVX512_VNNI, 16 GiB and Other CPU, 2 cores (4 threads),"
         " AVX512F AVX512_VNNI, 16 GiB)",
         "runtimes (openvino 2026.4.1 and 2027.1)",
         "settings (threads 1 and 2)",
     )
     with pytest.raises(IncomparableError) as caught:
-        compare_pair(base, other)
+        compare_pair(base, changed)
     assert caught.value.exit_code == 8
-    assert compare_pair(base, other, anyway=True).context_differences == context_differences(base, other)
+    assert compare_pair(base, changed, anyway=True).context_differences == context_differences(base, changed)
 
 
 def test_torch_is_a_runtime_for_its_own_backends(make_result: Make) -> None:
     base = make_result(backend="torch")
-    other = replace(base, versions={**base.versions, "torch": "3"})
-    assert context_differences(base, other) == ("runtimes (torch 2.13.0 and 3)",)
+    changed = replace(base, versions={**base.versions, "torch": "3"})
+    assert context_differences(base, changed) == ("runtimes (torch 2.13.0 and 3)",)
 
 
 def test_results_without_a_common_cell_are_refused(make_result: Make) -> None:
@@ -149,8 +161,8 @@ def test_the_command_prints_tables_and_refuses_different_settings(
 ) -> None:
     before, after = with_latency(make_result(), 1.0, 0), with_latency(make_result(scale=1.1), 1.1, 1)
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"]
-    other = replace(after, settings=Settings(batch=4))
-    for path, result in zip(files, (before, with_misclassified(after, range(9)), other), strict=True):
+    batch_4 = replace(after, settings=Settings(batch=4))
+    for path, result in zip(files, (before, with_misclassified(after, range(9)), batch_4), strict=True):
         store.append(path, result)
 
     def run(*arguments: object) -> int:

@@ -66,7 +66,7 @@ def test_u8s8_has_the_types_that_cpus_multiply(graph: onnx.ModelProto, ranges: d
 
 
 def test_u8s8f_keeps_the_stem_and_the_first_depthwise_convolution_in_fp32(
-    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range], images: torch.Tensor
+    graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]
 ) -> None:
     stem = ("stem.conv", "stem.act", "blocks.0.0.conv", "blocks.0.0.act")
     assert (quantize.fp32_nodes(graph, "u8s8"), quantize.fp32_nodes(graph, "u8s8f")) == ((), stem)
@@ -189,10 +189,10 @@ def test_another_family_has_no_blocks_to_equalize() -> None:
     assert conv_blocks(build(ModelSpec(family="googlenet", classes=5))) == []
 
 
-def data(labelled: bool = True) -> search.Calibration:
+def data(labelled: bool = True) -> calibrate.Calibration:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     labels = np.arange(40) % 10
-    return search.calibration(pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labelled=labelled)
+    return calibrate.calibration(pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labelled=labelled)
 
 
 def test_calibration_and_validation_images_are_disjoint() -> None:
@@ -208,7 +208,7 @@ def test_one_image_cannot_calibrate() -> None:
     with pytest.raises(
         UsageError, match="noise has too few images to calibrate with: 1; give --calibration with at least 2"
     ):
-        search.calibration(pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labelled=False)
+        calibrate.calibration(pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labelled=False)
 
 
 def test_the_search_chooses_the_best_candidate_and_runs_once(
@@ -255,5 +255,5 @@ def test_the_search_keeps_the_fp32_nodes_of_the_dialect(
 
 
 def test_a_calibration_with_noise_has_the_source_random() -> None:
-    noise = search.random_calibration(32)
+    noise = calibrate.random_calibration(32)
     assert (noise.source, noise.images.shape, noise.validation_labels) == ("random", (32, 3, 32, 32), None)

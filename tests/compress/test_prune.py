@@ -74,5 +74,5 @@ def test_a_channel_that_nothing_reads_has_no_importance() -> None:
 
 
 def test_widths_of_another_depth_are_refused() -> None:
-    with pytest.raises(UsageError, match="3 widths for 14 layers"):
+    with pytest.raises(UsageError, match="the number of widths must be 14: 3"):
         build(ModelSpec(widths=(8, 8, 8)))

@@ -1,5 +1,5 @@
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_timing_continues_until_samples_are_enough_and_skips_the_call_after_each
     call, clock = scripted(*[1] * 8, 50, *[1] * 2, 50, 1)
     checks: list[int] = []
 
-    def enough(samples: list[int]) -> bool:
+    def enough(samples: Sequence[int]) -> bool:
         checks.append(len(samples))
         return len(samples) >= 12
 

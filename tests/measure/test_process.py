@@ -92,6 +92,16 @@ def test_a_child_measures_everything(job: Job) -> None:
     assert {"device_times", "device_memory_bytes"} <= report.reasons.keys()
 
 
+def test_peak_memory_does_not_depend_on_the_number_of_samples(job: Job) -> None:
+    peaks = []
+    for min_samples in (100, 40_000):
+        settings = replace(SETTINGS, min_samples=min_samples, max_s=20.0)
+        measured = run_cell(replace(job, settings=settings)).measured
+        assert measured.latency is not None and measured.latency.n >= min_samples
+        peaks.append(measured.memory[-1].peak_rss_bytes)
+    assert abs(peaks[1] - peaks[0]) < 2e6  # 150 bytes a sample were 6 MB
+
+
 @pytest.mark.usefixtures("faulty_backends")
 def test_a_failed_profile_is_a_reason_and_the_cell_succeeds(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-unprofiled"))

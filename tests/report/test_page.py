@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mbbench.report.document import Document
 from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.page import build_page
 from mbbench.report.sections.cell import cell_table
@@ -30,6 +31,15 @@ def test_a_study_as_junit(study: list[Result], golden: Golden) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_line_is_wider_than_the_terminal(study: list[Result], width: int) -> None:
     assert max(map(len, terminal.render_page(build_page(study), width=width, color=False).splitlines())) <= width
+
+
+def test_no_figure_is_cut_off_at_80_columns(study: list[Result]) -> None:
+    for section in build_page(study).sections:
+        for table in section.tables:
+            if table.numeric:
+                text = terminal.render(Document("", (table,), ()), width=80, color=False)
+                figures = [figure for row in table.rows for figure in row[1:]]
+                assert all(text.count(figure) >= figures.count(figure) for figure in figures), table.title
 
 
 def test_a_single_cell_makes_a_report(make_result: Make) -> None:

@@ -140,8 +140,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         )  # fmt: skip
         progress.add("latency", parity=parity)
         accuracy.require_parity(parity)
-        _measure_latency(session, timed, settings, progress)
-        stages.end_phase()
+        _measure_latency(session, timed, settings, stages, progress)
         device_bytes, reasons = introspection.device_memory_bytes(session)
         progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=device_bytes)
         bulk = full_batch(images, job.normalization, settings.bulk_batch)
@@ -210,7 +209,8 @@ def _run_scenarios(
         )
 
 
-def _measure_latency(session: Session, images: object, settings: Settings, progress: _Progress) -> None:
+def _measure_latency(session: Session, images: object, settings: Settings, stages: Stages, progress: _Progress) -> None:
+    """Warm up, read the steady memory, and time calls; the samples must not count as memory of the network."""
     run = session.run
 
     def call() -> object:
@@ -218,6 +218,7 @@ def _measure_latency(session: Session, images: object, settings: Settings, progr
 
     with latency.no_garbage_collection():
         warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
+        stages.end_phase()
         samples = latency.time_calls(
             call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
         )

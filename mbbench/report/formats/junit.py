@@ -10,10 +10,10 @@ from mbbench.report.sections import verdicts
 from mbbench.result import Result
 
 
-def render_gate(checked: GateRecord) -> str:
+def render_gate(gate: GateRecord) -> str:
     """Return a suite per cell with a test case per metric; an inconclusive metric is a skipped test case."""
     root = ElementTree.Element("testsuites", name="mbbench check")
-    for cell in checked.cells:
+    for cell in gate.cells:
         name = verdicts.cell_name(cell.cell)
         outcomes = [verdict.outcome for verdict in cell.verdicts]
         suite = ElementTree.SubElement(
@@ -24,7 +24,7 @@ def render_gate(checked: GateRecord) -> str:
             failures=str(outcomes.count("fail")),
             skipped=str(outcomes.count("inconclusive")),
             errors=str(int(cell.failure is not None)),
-            timestamp=checked.time_utc,
+            timestamp=gate.time_utc,
         )
         if cell.failure is not None:
             case = ElementTree.SubElement(suite, "testcase", classname=name, name="measurement")

@@ -49,13 +49,13 @@ function makeFilter(paragraph) {
   paragraph.hidden = false;
   paragraph.querySelector("input").addEventListener("input", (event) => {
     const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
+    let matches = 0;
     for (const row of rows) {
       const text = row.cells[0].textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
-      shown += !row.hidden;
+      matches += !row.hidden;
     }
-    count.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
+    count.textContent = words.length ? `${matches} of ${rows.length} rows` : "";
   });
 }
 

@@ -101,5 +101,5 @@ def _column_widths(table: Table, available: int) -> list[int]:
             wide = [index for index, width in enumerate(widths) if width > minimum[index]]
             if not wide:
                 break
-            widths[max(wide, key=widths.__getitem__)] -= 1
+            widths[max(reversed(wide), key=widths.__getitem__)] -= 1
     return widths

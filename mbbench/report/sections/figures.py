@@ -101,33 +101,35 @@ def memory(id: str, results: Sequence[Result], name: Name) -> Figure:
 
 def executed(id: str, results: Sequence[Result], name: Name) -> Figure:
     """Return the shares of Mult-Adds by executed precision, as stacked bars."""
-    known = [(result, info) for result in results if (info := result.executed) is not None]
-    kinds = list(dict.fromkeys(share.precision for _, info in known for share in info.shares))
+    reported = [(result, info) for result in results if (info := result.executed) is not None]
+    kinds = list(dict.fromkeys(share.precision for _, info in reported for share in info.shares))
     traces = []
     for color, kind in zip(COLORS, kinds, strict=False):
         shares = [
-            100 * sum(share.mult_adds_share for share in info.shares if share.precision == kind) for _, info in known
+            100 * sum(share.mult_adds_share for share in info.shares if share.precision == kind) for _, info in reported
         ]
-        traces.append(_bar([name(result) for result, _ in known], shares, kind, color, "%"))
-    alt = f"Share of Mult-Adds that {len(known)} cells execute in {' and '.join(kinds)}, as reported by the runtimes."
-    return _stacked(id, "Executed precision", alt, traces, "share of Mult-Adds, %", len(known))
+        traces.append(_bar([name(result) for result, _ in reported], shares, kind, color, "%"))
+    alt = (
+        f"Share of Mult-Adds that {len(reported)} cells execute in {' and '.join(kinds)}, as reported by the runtimes."
+    )
+    return _stacked(id, "Share of Mult-Adds by executed precision", alt, traces, "share of Mult-Adds, %", len(reported))
 
 
 def cold_start(id: str, results: Sequence[Result], name: Name) -> Figure:
     """Return the parts of the cold start, as stacked bars."""
-    known = [(result, start) for result in results if (start := result.measured.cold) is not None]
+    started = [(result, start) for result in results if (start := result.measured.cold) is not None]
     parts: tuple[tuple[str, list[float]], ...] = (
-        ("import", [start.import_s for _, start in known]),
-        ("load", [start.load_s or 0.0 for _, start in known]),
-        ("compile", [start.compile_s for _, start in known]),
-        ("first inference", [start.first_inference_ms / 1e3 for _, start in known]),
+        ("import", [start.import_s for _, start in started]),
+        ("load", [start.load_s or 0.0 for _, start in started]),
+        ("compile", [start.compile_s for _, start in started]),
+        ("first inference", [start.first_inference_ms / 1e3 for _, start in started]),
     )
-    names = [name(result) for result, _ in known]
+    names = [name(result) for result, _ in started]
     traces = [_bar(names, seconds, title, color, "s") for color, (title, seconds) in zip(COLORS, parts, strict=False)]
-    totals = [sum(seconds[index] for _, seconds in parts) for index in range(len(known))]
+    totals = [sum(seconds[index] for _, seconds in parts) for index in range(len(started))]
     slowest = totals.index(max(totals))
-    alt = f"Cold start of {len(known)} cells. The slowest takes {units.seconds(totals[slowest])}: {names[slowest]}."
-    return _stacked(id, "From import to the first inference in a fresh process", alt, traces, "seconds", len(known))
+    alt = f"Cold start of {len(started)} cells. The slowest takes {units.seconds(totals[slowest])}: {names[slowest]}."
+    return _stacked(id, "From import to the first inference in a fresh process", alt, traces, "seconds", len(started))
 
 
 def _scatter(points: Iterable[tuple[float, float, str]], name: str, marker: dict[str, Any]) -> dict[str, Any]:

@@ -183,8 +183,8 @@ def executed(results: Sequence[Result], name: Name) -> Table:
         if (info := result.executed) is None:
             continue
         shares = {share.precision: share.mult_adds_share for share in info.shares}
-        known = [shares.pop(kind, 0.0) for kind in get_args(Precision)]
-        rows.append((name(result), *map(units.percent, (*known, sum(shares.values()))), str(info.moves)))
+        by_precision = [shares.pop(kind, 0.0) for kind in get_args(Precision)]
+        rows.append((name(result), *map(units.percent, (*by_precision, sum(shares.values()))), str(info.moves)))
     columns = ("Cell", *get_args(Precision), "unknown", "Moves")
     notes = (
         "Shares of Mult-Adds by executed precision, as reported by the runtime. Moves: nodes that only convert or"

@@ -24,25 +24,25 @@ _NAMES: dict[Metric, str] = {
 _COLUMNS = ("Metric", "Baseline", "Candidate", "Change [95 %]", "Limit", "Verdict")
 
 
-def gate_document(checked: GateRecord) -> Document:
+def gate_document(gate: GateRecord) -> Document:
     """Return the headline, a table for each cell, and the failures and warnings of a gate."""
-    tables = tuple(_table(cell) for cell in checked.cells if cell.failure is None)
-    warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in checked.conditions if c.status == "warn"]
+    tables = tuple(_table(cell) for cell in gate.cells if cell.failure is None)
+    warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in gate.conditions if c.status == "warn"]
     failed = [
         f"{cell_name(c.cell)} could not be measured: {c.failure.cause}; {c.failure.remedy}."
-        for c in checked.cells
+        for c in gate.cells
         if c.failure
     ]
-    return Document(headline(checked), tables, (*failed, *warnings))
+    return Document(headline(gate), tables, (*failed, *warnings))
 
 
-def headline(checked: GateRecord) -> str:
+def headline(gate: GateRecord) -> str:
     """Return `FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
-    deciding = [cell for cell in checked.cells if cell.outcome == checked.outcome and cell.failure is None]
+    deciding = [cell for cell in gate.cells if cell.outcome == gate.outcome and cell.failure is None]
     names = "; ".join(f"{cell_name(cell.cell)} ({', '.join(_deciding_changes(cell))})" for cell in deciding)
-    text = f"{checked.outcome.upper()}, {len(deciding)} of {len(checked.cells)} cells"
-    text += "" if checked.outcome == "pass" else f": {names}"
-    failed = sum(cell.failure is not None for cell in checked.cells)
+    text = f"{gate.outcome.upper()}, {len(deciding)} of {len(gate.cells)} cells"
+    text += "" if gate.outcome == "pass" else f": {names}"
+    failed = sum(cell.failure is not None for cell in gate.cells)
     return f"{text}; {failed} could not be measured." if failed else f"{text}."
 
 
@@ -83,8 +83,8 @@ def _noise_notes(cell: CellVerdict) -> list[str]:
         return []
     floors = {v.limit.metric: (v.limit, cell.noise.floors[v.limit.metric]) for v in cell.verdicts
               if v.limit.metric in cell.noise.floors}  # fmt: skip
-    shown = ", ".join(f"{_NAMES[metric]} {floor.detectable * 100:.1f} %" for metric, (_, floor) in floors.items())
-    notes = [f"Smallest detectable changes on this machine (calibrated {cell.noise.time_utc[:10]}): {shown}."]
+    smallest = ", ".join(f"{_NAMES[metric]} {floor.detectable * 100:.1f} %" for metric, (_, floor) in floors.items())
+    notes = [f"Smallest detectable changes on this machine (calibrated {cell.noise.time_utc[:10]}): {smallest}."]
     notes += [
         f"{_NAMES[metric]}: the limit of {limit.text} is below the smallest detectable change; raise it or --time."
         for metric, (limit, floor) in floors.items()

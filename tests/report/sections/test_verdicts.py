@@ -54,7 +54,7 @@ UNLABELED = Verdict(
 
 
 @pytest.fixture
-def checked(make_result: Make) -> GateRecord:
+def gate(make_result: Make) -> GateRecord:
     """A cell that fails on a calibrated machine, one identical to the baseline, and one that cannot be judged."""
     result = make_result()
     noise = Noise(
@@ -87,32 +87,32 @@ def checked(make_result: Make) -> GateRecord:
     )  # fmt: skip
 
 
-def test_a_gate_in_a_terminal(checked: GateRecord, golden: Golden) -> None:
-    golden(terminal.render(verdicts.gate_document(checked), width=80, color=False), "gate.txt")
+def test_a_gate_in_a_terminal(gate: GateRecord, golden: Golden) -> None:
+    golden(terminal.render(verdicts.gate_document(gate), width=80, color=False), "gate.txt")
 
 
-def test_a_gate_as_a_job_summary(checked: GateRecord, golden: Golden) -> None:
-    golden(markdown.render(verdicts.gate_document(checked)), "gate.md")
+def test_a_gate_as_a_job_summary(gate: GateRecord, golden: Golden) -> None:
+    golden(markdown.render(verdicts.gate_document(gate)), "gate.md")
 
 
-def test_a_gate_as_junit(checked: GateRecord, golden: Golden) -> None:
-    golden(junit.render_gate(checked), "gate.xml")
+def test_a_gate_as_junit(gate: GateRecord, golden: Golden) -> None:
+    golden(junit.render_gate(gate), "gate.xml")
 
 
-def test_the_headline_names_the_outcome_and_the_deciding_cells(checked: GateRecord) -> None:
-    failed, same, unlabeled = checked.cells
-    assert verdicts.headline(replace(checked, cells=(same,))) == "PASS, 1 of 1 cells."
-    assert verdicts.headline(replace(checked, cells=(same, unlabeled))) == (
+def test_the_headline_names_the_outcome_and_the_deciding_cells(gate: GateRecord) -> None:
+    failed, same, unlabeled = gate.cells
+    assert verdicts.headline(replace(gate, cells=(same,))) == "PASS, 1 of 1 cells."
+    assert verdicts.headline(replace(gate, cells=(same, unlabeled))) == (
         "INCONCLUSIVE, 1 of 2 cells: 0.5 MobileNet-128 int8 on openvino (Top-1)."
     )
-    assert verdicts.headline(checked) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
+    assert verdicts.headline(gate) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
     assert failed.outcome == "fail"
 
 
-def test_the_noise_floor(checked: GateRecord, golden: Golden) -> None:
-    noise = checked.cells[0].noise
+def test_the_noise_floor(gate: GateRecord, golden: Golden) -> None:
+    noise = gate.cells[0].noise
     assert noise is not None
-    golden(markdown.render_table(verdicts.noise_table(checked.cells[0].cell, noise)) + "\n", "noise.md")
+    golden(markdown.render_table(verdicts.noise_table(gate.cells[0].cell, noise)) + "\n", "noise.md")
 
 
 def test_curves_and_notes_on_disturbances(make_result: Make, golden: Golden) -> None:
