@@ -34,7 +34,7 @@ def pin() -> None:
 def artifact(spec: ModelSpec, format: str) -> Artifact:
     """Export `spec` with random weights, for batches of one image."""
     random_weights = weights.random(spec)
-    exported = export(spec, random_weights.info.key, format, random_weights.build)  # type: ignore[arg-type]
+    exported = export(spec, random_weights.info.key, format, random_weights.build)
     return exported.artifact(spec, 1)
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Format = Literal["onnx", "safetensors", "tflite", "pte", "ncnn", "engine"]
-CODE: tuple[Format, ...] = ("engine",)  # formats that can execute arbitrary code when loaded
+Format = str  # the suffix of a file: one of `EXPORTED_FORMATS`, or what a `Converter` or `AheadOfTime` backend writes
+EXPORTED_FORMATS: tuple[Format, ...] = ("onnx", "safetensors")  # what mbbench writes itself
+DATA_FORMATS = (*EXPORTED_FORMATS, "tflite", "pte", "ncnn")  # known to execute no code when loaded, unlike any other
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8", "s8s8f"]
 
@@ -37,8 +38,7 @@ class Artifact:
     Formats:
         onnx         one input `images` (N, 3, H, W) float32 with symbolic N, one output `logits` (N, classes) float32
         safetensors  the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`
-        engine       built from one of these by an `AheadOfTime` backend
-        others       converted from one of these by a `Converter` backend
+        others       built from one of these by an `AheadOfTime` backend, or converted by a `Converter` backend
 
     Dialects; those of INT8 have Q/DQ pairs around every int8 operator:
         fp32         all tensors in fp32
@@ -199,7 +199,7 @@ class Backend(ABC):
     Construction must be cheap. Methods raise `BackendError`, with a remedy.
     """
 
-    formats: ClassVar[tuple[Format, ...]]  # artifact formats that it opens, preferred first
+    formats: ClassVar[tuple[Format, ...]]  # artifact formats that it opens; the first is one of `EXPORTED_FORMATS`
 
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
@@ -207,7 +207,7 @@ class Backend(ABC):
 
     @abstractmethod
     def devices(self) -> Mapping[str, str]:
-        """Return value of `--device` -> full name of the chip, the default device first."""
+        """Map each value of `--device` to the chip's full name, the default first."""
 
     @abstractmethod
     def precisions(self, device: str) -> frozenset[Precision]:
@@ -238,7 +238,7 @@ class Converter(ABC):
     tools are not measured, and a machine that has the converted file does not need them.
     """
 
-    makes: ClassVar[Format]
+    makes: ClassVar[Format]  # any name without a path separator
 
     @abstractmethod
     def tools(self) -> Mapping[str, str]:

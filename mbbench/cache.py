@@ -1,4 +1,20 @@
-"""Atomic writes, and the folder of files that can be made again."""
+"""Atomic writes, and the folder of files that can be made again.
+
+weights       checkpoints: trained, random, imported, pruned, fine-tuned; `.partial` files hold interrupted training
+downloads     published checkpoints (`--weights imagenet`)
+data          decoded images and labels
+quantized     the fp32 graph of each INT8 search, and the ranges that it chose
+artifacts     exported and converted models
+references    logits that sessions are compared with
+built         an empty file for each engine that this machine built, named by its SHA-256
+tensorrt      TensorRT's engines, timings and compiled kernels
+ceilings      Mult-Adds and bytes per second of this machine
+noise         noise floors that `mbbench calibrate` measured
+
+The cluster worker that measures holds `measuring.lock`. Except in `downloads` and `built`, a file's name is a key of
+everything that its content depends on (`spec.content_key`), so files never go out of date. If the code makes another
+file from the same input, raise the version in its key.
+"""
 
 from __future__ import annotations
 

@@ -45,12 +45,11 @@ class _Pair:
 
     def findings(self, limits: Sequence[Limit]) -> list[Finding]:
         """Return the finding on each limit's metric from the rounds so far."""
-        floors = {} if self.noise is None else self.noise.floors
-        calibration_rounds = 0 if self.noise is None else self.noise.rounds
+        noise = self.noise
         return [
-            gate.assess(limit, self.rounds, floors[limit.metric].within, calibration_rounds)
-            if limit.metric in floors
-            else gate.assess(limit, self.rounds)
+            gate.assess(limit, self.rounds)
+            if noise is None or limit.metric not in noise.floors
+            else gate.assess(limit, self.rounds, noise.floors[limit.metric].within, noise.rounds_of(limit.metric))
             for limit in limits
         ]
 
@@ -139,8 +138,9 @@ def calibrate(spec: RunSpec, rounds: int, seconds: float, notify: Notify) -> Ite
 def raise_for_outcome(record: GateRecord, *, strict: bool) -> None:
     """Raise the error for the outcome; return if the check passed.
 
-    Raises `RegressionError` if a cell is worse than its limits; otherwise a cell's failure, if any; otherwise, if
-    `strict`, `InconclusiveError` if a verdict is inconclusive.
+    Raises `RegressionError` if a cell is worse than its limits; otherwise the failure of the first cell that could not
+    be measured (a `RequirementError`, a `BackendError` or else a `CellsFailedError`); otherwise, if `strict`,
+    `InconclusiveError` if a verdict is inconclusive.
     """
     decisive = [cell for cell in record.cells if cell.outcome == record.outcome]
     count = f"{len(decisive)} of {len(record.cells)} cells"

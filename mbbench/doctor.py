@@ -133,8 +133,10 @@ def _quota(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     quota = machine.cgroup_cpu_quota
     if quota is None:
         return _check("cgroup quota", "no CPU quota")
-    times = (after.throttled or 0) - (before.throttled or 0)
-    observation = f"a quota of {quota:g} cores, throttled {times} times"
+    if before.throttled is None or after.throttled is None:
+        return _unknown("cgroup quota", f"a quota of {quota:g} cores; the kernel does not count throttling")
+    times = after.throttled - before.throttled
+    observation = f"a quota of {quota:g} cores, throttled {_times(times)}"
     return _check(
         "cgroup quota", observation, "lift the container's CPU limit, or use fewer --threads" if times else None
     )
@@ -165,7 +167,7 @@ def _heat(before: Snapshot, after: Snapshot) -> Check:
         return _unknown("heat", "the kernel does not count thermal throttling")
     times = after.thermal_throttles - before.thermal_throttles
     remedy = "let the machine cool down, or improve its cooling" if times else None
-    return _check("heat", f"throttled {times} times because of heat", remedy)
+    return _check("heat", f"throttled {_times(times)} because of heat", remedy)
 
 
 def _clock_rate(before: Snapshot, after: Snapshot) -> Check:
@@ -207,8 +209,15 @@ def _gpu_users(machine: Machine, after: Snapshot) -> tuple[Check, ...]:
     if not machine.gpus:
         return ()
     processes = after.gpu_processes
-    observation = f"{len(processes)} processes compute on the GPU" + (f": {'; '.join(processes)}" if processes else "")
-    return (_check("GPU users", observation, "stop them" if processes else None),)
+    users, remedy = f"{len(processes)} processes compute", "stop them" if processes else None
+    if len(processes) == 1:
+        users, remedy = "1 process computes", "stop it"
+    observation = f"{users} on the GPU" + (f": {'; '.join(processes)}" if processes else "")
+    return (_check("GPU users", observation, remedy),)
+
+
+def _times(count: int) -> str:
+    return f"{count} time{'s' * (count != 1)}"
 
 
 def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:

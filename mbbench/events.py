@@ -36,5 +36,5 @@ class Finished:
 
 
 Event = Preparing | Measuring | Finished
-Notify = Callable[[Event], None]
-Announce = Callable[[Preparing], None]
+Notify = Callable[[Event], None]  # receives all events of a run
+Announce = Callable[[Preparing], None]  # receives only preparation: a caller that measures nothing needs no more

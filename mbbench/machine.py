@@ -16,7 +16,7 @@ from mbbench.spec import Precision, content_key
 # The instruction sets that determine how fast a network runs, by the kernel's names.
 _ISA = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
-    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+    "amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
 # The instruction sets that multiply and add in a precision; without one of them a CPU converts or widens first.
 NATIVE_INSTRUCTIONS: Mapping[Precision, tuple[str, ...]] = {

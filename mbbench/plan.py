@@ -13,16 +13,22 @@ from mbbench.spec import Cell, Family, ModelSpec, RunSpec
 _BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
 
 
-def plan(profile: Profile) -> RunSpec:
+def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
     """Return the run that `profile`, with the command line's options applied, describes. Raises `UsageError`.
 
     `profile.baselines` adds each baseline at the largest resolution only: one measurement of VGG16 may take longer than
     all others. If the profile names MobileNetV1 among several families, the others are baselines too; their weights are
     random unless the profile names some, since mbbench does not train them.
+
+    The backend `all` means every installed backend that can start here; with `list_unavailable`, every installed one,
+    so that the results of the others record the reason.
     """
+    if profile.accuracy_control and profile.max_drop is None:
+        raise UsageError("--accuracy-control requires --max-drop", "add --max-drop POINTS, such as 0.5")
     cells: list[Cell] = []
     models = profile.models
-    for name in expand_backends(profile.backend):
+    backends = expand_backends(profile.backend, list_unavailable=list_unavailable)
+    for name in backends:
         template = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
             cell = replace(template, model=model)
@@ -45,6 +51,7 @@ def plan(profile: Profile) -> RunSpec:
         max_drop=profile.max_drop,
         accuracy_control=profile.accuracy_control,
         require_effective=profile.require_effective,
+        optional_backends=tuple(name for name in backends if name not in profile.backend),
     )
 
 
@@ -55,14 +62,17 @@ def group_by_artifact(spec: RunSpec) -> RunSpec:
     return replace(spec, cells=tuple(cells))
 
 
-def expand_backends(backends: Sequence[str]) -> tuple[str, ...]:
+def expand_backends(backends: Sequence[str], *, list_unavailable: bool = False) -> tuple[str, ...]:
     """Return the names without repetitions, `all` replaced by every installed backend that can start here.
 
-    Raises `UsageError` if none is left.
+    With `list_unavailable`, `all` includes those that cannot start. Raises `UsageError` if none is left.
     """
     names: list[str] = []
     for backend in backends:
-        names += _startable() if backend == "all" else [backend]
+        if backend != "all":
+            names.append(backend)
+        else:
+            names += registry.names() if list_unavailable else _startable()
     if not any(names):
         raise UsageError("no backend is named", f"give --backend; installed: {', '.join(registry.names())}")
     return tuple(dict.fromkeys(names))
@@ -73,7 +83,7 @@ def _startable() -> list[str]:
     startable = []
     for name in registry.names():
         try:
-            registry.load(name).devices()
+            registry.probe(name)
         except BackendError:
             continue  # `mbbench backends` reports the reason
         startable.append(name)

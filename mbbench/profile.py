@@ -7,12 +7,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from mbbench.errors import UsageError
 from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant
+
+DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
+
+NAME_DATA = "give a folder of images, fashion-mnist:DIR or digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +89,33 @@ def to_options(profile: Profile) -> list[str]:
     return arguments
 
 
-def _absolute(data: str) -> str:
-    """Return `data` with an absolute folder, so that another checkout finds it."""
-    kind, colon, folder = data.rpartition(":")
-    return f"{kind}{colon}{Path(folder).resolve()}" if Path(folder).exists() else data
+def _absolute(name: str) -> str:
+    """Return the name of a data set with an absolute folder, so that another checkout finds it."""
+    kind, folder = parse_data_name(name)
+    if folder is None:
+        return name
+    return f"{kind}:{folder.absolute()}" if kind == "fashion-mnist" else str(folder.absolute())
+
+
+def parse_data_name(name: str) -> tuple[DataKind, Path | None]:
+    """Return what the value of --data or --calibration means: a kind of data set, and its folder if it has one.
+
+    `digits` and `random` never mean a folder, even if there is one of that name; `./digits` does. Whether a folder
+    exists is not checked. Raises `UsageError` if its name is empty or begins with the home of an unknown user.
+    """
+    if name == "digits":
+        return "digits", None
+    if name == "random":
+        return "random", None
+    prefix, colon, rest = name.partition(":")
+    kind: DataKind = "fashion-mnist" if colon and prefix == "fashion-mnist" else "folder"
+    folder = rest if kind == "fashion-mnist" else name
+    if not folder:
+        raise UsageError(f"there is no data folder {folder!r}", NAME_DATA)
+    try:
+        return kind, Path(folder).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"there is no data folder {folder!r}: {error}", NAME_DATA) from error
 
 
 def folders() -> Iterator[Path]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 
@@ -12,6 +15,7 @@ from mbbench.spec import Precision
 GROUP = "mbbench.backends"
 # The backends in mbbench's repository, under backends/.
 _IN_REPOSITORY = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
+_MAX_ERROR_LENGTH = 300  # of a third party's message, which may be many lines
 
 
 def names() -> tuple[str, ...]:
@@ -30,14 +34,56 @@ class Description:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A backend that can start here, with its versions and devices."""
+
+    backend: Backend
+    versions: dict[str, str]
+    devices: dict[str, str]
+
+
+def probe(name: str) -> Probe:
+    """Return the backend called `name` with its versions and devices.
+
+    Raises `BackendError` if it is not installed, cannot start here, or fails in any other way.
+    """
+    backend = load(name)
+    with guard(name, "reading its versions"):
+        versions = dict(backend.versions())
+    with guard(name, "listing its devices"):
+        devices = dict(backend.devices())
+    return Probe(backend, versions, devices)
+
+
+@contextmanager
+def guard(name: str, action: str) -> Iterator[None]:
+    """Turn any exception of the backend called `name` into a `BackendError`: a third party's code may fail in any way.
+
+    `action` completes the sentence "backend NAME failed while ...".
+    """
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"backend {name} failed while {action}: {type(error).__name__}: {_one_line(error)}",
+            "reinstall its runtime, or report this to its author",
+        ) from error
+
+
 def describe(name: str) -> Description:
-    """Return the description of the backend called `name`; if it cannot start here, with its versions and `error`."""
+    """Return the description of the backend called `name`. If it cannot start here, `error` says why."""
     description = Description(name=name)
     try:
         backend = load(name)
-        description = replace(description, versions=dict(backend.versions()))
-        devices = dict(backend.devices())
-        precisions = {device: sorted(backend.precisions(device)) for device in devices}
+        with guard(name, "reading its versions"):
+            description = replace(description, versions=dict(backend.versions()))
+        with guard(name, "listing its devices"):
+            devices = dict(backend.devices())
+        with guard(name, "listing its precisions"):
+            precisions = {device: sorted(backend.precisions(device)) for device in devices}
     except BackendError as error:
         return replace(description, error=str(error))
     return replace(description, devices=devices, precisions=precisions)
@@ -60,8 +106,12 @@ def load(name: str) -> Backend:
         backend = points[0].load()()
     except Exception as error:  # a third party's module may fail in any way
         raise BackendError(
-            f"backend {name} ({target}) cannot be loaded: {error}", "reinstall or remove its distribution"
+            f"backend {name} ({target}) cannot be loaded: {_one_line(error)}", "reinstall or remove its distribution"
         ) from error
     if not isinstance(backend, Backend):
         raise BackendError(f"backend {name} ({target}) is not an mbbench Backend", "report this to its author")
     return backend
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), _MAX_ERROR_LENGTH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,11 +59,15 @@ class _Context:
 
 @dataclass(frozen=True, slots=True)
 class _CellArtifact:
-    """A cell's artifact; `prepared` and `quantization` describe how an INT8 one was quantized."""
+    """A cell's artifact; `prepared` and `quantization` describe how an INT8 one was quantized.
+
+    `logits`: the paths of PyTorch's logits and of those that parity expects. None: they are computed for the cell.
+    """
 
     exported: Exported
     prepared: Quantization | None
     quantization: QuantizationInfo | None
+    logits: tuple[Path, Path] | None = None
 
 
 def run(
@@ -86,9 +90,7 @@ def run(
     store.require_writable(results)
     machine = fingerprint()
     cpus = pick_cpus(spec.settings.threads)
-    cells = prepare.prepare_all(spec, notify)
-    if artifact is not None:
-        cells = bundle.with_dialect(artifact, cells)
+    cells = prepare.prepare_all(spec, notify) if artifact is None else bundle.prepare_cells(artifact, spec, notify)
     context = _Context(spec, machine, cpus, _ceilings(spec, machine, cpus, cells, notify), artifact, notify, evaluate)
     durations_s: list[float] = []
     for index, item in enumerate(cells, 1):
@@ -118,23 +120,32 @@ def run(
             raise KeyboardInterrupt
 
 
-def raise_for_failures(results: Sequence[Result]) -> None:
+def raise_for_failures(
+    results: Sequence[Result], optional_backends: Collection[str] = (), *, requirements_first: bool = True
+) -> None:
     """Raise one error for the failures among `results`; return if there are none.
 
-    Raises `RequirementError` if a requirement is not met, `BackendError` if every cell failed for its backend, and
-    `CellsFailedError` otherwise.
+    What `optional_backends` do not support counts only if there is no other result. Raises `RequirementError` if a
+    requirement is not met (without `requirements_first`, only if every cell failed so), `BackendError` if every cell
+    failed for its backend, and `CellsFailedError` otherwise.
     """
-    failures = [result.failure for result in results if result.failure is not None]
+    counted = [result for result in results if not is_unsupported(result, optional_backends)] or results
+    failures = [result.failure for result in counted if result.failure is not None]
     if not failures:
         return
-    codes = {failure.exit_code for failure in failures}
     first = failures[0]
-    if RequirementError.exit_code in codes:
-        first = next(failure for failure in failures if failure.exit_code == RequirementError.exit_code)
-        raise RequirementError(first.cause, first.remedy)
-    if codes == {BackendError.exit_code} and len(failures) == len(results):
+    all_alike = len(failures) == len(counted) and len({failure.exit_code for failure in failures}) == 1
+    unmet = [failure for failure in failures if failure.exit_code == RequirementError.exit_code]
+    if unmet and (requirements_first or all_alike):
+        raise RequirementError(unmet[0].cause, unmet[0].remedy)
+    if all_alike and first.is_unsupported:
         raise BackendError(first.cause, first.remedy)
-    raise CellsFailedError(f"{len(failures)} of {len(results)} cells failed: {first.cause}", first.remedy)
+    raise CellsFailedError(f"{len(failures)} of {len(counted)} cells failed: {first.cause}", first.remedy)
+
+
+def is_unsupported(result: Result, optional_backends: Collection[str]) -> bool:
+    """Return whether one of `optional_backends` does not support the cell."""
+    return result.failure is not None and result.failure.is_unsupported and result.cell.backend in optional_backends
 
 
 def failed_result(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure) -> Result:
@@ -144,16 +155,15 @@ def failed_result(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure)
 
 def result_id(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
     """Return the id of the cell's result: a key of everything it depends on. `sha256` is the artifact's."""
-    return content_key(
-        cell, spec.settings, _versions(ready), machine.id, None if ready is None else ready.data.info, sha256
-    )
+    versions = prepare.versions([] if ready is None else [ready])
+    return content_key(cell, spec.settings, versions, machine.id, None if ready is None else ready.data.info, sha256)
 
 
 def _ceilings(
     spec: RunSpec, machine: Machine, cpus: tuple[int, ...], cells: Sequence[Ready | Unavailable], notify: Notify
 ) -> Ceilings | str:
     """Return the machine's ceilings, or the reason they are unknown. Nothing is measured if no cell runs on a CPU."""
-    if not any(isinstance(item, Ready) and _on_cpu(item) for item in cells):
+    if not any(isinstance(item, Ready) and item.on_cpu for item in cells):
         return _CPUS_ONLY
     try:
         return ceilings.machine_ceilings(machine, cpus, spec.settings, notify)
@@ -161,17 +171,16 @@ def _ceilings(
         return str(error)
 
 
-def _on_cpu(ready: Ready) -> bool:
-    return ready.device.lower().startswith("cpu")
-
-
 def _make_artifact(context: _Context, ready: Ready) -> _CellArtifact | Failure:
     """Return the cell's artifact, or its failure, which must not end the run."""
     spec, notify = context.spec, context.notify
     try:
+        file = context.artifact if ready.cell.role == "subject" else None
+        if file is not None and (images := file.images) is not None:
+            return _CellArtifact(file.exported, None, file.sidecar.quantization, (images.logits, images.expected))
         prepared = prepare.quantize(spec, ready, notify)
-        if context.artifact is not None and ready.cell.role == "subject":
-            return _CellArtifact(context.artifact.exported, prepared, context.artifact.sidecar.quantization)
+        if file is not None:
+            return _CellArtifact(file.exported, prepared, file.sidecar.quantization)
         exported = prepare.export(spec, ready, prepared, notify)
         return _CellArtifact(exported, prepared, None if prepared is None else prepared.info)
     except Exception as error:
@@ -188,7 +197,7 @@ def _failure(error: Exception) -> Failure:
 def _measure(context: _Context, ready: Ready, artifact: _CellArtifact | Failure, announcement: Measuring) -> Result:
     """Return the result of one cell, with its failure if it failed."""
     spec, machine = context.spec, context.machine
-    roofs = context.ceilings if _on_cpu(ready) else _CPUS_ONLY
+    roofs = context.ceilings if ready.on_cpu else _CPUS_ONLY
     if isinstance(artifact, Failure):
         return _result(spec, machine, ready.cell, failure=artifact, ready=ready, roofs=roofs)
     report = cell_job.Report(phase="export", measured=Measured(), reasons={})
@@ -230,15 +239,11 @@ def _measure(context: _Context, ready: Ready, artifact: _CellArtifact | Failure,
 def _job(context: _Context, ready: Ready, artifact: _CellArtifact) -> cell_job.Job:
     """Run the PyTorch reference and return the measuring process's job. Raises `MbbenchError`."""
     spec, cell, data = context.spec, ready.cell, ready.data
-    fp32_logits = reference.logits(
-        ready.weights,
-        data,
+    fp32_logits, expected = artifact.logits or reference.expected_logits(
+        ready.weights, data, artifact.prepared, ready.dialect,
         lambda done, total: context.notify(Preparing("running the PyTorch reference", done, total)),
         None if context.evaluate else reference.parity_shard(data),
-    )
-    expected = fp32_logits
-    if artifact.prepared is not None:
-        expected = reference.simulated_logits(artifact.prepared, ready.dialect, data, normalization(cell.model.family))
+    )  # fmt: skip
     reason_without_top1 = prepare.reason_without_top1(ready)
     return cell_job.Job(
         artifact=artifact.exported.artifact(cell.model, spec.settings.batch, cell.precision),
@@ -278,7 +283,7 @@ def _result(
         time_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         cell=cell,
         settings=spec.settings,
-        versions=_versions(ready),
+        versions=prepare.versions([] if ready is None else [ready]),
         machine=machine,
         conditions=conditions,
         weights=None if ready is None else ready.weights.info,
@@ -293,7 +298,3 @@ def _result(
         layer_times=layer_times,
         ceilings=roofs if isinstance(roofs, Ceilings) else None,
     )
-
-
-def _versions(ready: Ready | None) -> dict[str, str]:
-    return prepare.versions([] if ready is None else [ready])

@@ -20,7 +20,7 @@ Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
 MIN_RESOLUTION = 32  # the stem and the four strided blocks reduce it to one pixel
 MAX_RESOLUTION = 2048
-PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before it is timed
+PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
 
 _FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
 
@@ -154,7 +154,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A range of test images: `start` is the first, `stop` the first after the last."""
+    """A range of test images: the half-open range [start, stop)."""
 
     start: int
     stop: int
@@ -199,3 +199,4 @@ class RunSpec:
     max_drop: float | None = None  # largest top-1 loss against fp32, in points
     accuracy_control: bool = False  # keep layers in fp32 until max_drop is met
     require_effective: bool = False  # fail a cell that does not run in the requested precision
+    optional_backends: tuple[str, ...] = ()  # named only by `all`: what they do not support is not a failure

@@ -167,12 +167,19 @@ def _jackknife_variance(partial_estimates: Sequence[float]) -> float:
 
 
 def separate_effect(
-    statistic: Callable[[Sequence[float]], float], first: Sequence[float], second: Sequence[float], spread: float = 0.0
+    statistic: Callable[[Sequence[float]], float],
+    first: Sequence[float],
+    second: Sequence[float],
+    spread: float = 0.0,
+    rounds: int = 0,
 ) -> Effect | None:
     """Return the log ratio of a positive statistic of two runs' samples, `second` over `first`.
 
-    The standard error is the jackknife's over blocks. `spread` is the standard deviation of the statistic's logarithm
-    between runs, which a single run cannot show. Returns None if a run has fewer than 100 samples.
+    Each run's variance is the jackknife's over blocks (19 degrees of freedom). `spread` is the standard deviation of
+    the statistic's logarithm between runs, which a single run cannot show, estimated from at least two `rounds` of a
+    calibration; 0 if it is unknown. It applies to both runs but is one estimate: it adds 2 * spread**2 with rounds - 1
+    degrees of freedom. The degrees of freedom of the sum are those of Satterthwaite (1946) and Welch (1947). Returns
+    None if a run has fewer than 100 samples.
     """
     import numpy as np
 
@@ -183,11 +190,25 @@ def separate_effect(
             return None
         blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
         estimates = [math.log(statistic(np.delete(blocks, i, axis=0).ravel().tolist())) for i in range(_BLOCKS)]
-        variances.append(_jackknife_variance(estimates) + spread**2)
-    return student_effect(math.log(statistic(second) / statistic(first)), math.sqrt(sum(variances)), 2 * (_BLOCKS - 1))
+        variances.append((_jackknife_variance(estimates), _BLOCKS - 1))
+    if spread:
+        variances.append((2 * spread**2, rounds - 1))
+    error, freedom = _combine(variances)
+    return student_effect(math.log(statistic(second) / statistic(first)), error, freedom)
 
 
-def student_effect(estimate: float, error: float, freedom: int) -> Effect:
+def _combine(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Return the standard error of a sum of independent terms, and its degrees of freedom by Welch-Satterthwaite.
+
+    `variances` are the estimated variances of the terms, each with its degrees of freedom.
+    """
+    total = sum(variance for variance, _ in variances)
+    if not total:
+        return 0.0, float(sum(freedom for _, freedom in variances))
+    return math.sqrt(total), 1 / sum((variance / total) ** 2 / freedom for variance, freedom in variances)
+
+
+def student_effect(estimate: float, error: float, freedom: float) -> Effect:
     """Return the effect of an estimate with a standard error of `freedom` degrees of freedom (Student's t)."""
     from scipy.stats import t
 

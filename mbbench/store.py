@@ -85,7 +85,7 @@ def _content(path: Path) -> bytes:
 
 @contextmanager
 def _garbage_collection_disabled() -> Iterator[None]:
-    """Disable garbage collection, and exclude the objects made so far from it afterwards.
+    """Disable garbage collection, and exclude the objects made so far from it afterward.
 
     Millions of new objects, none of them garbage, otherwise trigger collections that take six times as long as
     decoding. A command keeps its records until it ends.

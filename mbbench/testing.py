@@ -22,6 +22,8 @@ import pytest
 from mbbench import registry
 from mbbench.artifacts.export import Exported, convert, export
 from mbbench.backend import (
+    EXPORTED_FORMATS,
+    AheadOfTime,
     Artifact,
     Backend,
     Converter,
@@ -102,7 +104,7 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Backend:
-        """The backend; skips its tests, with the reason, if it cannot start here."""
+        """Return the backend; skip its tests, with the reason, if it cannot start here."""
         try:
             backend = registry.load(cls.name)
             backend.devices()
@@ -115,7 +117,7 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def artifact(cls, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifact]:
-        """An fp32 artifact of `spec` with random weights."""
+        """Yield an fp32 artifact of `spec` with random weights."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MBBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
             yield cls._artifact(backend, export(cls.spec, "contract", backend.formats[0], cls._module))
@@ -123,7 +125,7 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def opened(cls, backend: Backend, artifact: Artifact) -> Iterator[tuple[Session, list[Stage]]]:
-        """An open session, and the stages that opening it announced."""
+        """Yield an open session, and the stages that opening it announced."""
         stages: list[Stage] = []
         with backend.open(artifact, "", threads=1, stage=stages.append) as session:
             yield session, stages
@@ -150,8 +152,14 @@ class BackendContract:
         return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
     def test_formats_are_known(self, backend: Backend) -> None:
+        """mbbench exports them, or the backend writes them itself."""
+        written = [backend.makes] if isinstance(backend, Converter) else []
+        written += [backend.builds] if isinstance(backend, AheadOfTime) else []
+        for format in written:
+            assert format and not set(format) & set("/\\"), f"{format!r} is not the suffix of a file"
         assert backend.formats
-        assert set(backend.formats) <= set(get_args(Format))
+        assert backend.formats[0] in EXPORTED_FORMATS
+        assert set(backend.formats) <= {*EXPORTED_FORMATS, *written}
 
     def test_versions_name_at_least_one_package(self, backend: Backend) -> None:
         versions = backend.versions()
@@ -192,7 +200,7 @@ class BackendContract:
     def test_every_claimed_precision_is_executed(
         self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """On the first device. Logits are close to fp32's, and a `LayerAudit` reports the precision."""
+        """Check on the first device that logits are close to fp32's, and what precision a `LayerAudit` reports."""
         import numpy as np
         import torch
 
@@ -233,7 +241,7 @@ class BackendContract:
         return export_quantized(lambda: written, "contract", format, dialect)
 
     def test_profiled_nodes_are_executed_nodes(self, opened: tuple[Session, list[Stage]]) -> None:
-        """Except nodes without a name, which cannot be traced to the artifact, and those that only move tensors."""
+        """Ignore nodes without a name, which cannot be traced to the artifact, and those that only move tensors."""
         from mbbench.analysis.executed import split_moves
 
         session, images = opened[0], self._images(1)

@@ -1,5 +1,6 @@
 """`mbbench keep` and `mbbench check` on ONNX Runtime, from the files to the exit code."""
 
+import contextlib
 import hashlib
 import subprocess
 import sys
@@ -13,16 +14,21 @@ import onnx
 import pytest
 
 from mbbench.artifacts.export import Exported
-from mbbench.check import check, keep, raise_for_outcome
+from mbbench.check import _Pair, check, keep, raise_for_outcome
 from mbbench.cli import app
 from mbbench.compare import baseline
-from mbbench.compare.changes import parse_limits
-from mbbench.compare.record import GateRecord
-from mbbench.errors import InconclusiveError, RegressionError, RequirementError, UsageError
+from mbbench.compare.changes import Change, parse_limits
+from mbbench.compare.gate import Outcome, Verdict
+from mbbench.compare.noise import Floor, Noise
+from mbbench.compare.record import CellVerdict, GateRecord
+from mbbench.errors import InconclusiveError, MbbenchError, RegressionError, RequirementError, UsageError
 from mbbench.events import Event, Measuring
+from mbbench.machine import fingerprint
 from mbbench.report.formats import junit
 from mbbench.report.sections import verdicts
+from mbbench.result import Failure
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+from tests.compare.test_gate import readings
 
 MODEL = ModelSpec(alpha=0.25, resolution=32)
 SPEC = RunSpec(
@@ -123,15 +129,15 @@ def test_a_cell_that_fails_does_not_affect_the_verdicts_of_the_others(baseline_f
     """Two different files of the same network, on ONNX Runtime and on a runtime that returns NaN."""
     spec = replace(SPEC, cells=(*SPEC.cells, replace(SPEC.cells[0], backend="faulty-nan")))
     keep(spec, tmp_path, quiet)
-    for entry in baseline.read_manifest(tmp_path):
-        model = onnx.load(tmp_path / entry.file_name)
+    entries = baseline.read_manifest(tmp_path)
+    entry = entries[0]
+    model = onnx.load(tmp_path / entry.file_name)
     model.doc_string = "changes the bytes"
     content = model.SerializeToString()
     path = tmp_path / "changed.onnx"
     path.write_bytes(content)
     info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-    cells: list[tuple[Cell, Exported, dict[str, str]]] = [(cell, Exported(path, info), {}) for cell in spec.cells]
-    baseline.write(tmp_path, cells)
+    baseline.write(tmp_path, [(kept.cell, Exported(path, info), {}) for kept in entries])
     record = check(spec, tmp_path, parse_limits(["size:1%", "top1:-100pt"]), 0.5, quiet)
     sound, faulty = record.cells
     assert (sound.failure, len(sound.verdicts)) == (None, 2)
@@ -139,8 +145,103 @@ def test_a_cell_that_fails_does_not_affect_the_verdicts_of_the_others(baseline_f
     assert faulty.verdicts == ()
     with pytest.raises(RequirementError):
         raise_for_outcome(record, strict=False)
-    assert verdicts.headline(record).endswith("; 1 could not be measured.")
+    assert record.outcome == "error"
+    assert verdicts.headline(record).startswith("ERROR, 1 of 2 cells: 0.25 MobileNet-32 on faulty-nan (")
     assert ElementTree.fromstring(junit.render_gate(record))[1][0][0].tag == "error"
+
+
+def record_of(*cells: CellVerdict) -> GateRecord:
+    return GateRecord(
+        schema=1, time_utc="2026-01-01T00:00:00+00:00", machine=fingerprint(), versions={}, conditions=(), cells=cells
+    )
+
+
+def failed_cell(exit_code: int) -> CellVerdict:
+    """A cell that could not be measured."""
+    failure = Failure(cause="killed", remedy="free memory", exit_code=exit_code)
+    return CellVerdict(
+        cell=SPEC.cells[0], baseline_sha256="a", candidate_sha256="b", rounds=(), verdicts=(), noise=None,
+        failure=failure,
+    )  # fmt: skip
+
+
+def judged_cell(outcome: Outcome) -> CellVerdict:
+    change = Change(metric="size", baseline=1000, candidate=1100, change=0.1)
+    verdict = Verdict(change=change, limit=parse_limits(["size:1%"])[0], outcome=outcome)
+    return replace(failed_cell(7), failure=None, verdicts=(verdict,))
+
+
+@pytest.mark.parametrize(
+    ("cells", "exit_code"),
+    [
+        ([failed_cell(7)], 7),
+        ([failed_cell(6)], 6),
+        ([failed_cell(5)], 5),
+        ([failed_cell(1)], 7),  # an unexpected error
+        ([judged_cell("inconclusive"), failed_cell(6), failed_cell(5)], 6),
+        ([failed_cell(7), judged_cell("fail")], 3),
+        ([judged_cell("inconclusive"), judged_cell("pass")], 4),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_cell(cells: list[CellVerdict], exit_code: int) -> None:
+    with pytest.raises(MbbenchError) as caught:
+        raise_for_outcome(record_of(*cells), strict=True)
+    assert caught.value.exit_code == exit_code
+
+
+def test_a_check_without_a_measured_cell_says_error_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbbench.check.check", lambda *_: record_of(failed_cell(6)))
+    arguments = ["mbbench", "check", "--baseline", str(tmp_path)]
+    for name in ("gate.json", "gate.md", "gate.xml"):
+        arguments += ["--output", str(tmp_path / name)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 6
+    printed = capsys.readouterr()
+    assert printed.out.lstrip().startswith("ERROR, 1 of 1 cells: 0.25 MobileNet-32 on onnxruntime (killed).\n")
+    assert printed.err.splitlines()[-1] == "error: killed; free memory"
+    assert msgspec.json.decode((tmp_path / "gate.json").read_bytes())["outcome"] == "error"
+    assert (tmp_path / "gate.md").read_text().startswith("**ERROR, 1 of 1 cells")
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
+
+
+@pytest.mark.parametrize("options", [[], ["--profile", "quick"], ["--backend", "onnxruntime", "--precision", "int8"]])
+def test_keep_and_check_plan_the_same_cells(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs: list[RunSpec] = []
+
+    def record(spec: RunSpec, *_: object) -> GateRecord:
+        specs.append(spec)
+        return record_of(judged_cell("pass"))
+
+    monkeypatch.setattr("mbbench.check.keep", record)
+    monkeypatch.setattr("mbbench.check.check", record)
+    for command in (["keep", str(tmp_path)], ["check", "--baseline", str(tmp_path)]):
+        monkeypatch.setattr(sys, "argv", ["mbbench", *command, *options])
+        with contextlib.suppress(SystemExit):
+            app.main()
+    kept, checked = specs
+    assert kept == checked
+    if not options:
+        assert [cell.model.label for cell in kept.cells] == ["0.25 MobileNet-128"]
+
+
+def test_the_calibrated_noise_of_memory_has_the_degrees_of_freedom_of_its_rounds() -> None:
+    """One of 20 rounds of calibration did not report memory: Student's t with 18 degrees of freedom."""
+    floor = Floor(within=0.01, between=0.02, detectable=0.04, rounds=19)
+    calibrated = Noise(time_utc="2026", rounds=20, seconds=5.0, floors={"rss": floor})
+    artifact: Any = None
+    pair = _Pair(artifact, artifact, artifact, calibrated, rounds=[readings(candidate_rss_bytes=102_000_000)])
+    (finding,) = pair.findings(parse_limits(["rss:5%"]))
+    half_width = 2.1009220402 * 0.01  # t(0.975, 18)
+    assert finding.overall.ci95 is not None
+    assert finding.overall.ci95.low == pytest.approx(0.02 - half_width, rel=1e-6)
+    assert finding.overall.ci95.high == pytest.approx(0.02 + half_width, rel=1e-6)
 
 
 def test_a_cell_without_a_baseline_is_reported_in_one_line(baseline_folder: Path) -> None:
@@ -170,7 +271,11 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_baseline_is_built_from_a_commit(tmp_path: Path) -> None:
-    """The checkpoint in the working tree is compared with the committed one: unchanged, then changed."""
+    """The checkpoint in the working tree is compared with the committed one: unchanged, then changed.
+
+    A folder called `digits`, which is not the data set, changes nothing.
+    """
+    (tmp_path / "digits").mkdir()
 
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True,

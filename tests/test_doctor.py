@@ -104,13 +104,22 @@ def test_quota_throttling_is_counted_between_the_snapshots(machine: Machine) -> 
     assert check_named("cgroup quota", limited).status == "ok"
     check = check_named("cgroup quota", limited, after=replace(LATER, throttled=4))
     assert (check.status, check.found) == ("warn", "a quota of 1.5 cores, throttled 4 times")
+    once = check_named("cgroup quota", limited, after=replace(LATER, throttled=1))
+    assert once.found == "a quota of 1.5 cores, throttled 1 time"
+
+
+def test_an_unknown_number_of_throttled_periods_is_not_shown_as_0(machine: Machine) -> None:
+    limited = replace(machine, cgroup_cpu_quota=1.5)
+    check = check_named("cgroup quota", limited, after=replace(LATER, throttled=None))
+    expected = "a quota of 1.5 cores; the kernel does not count throttling"
+    assert (check.status, check.found) == ("unknown", expected)
 
 
 def test_a_virtual_machine_and_a_shared_gpu_are_warnings(machine: Machine) -> None:
     assert check_named("virtual machine", replace(machine, hypervisor="KVM")).status == "warn"
     with_gpu = replace(machine, gpus=("NVIDIA X",))
     check = check_named("GPU users", with_gpu, after=replace(LATER, gpu_processes=("12, python",)))
-    assert (check.status, check.found) == ("warn", "1 processes compute on the GPU: 12, python")
+    assert (check.status, check.found) == ("warn", "1 process computes on the GPU: 12, python")
 
 
 def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.machine import CacheSizes, cache_sizes, cpu_quota, fingerprint, pick_cpus
+from mbbench.machine import NATIVE_INSTRUCTIONS, CacheSizes, cache_sizes, cpu_quota, fingerprint, pick_cpus
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -17,6 +17,7 @@ model name\t: another
 INTEL = (
     "processor: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t: avx2 avx512f amx_tile amx_int8 amx_bf16\n"
 )
+GRANITE_RAPIDS = "processor: 0\nmodel name\t: Intel(R) Xeon(R) 6980P\nflags\t: avx512f amx_tile amx_bf16 amx_fp16\n"
 ARM = """processor\t: 0
 BogoMIPS\t: 2100.00
 Features\t: fp asimd asimdhp asimddp sve i8mm bf16
@@ -58,6 +59,18 @@ def test_the_fingerprint_names_the_cpu_and_its_instruction_sets(
 ) -> None:
     machine = fingerprint(tree(tmp_path, proc__cpuinfo=cpuinfo, proc__meminfo="MemTotal:  1048576 kB\n"))
     assert (machine.cpu, machine.isa, machine.memory_bytes) == (cpu, isa, 2**30)
+
+
+def test_every_native_instruction_set_is_detected(tmp_path: Path) -> None:
+    flags = {name for names in NATIVE_INSTRUCTIONS.values() for name in names}
+    machine = fingerprint(tree(tmp_path, proc__cpuinfo=f"flags\t: {' '.join(sorted(flags))}\n"))
+    assert set(machine.isa) == flags
+
+
+def test_a_chip_with_amx_fp16_is_native_in_fp16(tmp_path: Path) -> None:
+    machine = fingerprint(tree(tmp_path, proc__cpuinfo=GRANITE_RAPIDS))
+    assert machine.isa == ("avx512f", "amx_tile", "amx_bf16", "amx_fp16")
+    assert "fp16" in machine.native
 
 
 def test_a_core_with_two_threads_counts_once(tmp_path: Path) -> None:

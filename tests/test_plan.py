@@ -35,6 +35,12 @@ def test_a_grid_is_ordered_by_width_resolution_and_precision_and_baselines_have_
     ]
 
 
+def test_accuracy_control_requires_a_largest_drop() -> None:
+    with pytest.raises(UsageError, match="--accuracy-control requires --max-drop; add --max-drop POINTS"):
+        plan.plan(Profile(accuracy_control=True))
+    assert plan.plan(Profile(accuracy_control=True, max_drop=0.5)).accuracy_control
+
+
 def test_a_network_is_not_a_baseline_of_itself() -> None:
     spec = plan.plan(Profile(model=("vgg16",), weights="random", baselines=True))
     assert [cell.model for cell in spec.cells] == [ModelSpec(family="vgg16"), ModelSpec(family="googlenet")]
@@ -85,3 +91,17 @@ def test_all_means_every_backend_that_can_start_and_repeated_names_count_once() 
 def test_an_empty_list_of_backends_is_refused() -> None:
     with pytest.raises(UsageError, match="no backend is named"):
         plan.expand_backends([""])
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_all_lists_backends_that_cannot_start_only_on_request() -> None:
+    broken = {"faulty-devices", "faulty-versions", "faulty-module"}
+    assert not broken & set(plan.expand_backends(["all"]))
+    assert plan.expand_backends(["all"], list_unavailable=True) == registry.names()
+    assert broken <= {cell.backend for cell in plan.plan(Profile(backend=("all",)), list_unavailable=True).cells}
+
+
+def test_backends_named_only_by_all_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ("onnxruntime", "openvino", "torch-eager"))
+    assert plan.plan(Profile(backend=("all", "openvino"))).optional_backends == ("onnxruntime", "torch-eager")
+    assert plan.plan(Profile(backend=("openvino", "torch-eager"))).optional_backends == ()

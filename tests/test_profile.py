@@ -93,3 +93,55 @@ def test_the_profiles_alpha_and_variant_are_dropped_for_another_family() -> None
     changed = profile.override(base, {}, {"model": ("vgg16",)})
     assert (changed.model, changed.alpha, changed.variant) == (("vgg16",), (1.0,), "standard")
     assert profile.override(base, {}, {"model": ("vgg16",), "alpha": (0.5,)}).alpha == (0.5,)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with folders that have the names of data sets and weights."""
+    for name in ("digits", "random", "imagenet", "timm:x", "photos", "a:photos"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def option(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("digits", "digits"),
+        ("random", "random"),
+        ("photos", "{}/photos"),
+        ("./digits", "{}/digits"),
+        ("a:photos", "{}/a:photos"),
+        ("fashion-mnist:photos", "fashion-mnist:{}/photos"),
+        ("fashion-mnist:digits", "fashion-mnist:{}/digits"),
+        ("missing", "{}/missing"),
+        ("~/photos", "/home/someone/photos"),
+        ("/data/photos", "/data/photos"),
+    ],
+)
+def test_options_for_another_checkout_name_the_same_data(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    arguments = profile.to_options(profile.Profile(data=name, calibration=name))
+    assert option(arguments, "--data") == option(arguments, "--calibration") == expected.format(folders)
+    elsewhere = profile.parse_data_name(option(arguments, "--data"))
+    kind, folder = profile.parse_data_name(name)
+    assert elsewhere == (kind, folder and folder.absolute())
+
+
+@pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize("name", ["random", "imagenet", "timm:x", "w.safetensors"])
+def test_options_for_another_checkout_leave_weights_unchanged(name: str) -> None:
+    """The weights may be what changed: a relative file is that of the other checkout."""
+    assert option(profile.to_options(profile.Profile(weights=name)), "--weights") == name
+
+
+@pytest.mark.parametrize("name", ["", "fashion-mnist:", "~nobody-by-this-name/photos"])
+def test_a_data_name_without_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="there is no data folder"):
+        profile.parse_data_name(name)

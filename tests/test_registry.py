@@ -70,3 +70,47 @@ def test_a_broken_third_party_backend_is_reported_with_its_entry_point(name: str
         registry.load(name)
     assert caught.value.cause.startswith(cause)
     assert caught.value.exit_code == 6
+
+
+FAULTS = {
+    "faulty-devices": "listing its devices: RuntimeError: cannot open the driver",
+    "faulty-versions": "reading its versions: TypeError: the version is not a string",
+}
+
+
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize("name", FAULTS)
+def test_any_exception_of_a_runtime_is_a_backend_error_of_one_line(name: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        registry.probe(name)
+    assert caught.value.cause == f"backend {name} failed while {FAULTS[name]}"
+    assert caught.value.remedy == "reinstall its runtime, or report this to its author"
+
+
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_description_of_a_broken_runtime_has_its_error(name: str) -> None:
+    description = registry.describe(name)
+    assert description.error == (
+        f"backend {name} failed while {FAULTS[name]}; reinstall its runtime, or report this to its author"
+    )
+    assert description.devices == {}
+    assert description.versions == (registry.describe("onnxruntime").versions if name == "faulty-devices" else {})
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_the_description_of_a_runtime_that_cannot_list_its_precisions_has_its_error() -> None:
+    error = registry.describe("faulty-precisions").error
+    assert error is not None
+    assert error.startswith("backend faulty-precisions failed while listing its precisions: KeyError: 'cpu'; ")
+
+
+def test_a_backend_error_of_a_runtime_keeps_its_cause_and_remedy() -> None:
+    with pytest.raises(BackendError, match=r"^no GPU was found; plug one in$"), registry.guard("fake", "failing"):
+        raise BackendError("no GPU was found", "plug one in")
+
+
+def test_a_probe_has_versions_and_devices() -> None:
+    probe = registry.probe("onnxruntime")
+    assert probe.versions == {"onnxruntime": metadata.version("onnxruntime")}
+    assert list(probe.devices) == ["cpu"]

@@ -12,10 +12,11 @@ from mbbench.artifacts import prepare
 from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError, UsageError
 from mbbench.events import Announce, Event, Finished, Measuring, Preparing
+from mbbench.machine import fingerprint
 from mbbench.measure import ceilings
 from mbbench.models.cost import cost_of
 from mbbench.result import Ceilings, Failure, Result
-from mbbench.run import raise_for_failures, run
+from mbbench.run import raise_for_failures, result_id, run
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
@@ -143,6 +144,31 @@ def test_more_threads_than_cpus_are_refused(tmp_path: Path) -> None:
         list(run(spec, tmp_path / "results.jsonl", quiet))
 
 
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("faulty-devices", "listing its devices: RuntimeError: cannot open the driver"),
+        ("faulty-versions", "reading its versions: TypeError: the version is not a string"),
+        ("faulty-precisions", "listing its precisions: KeyError: 'cpu'"),
+        ("faulty-dialects", "listing its precisions: AttributeError: no instruction set"),
+    ],
+)
+def test_a_broken_runtime_fails_only_its_cells(name: str, cause: str) -> None:
+    first, second = prepare.prepare_all(spec_of(replace(CELL, backend=name), CELL), quiet)
+    assert isinstance(first, Unavailable) and isinstance(second, Ready)
+    assert first.error.cause == f"backend {name} failed while {cause}"
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_third_party_converts_to_a_format_of_its_own(tmp_path: Path) -> None:
+    (result,) = run(spec_of(replace(CELL, backend="faulty-converter")), tmp_path / "results.jsonl", quiet)
+    assert result.failure is None
+    assert result.artifact is not None and result.artifact.format == "mine"
+    assert result.measured.parity is not None and result.measured.parity.passed
+    assert result.measured.latency is not None
+
+
 def failed(result: Result, exit_code: int) -> Result:
     return replace(result, failure=Failure(cause=f"cause {exit_code}", remedy="remedy", exit_code=exit_code))
 
@@ -165,6 +191,60 @@ def test_the_error_of_a_run_depends_on_its_failures(make_result, codes, expected
         return
     with pytest.raises(expected):
         raise_for_failures(results)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ((5, 0), CellsFailedError),
+        ((5, 5), RequirementError),
+        ((5, 6), CellsFailedError),
+        ((7, 5), CellsFailedError),
+        ((6, 6), BackendError),
+        ((6, 0), CellsFailedError),
+    ],
+)
+def test_in_a_sweep_only_a_failure_of_all_cells_has_its_own_exit_code(make_result, codes, expected) -> None:  # type: ignore[no-untyped-def]
+    results = [failed(make_result(), code) if code else make_result() for code in codes]
+    with pytest.raises(expected):
+        raise_for_failures(results, requirements_first=False)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ((("optional", 6), ("named", 0)), None),
+        ((("optional", 6), ("optional", 0)), None),
+        ((("optional", 6), ("optional", 6)), BackendError),
+        ((("named", 6), ("named", 0)), CellsFailedError),
+        ((("optional", 6), ("named", 6)), BackendError),
+        ((("optional", 7), ("named", 0)), CellsFailedError),
+        ((("optional", 6), ("named", 7)), CellsFailedError),
+        ((("optional", 6), ("named", 5)), RequirementError),
+    ],
+)
+@pytest.mark.parametrize("requirements_first", [True, False])
+def test_what_an_optional_backend_does_not_support_is_not_a_failure(  # type: ignore[no-untyped-def]
+    make_result, cells, expected, requirements_first
+) -> None:
+    results = [failed(make_result(backend=name), code) if code else make_result(backend=name) for name, code in cells]
+    if expected is None:
+        raise_for_failures(results, ("optional",), requirements_first=requirements_first)
+        return
+    with pytest.raises(expected):
+        raise_for_failures(results, ("optional",), requirements_first=requirements_first)
+
+
+def test_unsupported_cells_are_not_among_the_counted_ones(make_result) -> None:  # type: ignore[no-untyped-def]
+    results = [failed(make_result(backend="optional"), 6), failed(make_result(), 7), make_result()]
+    with pytest.raises(CellsFailedError, match="1 of 2 cells failed: cause 7"):
+        raise_for_failures(results, ("optional",))
+
+
+def test_how_a_backend_was_named_does_not_enter_a_results_id() -> None:
+    spec, machine = spec_of(CELL), fingerprint()
+    optional = replace(spec, optional_backends=("onnxruntime",))
+    assert result_id(spec, machine, CELL, None, None) == result_id(optional, machine, CELL, None, None)
 
 
 def test_int8_is_executed_and_not_calibrated_on_the_test_images(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, trim_mean, ttest_1samp
+from scipy.stats import binomtest, t, trim_mean, ttest_1samp
 
 from mbbench.stats import (
     Interval,
@@ -17,6 +19,7 @@ from mbbench.stats import (
     paired_interval,
     percentile,
     samples_needed,
+    separate_effect,
     superiority,
     trimmed_effect,
     wilson_interval,
@@ -110,6 +113,48 @@ def test_the_coverage_of_paired_interval_is_about_95_percent() -> None:
     draws = rng.multinomial(400, (0.05, 0.02, 0.93), 2000)
     inside = sum(i.low <= 0.03 <= i.high for i in (paired_interval(int(a), int(b), 400) for a, b, _ in draws))
     assert 0.93 < inside / 2000 < 0.98
+
+
+def spaced_blocks(step: float) -> list[float]:
+    """100 samples in 20 blocks of 5 equal samples, whose logarithms are -9.5 to 9.5 times `step`."""
+    return [float(np.exp(step * (block - 9.5))) for block in range(20) for _ in range(5)]
+
+
+def mean_of_logs(samples: Sequence[float]) -> float:
+    """The geometric mean: the jackknife variance of its logarithm is the squared standard error of the mean."""
+    return float(np.exp(np.mean(np.log(np.asarray(samples)))))
+
+
+@pytest.mark.parametrize(
+    ("steps", "spread", "rounds", "variance", "freedom"),
+    [
+        # The blocks' variance is 35 step**2 (20 * 21 / 12), that of their mean 35 / 20 = 1.75 step**2.
+        ((0.01, 0.01), 0.0, 0, 3.5e-4, 38.0),
+        ((0.01, 0.02), 0.0, 0, 8.75e-4, 19 * 25 / 17),  # 19 * (1 + 4)**2 / (1 + 16)
+        ((0.01, 0.01), 0.1, 5, 2.035e-2, 2.035e-2**2 / (2 * 1.75e-4**2 / 19 + 0.02**2 / 4)),  # 4.14
+        ((0.0, 0.0), 0.1, 5, 2e-2, 4.0),  # all of the variance is that of the calibration, used twice
+        ((0.0, 0.0), 0.1, 20, 2e-2, 19.0),
+    ],
+)
+def test_separate_effect_combines_degrees_of_freedom_by_welch_and_satterthwaite(
+    steps: tuple[float, float], spread: float, rounds: int, variance: float, freedom: float
+) -> None:
+    first, second = spaced_blocks(steps[0]), [1.5 * sample for sample in spaced_blocks(steps[1])]
+    effect = separate_effect(mean_of_logs, first, second, spread, rounds)
+    assert effect is not None
+    half_width = t.ppf(0.975, freedom) * variance**0.5
+    assert effect.estimate == pytest.approx(np.log(1.5))
+    assert effect.standard_error == pytest.approx(variance**0.5)
+    assert effect.ci95.low == pytest.approx(np.log(1.5) - half_width)
+    assert effect.ci95.high == pytest.approx(np.log(1.5) + half_width)
+    assert effect.p_value == pytest.approx(2 * t.sf(np.log(1.5) / variance**0.5, freedom))
+
+
+def test_separate_effect_of_constant_samples_is_exact() -> None:
+    effect = separate_effect(median, [1.0] * 100, [2.0] * 100)
+    assert effect is not None
+    assert (effect.ci95, effect.standard_error, effect.p_value) == (Interval(np.log(2), np.log(2)), 0.0, 0.0)
+    assert separate_effect(median, [1.0] * 99, [2.0] * 100) is None
 
 
 def test_interquartile_mean_omits_a_quarter_on_either_side() -> None:

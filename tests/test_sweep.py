@@ -76,6 +76,10 @@ def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:
         sweep.read_spec(path)
     list(sweep.sweep(replace(SPEC, cells=CELLS[:1]), path, lambda _: None))
     assert sweep.read_spec(path) == replace(SPEC, cells=CELLS[:1])
+    written = json.loads((tmp_path / "results.sweep.json").read_text())
+    del written["optional_backends"]  # as mbbench wrote it before that field
+    (tmp_path / "results.sweep.json").write_text(json.dumps(written))
+    assert sweep.read_spec(path) == replace(SPEC, cells=CELLS[:1])
     (tmp_path / "results.sweep.json").write_text("{")
     with pytest.raises(UsageError, match=r"cannot read .*results.sweep.json: .*; start the sweep again"):
         sweep.read_spec(path)

@@ -14,6 +14,7 @@ from mbbench import registry
 from mbbench.backend import (
     Artifact,
     Backend,
+    Converter,
     Dialect,
     Executed,
     Format,
@@ -111,6 +112,50 @@ def test_times_in_the_wrong_unit_are_rejected() -> None:
 
     with pytest.raises(AssertionError):
         BackendContract().test_profiled_nodes_are_executed_nodes((Microseconds(), []))
+
+
+class OwnFormat(FakeBackend, Converter):
+    makes: ClassVar[Format] = "mine"
+
+    def tools(self) -> Mapping[str, str]:
+        return {"mine": "1"}
+
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        target.touch()
+
+
+def test_a_converter_may_have_a_format_of_its_own() -> None:
+    class OpensIt(OwnFormat):
+        formats: ClassVar[tuple[Format, ...]] = ("onnx", "mine")
+
+    BackendContract().test_formats_are_known(OwnFormat())
+    BackendContract().test_formats_are_known(OpensIt())
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..\\b"])
+def test_a_converters_format_that_is_no_suffix_is_rejected(name: str) -> None:
+    class BadName(OwnFormat):
+        makes: ClassVar[Format] = name
+
+    with pytest.raises(AssertionError, match="is not the suffix of a file"):
+        BackendContract().test_formats_are_known(BadName())
+
+
+@pytest.mark.parametrize("names", [("mine",), ("onnx", "mine"), ("tflite",)])
+def test_a_format_that_mbbench_does_not_export_is_rejected(names: tuple[Format, ...]) -> None:
+    class Unknown(FakeBackend):
+        formats: ClassVar[tuple[Format, ...]] = names
+
+    with pytest.raises(AssertionError):
+        BackendContract().test_formats_are_known(Unknown())
+
+
+def test_a_converter_must_convert_a_format_that_mbbench_exports() -> None:
+    class Circular(OwnFormat):
+        formats: ClassVar[tuple[Format, ...]] = ("mine",)
+
+    with pytest.raises(AssertionError):
+        BackendContract().test_formats_are_known(Circular())
 
 
 class FalseInt8(FakeBackend):

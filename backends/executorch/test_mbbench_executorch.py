@@ -189,7 +189,7 @@ def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     ]
     path = tmp_path / "model.onnx"
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])), path)
-    with pytest.raises(BackendError, match=r"operator Softmax \(last\) is unknown"):
+    with pytest.raises(BackendError, match=r"operator Softmax \(last\) is not supported by the PyTorch converter"):
         ExecuTorchBackend().convert(Artifact(path, "onnx", "fp32", "fp32", SPEC, 1, ""), tmp_path / "model.pte")
 
 

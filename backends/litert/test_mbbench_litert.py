@@ -175,7 +175,9 @@ def test_an_unsupported_operator_is_refused_in_one_line_and_nothing_is_printed(
     ]
     path = tmp_path / "model.onnx"
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])), path)
-    with pytest.raises(BackendError, match=r"operator Softmax \(last\) is unknown") as caught:
+    with pytest.raises(
+        BackendError, match=r"operator Softmax \(last\) is not supported by the PyTorch converter"
+    ) as caught:
         LiteRtBackend().convert(Artifact(path, "onnx", "fp32", "fp32", SPEC, 1, ""), tmp_path / "model.tflite")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")

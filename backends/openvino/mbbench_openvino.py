@@ -184,7 +184,7 @@ class _OpenVinoSession(Session, LayerAudit, LayerProfile):
 class _OpenVinoRequests(Requests):
     """Concurrent requests, as many as OpenVINO finds optimal.
 
-    A callback costs up to a sixth of the throughput, so none is set before it is needed.
+    A callback costs up to a seventh of the throughput, so none is set before it is needed.
     """
 
     def __init__(self, compiled: Any, device: str) -> None:

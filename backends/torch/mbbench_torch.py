@@ -11,7 +11,9 @@ import re
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from statistics import median
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import mbbench_torch_quantized as quantized
@@ -51,6 +53,7 @@ _WEIGHTED = re.compile(
     r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm)"
 )
 _CALL = "mbbench call"  # labels a call in the profiler's events
+_SESSIONS = count()
 
 
 class _TorchBackend(Backend):
@@ -155,7 +158,7 @@ class CompiledBackend(_TorchBackend):
         config.force_disable_caches = True  # Inductor does not run the pass below on a cached graph
         nodes: list[tuple[str, str]] = []
         config.post_grad_custom_pre_pass = lambda graph: nodes.extend(_weighted_nodes(graph))
-        compiled = torch.compile(_traced(module), dynamic=False)
+        compiled = torch.compile(_with_own_code(_channels_last(module)), dynamic=False)
         try:
             compiled(example)
         except Exception as error:  # passes, the C++ compiler and the loader raise many types
@@ -274,24 +277,15 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _traced(module: torch.nn.Module) -> torch.nn.Module:
-    """Return `module`, with its input converted to channels-last, as a module with a code object of its own.
+def _with_own_code(function: Call) -> Call:
+    """Return a copy of `function` with a new code object.
 
-    PyTorch keeps compiled code by code object and checks all that was compiled for it in turn, up to eight: sessions
-    that shared one would slow each other down, and end up uncompiled.
+    PyTorch caches compiled code per code object and stops compiling at a limit; sessions that share one would slow each
+    other down.
     """
-    import torch
-    from torch import fx, nn
-
-    class ChannelsLast(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, images: torch.Tensor) -> Any:
-            return self.module(images.contiguous(memory_format=torch.channels_last))
-
-    return fx.symbolic_trace(ChannelsLast())
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_SESSIONS)}")
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _channels_last(module: torch.nn.Module) -> Call:

@@ -13,7 +13,7 @@ def load(module: nn.Module, state: dict[str, Tensor]) -> None:
 
     Each quantized layer quantizes and dequantizes its input and dequantizes its weights. Inductor on x86 replaces these
     operators, and the convolution between them, with oneDNN's integer kernels. torchao's pt2e writes the same form with
-    its x86 quantizer; here the scales come from the one calibration that all runtimes share.
+    its x86 quantizer; here the scales are those of the dialect u8s8, which other runtimes share.
 
     Raises `KeyError` if a tensor is missing.
     """

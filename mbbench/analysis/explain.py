@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mbbench.machine import NATIVE_INSTRUCTIONS
@@ -21,18 +21,6 @@ class Explanation:
     reasons: tuple[str, ...]
 
 
-def fp32_pairs(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
-    """Yield (fp32 result, result) for every cell in another precision that was also measured in fp32.
-
-    If a cell has several results, the last one counts.
-    """
-    newest = {(r.cell.model, r.cell.backend, r.cell.device, r.cell.precision): r for r in results}
-    for (model, backend, device, precision), result in newest.items():
-        reference = newest.get((model, backend, device, "fp32"))
-        if precision != "fp32" and reference is not None:
-            yield reference, result
-
-
 def explain(reference: Result, result: Result, cost: Cost) -> Explanation:
     """Explain the speed of `result` compared with `reference`, the same cell in fp32; `cost` is the network's."""
     before, after = reference.measured.latency, result.measured.latency
@@ -44,9 +32,7 @@ def _reasons(reference: Result, result: Result, cost: Cost) -> Iterator[str]:
     precision = result.cell.precision
     if result.failure is not None:
         yield f"the cell failed: {result.failure.cause}"
-    if reference.machine.id != result.machine.id:
-        yield "the two results were measured on different machines, so their ratio means little"
-    if not (result.machine.gpus and result.cell.device.startswith("cuda")):
+    if result.setup.on_cpu:
         instructions = NATIVE_INSTRUCTIONS[precision]
         present = [name for name in instructions if name in result.machine.isa]
         if present:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbbench import cache
-from mbbench.backend import Artifact, Converter, Dialect, Format
-from mbbench.errors import RequirementError
+from mbbench.backend import EXPORTED_FORMATS, Artifact, Converter, Dialect, Format
+from mbbench.errors import BackendError, RequirementError
 from mbbench.result import ArtifactInfo
 from mbbench.spec import ModelSpec, Precision, content_key
 
@@ -39,7 +39,7 @@ class Exported:
         """Return what `Backend.open` takes, to run in `precision` and tuned for `batch` images a call."""
         return Artifact(
             path=self.path,
-            format=self.info.format,  # type: ignore[arg-type]
+            format=self.info.format,
             precision=precision,
             dialect=self.info.dialect,  # type: ignore[arg-type]
             spec=spec,
@@ -55,8 +55,9 @@ def export(
 
     `weights_key` identifies the module's weights. `dialect` is fp32, bf16 or fp16; input and output are fp32 in all
     three. Raises `RequirementError` if the file, run by its format's reference implementation, does not give PyTorch's
-    logits.
+    logits, and `BackendError` if mbbench does not write `format`.
     """
+    _require_exported(format)
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxscript", "safetensors")]
 
     def write(path: Path) -> float:
@@ -86,8 +87,10 @@ def export(
 def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: Format, dialect: Dialect) -> Exported:
     """Write the Q/DQ graph that `graph()` returns, or find its artifact in the cache.
 
-    `key` identifies everything that the graph depends on except `dialect`.
+    `key` identifies everything that the graph depends on except `dialect`. Raises `BackendError` if mbbench does not
+    write `format`.
     """
+    _require_exported(format)
 
     def write(path: Path) -> None:
         import onnx
@@ -114,13 +117,22 @@ def convert(artifact: Artifact, converter: Converter) -> Exported:
     return _cached(key, converter.makes, artifact.dialect, write)
 
 
+def _require_exported(format: Format) -> None:
+    """Raise `BackendError` if mbbench does not write `format`, which a third party's backend may name."""
+    if format not in EXPORTED_FORMATS:
+        raise BackendError(
+            f"mbbench does not export {format!r}, the backend's first format",
+            f"report this to its author: the first of `formats` must be one of {', '.join(EXPORTED_FORMATS)}",
+        )
+
+
 def _cached(key: str, format: Format, dialect: Dialect, write: Callable[[Path], float | None]) -> Exported:
     """Return the cached artifact of `key`; make it with `write` if it is missing or damaged.
 
     `write` returns the largest difference of its logits from PyTorch's, or None if they were not compared.
     """
     path = cache.root() / "artifacts" / f"{key}.{format}"
-    info_path = path.with_suffix(".json")
+    info_path = path.with_name(f"{path.name}.json")  # not `with_suffix`: a converter's format may be json
     if path.exists() and info_path.exists():
         info = msgspec.json.decode(info_path.read_bytes(), type=ArtifactInfo)
         if info.sha256 == cache.sha256_of(path):  # a damaged file must not be measured under the old hash
@@ -167,7 +179,7 @@ def _check_parity(module: nn.Module, images: object, logits: NDArray[np.float32]
 
 
 def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits by ONNX's reference implementation, with our MaxPool: its own loops over pixels for minutes."""
+    """Return the logits by ONNX's reference implementation, with our MaxPool: its own takes 50 s for GoogLeNet."""
     import numpy as np
     import onnx
     from onnx.reference import ReferenceEvaluator

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -42,6 +42,13 @@ class Ready:
     data: data.Dataset
     weights: weights.Weights
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.lower().startswith("cpu")
+
+
+ResolveWeights = Callable[[RunSpec, Cell, Announce], tuple[data.Dataset, weights.Weights]]
+
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
@@ -51,26 +58,25 @@ class Unavailable:
     error: BackendError
 
 
-def prepare_all(spec: RunSpec, announce: Announce) -> list[Ready | Unavailable]:
+def prepare_all(spec: RunSpec, announce: Announce, resolve: ResolveWeights | None = None) -> list[Ready | Unavailable]:
     """Return every cell with its backend, test images and weights; train the weights if needed.
 
-    All backends are checked before anything is trained. Raises `BackendError` if no cell is available, `UsageError` for
-    bad data or weights.
+    All backends are checked before anything is trained. `resolve` replaces `resolve_weights`. Raises `BackendError` if
+    no cell is available, `UsageError` for bad data or weights.
     """
     checked: list[tuple[Backend, str, Dialect] | BackendError] = []
     for cell in spec.cells:
         try:
-            backend = registry.load(cell.backend)
-            backend.versions()
-            device = pick_device(cell.device, backend.devices())
-            checked.append((backend, device, _dialect(cell, backend, device)))
+            probe = registry.probe(cell.backend)
+            device = pick_device(cell.device, probe.devices)
+            checked.append((probe.backend, device, _dialect(cell, probe.backend, device)))
         except BackendError as error:
             checked.append(error)
             last_error = error
     if all(isinstance(entry, BackendError) for entry in checked):
         raise last_error
     return [
-        Unavailable(cell, entry) if isinstance(entry, BackendError) else _prepare(spec, cell, *entry, announce)
+        Unavailable(cell, entry) if isinstance(entry, BackendError) else _prepare(spec, cell, *entry, announce, resolve)
         for cell, entry in zip(spec.cells, checked, strict=True)
     ]
 
@@ -85,7 +91,8 @@ def prepare_cell(spec: RunSpec, cell: Cell, backend: Backend, device: str, annou
 
 def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
     """Return the dialect of the cell's precision. Raises `BackendError` if the device would only emulate it."""
-    native = backend.native(device)
+    with registry.guard(cell.backend, "listing its precisions"):
+        native = backend.native(device)
     if cell.precision not in native:
         raise BackendError(
             f"{cell.backend} has no native {cell.precision} on {device} here and would only emulate it",
@@ -94,9 +101,17 @@ def _dialect(cell: Cell, backend: Backend, device: str) -> Dialect:
     return native[cell.precision]
 
 
-def _prepare(spec: RunSpec, cell: Cell, backend: Backend, device: str, dialect: Dialect, announce: Announce) -> Ready:
-    test, resolved = resolve_weights(spec, cell, announce)
-    return Ready(replace(cell, model=resolved.spec), backend, device, dialect, test, resolved)
+def _prepare(
+    spec: RunSpec,
+    cell: Cell,
+    backend: Backend,
+    device: str,
+    dialect: Dialect,
+    announce: Announce,
+    resolve: ResolveWeights | None = None,
+) -> Ready:
+    test, resolved = (resolve or resolve_weights)(spec, cell, announce)
+    return Ready(replace(cell, model=resolved.spec, device=device), backend, device, dialect, test, resolved)
 
 
 def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
@@ -164,9 +179,9 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
             source, model.resolution, "train", limit=count,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         )  # fmt: skip
-        labelled = reason_without_top1(ready) is None and train.classes == model.classes
+        labeled = reason_without_top1(ready) is None and train.classes == model.classes
         key = train.fingerprint
-        load = partial(calibrate.calibration, *train.arrays(), normal, train.name, key, labelled=labelled)
+        load = partial(calibrate.split_for_calibration, *train.arrays(), normal, train.name, key, labeled=labeled)
     return search.best_quantization(
         model,
         ready.weights.info.key,

@@ -10,7 +10,7 @@ from mbbench import cache
 from mbbench.backend import Dialect
 from mbbench.compress.search import Quantization
 from mbbench.data import Dataset
-from mbbench.models import Normalization
+from mbbench.models import Normalization, normalization
 from mbbench.spec import PARITY_IMAGES, Shard, content_key
 from mbbench.weights import Weights
 
@@ -39,7 +39,6 @@ def logits(
     import torch
 
     from mbbench.data.feed import to_float
-    from mbbench.models import normalization
 
     module = weights.build()
     images, _ = data.arrays()
@@ -66,12 +65,30 @@ def top1(weights: Weights, data: Dataset) -> float:
     return float((values.argmax(axis=1) == labels).mean())
 
 
+def expected_logits(
+    weights: Weights,
+    data: Dataset,
+    quantization: Quantization | None,
+    dialect: Dialect,
+    on_progress: Callable[[int, int], None] | None = None,
+    shard: Shard | None = None,
+) -> tuple[Path, Path]:
+    """Return the paths of PyTorch's logits, and of the logits that a parity check expects of an artifact.
+
+    The second are those of the Q/DQ graph if the artifact is INT8 (then `quantization` is not None), else PyTorch's.
+    """
+    fp32 = logits(weights, data, on_progress, shard)
+    if quantization is None:
+        return fp32, fp32
+    return fp32, simulated_logits(quantization, dialect, data, normalization(weights.spec.family))
+
+
 def parity_shard(data: Dataset) -> Shard:
     """Return the shard that parity with PyTorch is checked on: the first batch, or all images if there are fewer."""
     return Shard(0, min(data.count, max(BATCH, PARITY_IMAGES)))
 
 
-def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset, normalization: Normalization) -> Path:
+def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset, normal: Normalization) -> Path:
     """Return the path of a cached .npy file: logits of the first `PARITY_IMAGES` images of `data` by the Q/DQ graph.
 
     ONNX Runtime computes the graph in floating point (`calibrate.session`). Raises `BackendError`.
@@ -84,7 +101,7 @@ def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset
         from mbbench.data.feed import to_float
 
         images, _ = data.arrays()
-        values = calibrate.logits(quantization.write(dialect), to_float(images[:PARITY_IMAGES], normalization))
+        values = calibrate.logits(quantization.write(dialect), to_float(images[:PARITY_IMAGES], normal))
         with cache.atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, values)
     return path

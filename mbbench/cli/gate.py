@@ -111,7 +111,8 @@ def compare(
         typer.Option(
             "--margin",
             metavar="METRIC:LIMIT",
-            help="Metric to compare and the largest change that counts as the same, e.g. p50:3%. Can be repeated.",
+            help="Metric to compare and its margin, e.g. p50:3%: a change whose 95 % interval is within the margin is"
+            " `same`, even if it is significant. Can be repeated.",
             show_default=_LIMITS,
         ),
     ] = None,

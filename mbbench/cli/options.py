@@ -96,7 +96,7 @@ class _CellOption:
     annotation: Any
     convert: Callable[[Any], Any] = lambda value: value
     setting: str | None = None  # the field of the profile's settings; None: the option sets the profile itself
-    field: str | None = None  # the field of the profile, if it is not called like the option
+    field: str | None = None  # the field of the profile, if its name differs from the option's
 
 
 def _text(name: str, help: str, default: str | bool = True, metavar: str | None = None) -> Any:
@@ -114,12 +114,13 @@ def _flag(name: str, help: str) -> Any:
     return Annotated[bool | None, typer.Option(name, help=help)]
 
 
-def _split_names(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names in a comma-separated list, without spaces around them."""
     return tuple(name.strip() for name in text.split(","))
 
 
 def _parse_scenarios(text: str) -> tuple[str, ...]:
-    return get_args(Scenario) if text == "all" else _split_names(text)
+    return get_args(Scenario) if text == "all" else split_names(text)
 
 
 def _parse_milliseconds(text: str) -> float:
@@ -151,7 +152,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "model": _CellOption(Model, lambda family: (family,)),
     "models": _CellOption(
         _text("--model", "Networks, comma-separated: mobilenet_v1, vgg16, googlenet.", "mobilenet_v1", "NAMES"),
-        _split_names,
+        split_names,
         field="model",
     ),
     "alpha": _CellOption(
@@ -165,7 +166,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "variant": _CellOption(MobileNetVariant),
     "backend": _CellOption(
         _text("--backend", "Backends, comma-separated, or all that can start here.", "openvino", "NAMES|all"),
-        _split_names,
+        split_names,
     ),
     "device": _CellOption(Device),
     "threads": _CellOption(Threads, setting="threads"),
@@ -181,7 +182,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
         )
     ),
     "precision": _CellOption(
-        _text("--precision", "Precisions, comma-separated: fp32, bf16, fp16, int8.", "fp32", "NAMES"), _split_names
+        _text("--precision", "Precisions, comma-separated: fp32, bf16, fp16, int8.", "fp32", "NAMES"), split_names
     ),
     "calibration": _CellOption(
         _text("--calibration", "Data set to calibrate INT8 with.", "DATA's training split", "DATA|random")

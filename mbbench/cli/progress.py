@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -11,13 +12,19 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mbbench.events import Event
+    from mbbench.result import Result
 
 
 class Display:
-    """A callable that shows the events of a run: bars in a terminal, plain lines elsewhere."""
+    """A callable that shows the events of a run: bars in a terminal, plain lines elsewhere.
 
-    def __init__(self, console: Console) -> None:
+    What `optional_backends` do not support is shown as such, once for each reason, and not as a failure.
+    """
+
+    def __init__(self, console: Console, optional_backends: Collection[str] = ()) -> None:
         self._console = console
+        self._optional_backends = optional_backends
+        self._unsupported_lines: set[str] = set()
         self._progress: Progress | None = None
         self._task: tuple[str, TaskID] | None = None
         self._last_line = ""
@@ -42,8 +49,7 @@ class Display:
                 self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
             case Finished(result):
                 self._stop_drawing()
-                if result.failure is not None:
-                    self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
+                self._show_failure(result)
 
     def update(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show `done` of `total` steps of `what`. Only a terminal shows `detail`, which may change at every step."""
@@ -60,6 +66,19 @@ class Display:
             self._task = (what, self._progress.add_task(what, total=total))
         description = f"{what}, {detail}" if detail else what
         self._progress.update(self._task[1], completed=done, total=total, description=description)
+
+    def _show_failure(self, result: Result) -> None:
+        from mbbench.run import is_unsupported
+
+        if result.failure is None:
+            return
+        if not is_unsupported(result, self._optional_backends):
+            self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
+            return
+        line = f"not supported: {result.cell.backend} {result.cell.precision}: {result.failure.cause}"
+        if line not in self._unsupported_lines:
+            self._console.print(line, highlight=False, markup=False)
+        self._unsupported_lines.add(line)
 
     def _start_drawing(self) -> Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -89,9 +108,9 @@ def _rough_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
-def stderr_display() -> Display:
+def stderr_display(optional_backends: Collection[str] = ()) -> Display:
     """Return a display on stderr."""
-    return Display(Console(stderr=True))
+    return Display(Console(stderr=True), optional_backends)
 
 
 def print_status(text: str) -> None:

@@ -77,6 +77,14 @@ def choose(
         str | None,
         typer.Option("--max-rss", metavar="SIZE", help="Highest peak memory of the process allowed, e.g. 80MB."),
     ] = None,
+    max_added_rss: Annotated[
+        str | None,
+        typer.Option(
+            "--max-added-rss",
+            metavar="SIZE",
+            help="Highest memory allowed that the runtime and the network add, e.g. 40MB.",
+        ),
+    ] = None,
     max_size: Annotated[
         str | None, typer.Option("--max-size", metavar="SIZE", help="Largest artifact on disk allowed, e.g. 5MB.")
     ] = None,
@@ -91,12 +99,12 @@ def choose(
     Exit 5 if no cell is within the limits.
     """
     from mbbench.analysis import choose as analysis
-    from mbbench.report import selection
+    from mbbench.analysis.pairing import representatives
     from mbbench.report.sections import choice as section
 
-    limits = _limits(max_p99, min_top1, max_rss, max_size)
+    limits = _limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
     records = _read_without_samples(_paths(results))
-    choice = analysis.choose(selection.newest(records), limits, published=published)
+    choice = analysis.choose(representatives(records), limits, published=published)
     document = section.choice_document(choice, published=published)
     if format in ("json", "csv"):
         output.write_tables(document.tables, section.record(choice), format)
@@ -129,13 +137,14 @@ def explain(results: options.StoredResults = None, format: options.Format = "tab
     The results must include a cell in fp32 and the same cell in a lower precision.
     """
     from mbbench.analysis import explain as analysis
+    from mbbench.analysis.pairing import fp32_pairs, representatives
     from mbbench.models.cost import cost_of
     from mbbench.report.sections import explain as section
 
     paths = _paths(results)
     explanations = [
         analysis.explain(reference, result, cost_of(result.cell.model))
-        for reference, result in analysis.fp32_pairs(list(_read_without_samples(paths)))
+        for result, reference in fp32_pairs(representatives(_read_without_samples(paths)))
     ]
     if not explanations:
         raise UsageError(
@@ -179,7 +188,13 @@ def _names(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def _limits(max_p99: str | None, min_top1: float | None, max_rss: str | None, max_size: str | None) -> Limits:
+def _limits(
+    max_p99: str | None,
+    min_top1: float | None,
+    max_rss: str | None,
+    max_added_rss: str | None,
+    max_size: str | None,
+) -> Limits:
     """Return the limits in the units of `analysis.choose`. Raises `UsageError`."""
     from mbbench.analysis.choose import Limits
 
@@ -187,6 +202,7 @@ def _limits(max_p99: str | None, min_top1: float | None, max_rss: str | None, ma
         max_p99_ms=None if max_p99 is None else parse_seconds(max_p99) * 1e3,
         min_top1=None if min_top1 is None else min_top1 / 100,
         max_rss_bytes=None if max_rss is None else parse_bytes(max_rss),
+        max_added_rss_bytes=None if max_added_rss is None else parse_bytes(max_added_rss),
         max_size_bytes=None if max_size is None else parse_bytes(max_size),
     )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @options.cell_options("model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines")
 def run(
     profile: Profile,
+    context: typer.Context,
     results: options.ResultsFile = Path(DEFAULT_RESULTS),
     artifact: Annotated[
         Path | None,
@@ -47,18 +48,24 @@ def run(
     """
     from mbbench import plan as planning
     from mbbench.artifacts import bundle
+    from mbbench.run import raise_for_failures
     from mbbench.run import run as measure
 
     if trust and artifact is None:
         raise UsageError("--trust requires --artifact", "name the file with --artifact")
-    exported = None if artifact is None else bundle.read(artifact, trust=trust)
+    exported = (
+        None if artifact is None else bundle.read(artifact, trust=trust, images=not _names_data(context, profile))
+    )
     if exported is not None:
         profile = bundle.profile_of(profile, exported.sidecar)
-    spec = planning.plan(profile)
+    spec = planning.plan(profile, list_unavailable=True)
     if plan:
         _show_plan(spec, format)
         return
-    _measure_and_report(lambda notify: measure(spec, results, notify, artifact=exported), results, format)
+    finished = _measure_and_report(
+        spec, lambda notify: measure(spec, results, notify, artifact=exported), results, format
+    )
+    raise_for_failures(finished, spec.optional_backends)
 
 
 @options.cell_options("models", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY)
@@ -87,17 +94,22 @@ def sweep(
     from mbbench import plan as planning
     from mbbench import sweep as program
     from mbbench.profile import read_profile
+    from mbbench.run import raise_for_failures
 
     if resume and profile != read_profile("default"):
         raise UsageError(
             "--resume takes cells and settings from the sweep that it continues",
             "leave out all other options except --results, --cluster, --format and --plan",
         )
-    spec = program.read_spec(results) if resume else planning.group_by_artifact(planning.plan(profile))
+    if resume:
+        spec = program.read_spec(results)
+    else:
+        spec = planning.group_by_artifact(planning.plan(profile, list_unavailable=True))
     if plan:
         _show_plan(spec, format)
         return
-    _measure_and_report(lambda notify: program.sweep(spec, results, notify, cluster), results, format)
+    finished = _measure_and_report(spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format)
+    raise_for_failures(finished, spec.optional_backends, requirements_first=False)
 
 
 def worker(
@@ -115,7 +127,7 @@ def worker(
     """
     from mbbench.cluster.worker import serve
 
-    serve(scheduler, () if resources is None else resources.split(","))
+    serve(scheduler, () if resources is None else options.split_names(resources))
 
 
 @options.cell_options(
@@ -126,7 +138,13 @@ def export(
     profile: Profile,
     to: Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend that will open the file.")],
     file: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write; FILE.json will describe it.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File to write; FILE.json will describe it, FILE.npz hold test images.",
+        ),
     ],
     compute_capability: Annotated[
         str | None,
@@ -152,26 +170,32 @@ def export(
     print_status(f"{file} written: {sidecar.cell.label}, {artifact.format}, {units.megabytes(artifact.size_bytes)}")
 
 
+def _names_data(context: typer.Context, profile: Profile) -> bool:
+    """Return whether the options or the profile name test images or weights."""
+    from mbbench.profile import Profile
+
+    source = context.get_parameter_source("data")
+    in_options = source is not None and source.name == "COMMANDLINE"
+    return in_options or profile.weights is not None or profile.data != Profile().data
+
+
 def _show_plan(spec: RunSpec, format: str) -> None:
     from mbbench.report.sections import plan
 
     output.write_tables([plan.table(spec)], spec, format)
 
 
-def _measure_and_report(measure: Callable[[Notify], Iterator[Result]], results: Path, format: str) -> None:
-    """Measure, and report all finished results even if measuring is interrupted or fails.
-
-    Raises `MbbenchError` if a cell failed.
-    """
-    from mbbench.run import raise_for_failures
-
+def _measure_and_report(
+    spec: RunSpec, measure: Callable[[Notify], Iterator[Result]], results: Path, format: str
+) -> list[Result]:
+    """Measure, report all finished results even if measuring is interrupted or fails, and return them."""
     finished = []
     try:
-        with stderr_display() as display:
+        with stderr_display(spec.optional_backends) as display:
             for result in measure(display):
                 finished.append(result)
     finally:
         if finished:
             output.write(output.results_text(finished, format))
             print_status(f"{output.count_text(len(finished), 'result')} in {results}")
-    raise_for_failures(finished)
+    return finished

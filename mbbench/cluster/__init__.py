@@ -34,7 +34,7 @@ _HIGH_PRIORITY = 1  # above measuring: for tasks that other tasks wait for
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The machines with one fingerprint. `locks`: for every place, the locks of the workers that offer it."""
+    """The machines with one fingerprint. `locks`: for every target, the locks of the workers that offer it."""
 
     machine: Machine
     locks: Mapping[str, frozenset[str]]
@@ -100,7 +100,7 @@ def group_by_kind(workers: Iterable[Capabilities]) -> list[Kind]:
     kinds: dict[str, Kind] = {}
     for offered in workers:
         kind = kinds.get(offered.machine.id, Kind(offered.machine, {}))
-        added = {place: kind.locks.get(place, frozenset()) | {offered.lock} for place in offered.places}
+        added = {target: kind.locks.get(target, frozenset()) | {offered.lock} for target in offered.targets}
         kinds[offered.machine.id] = Kind(offered.machine, {**kind.locks, **added})
     return list(kinds.values())
 
@@ -115,15 +115,15 @@ def _results_without_host(spec: RunSpec, kinds: Sequence[Kind]) -> Iterator[Resu
 
 
 def _no_host_error(cell: Cell) -> BackendError:
-    return BackendError(f"no machine of the cluster offers {_place(cell)}", "check `mbbench backends` on each of them")
+    return BackendError(f"no machine of the cluster offers {_target(cell)}", "check `mbbench backends` on each of them")
 
 
-def _place(cell: Cell) -> str:
+def _target(cell: Cell) -> str:
     return f"{cell.backend}:{cell.device}" if cell.device else cell.backend
 
 
 def _hosts(cell: Cell, kinds: Sequence[Kind]) -> list[Kind]:
-    return [kind for kind in kinds if _place(cell) in kind.locks]
+    return [kind for kind in kinds if _target(cell) in kind.locks]
 
 
 def _submit_cells(
@@ -144,7 +144,7 @@ def _submit_cells(
             }
             checkpoint = checkpoints[cell.model] if cell.weights is None else None
             future = client.submit(
-                worker.measure, replace(spec, cells=(cell,)), checkpoint, candidates, len(kind.locks[_place(cell)]),
+                worker.measure, replace(spec, cells=(cell,)), checkpoint, candidates, len(kind.locks[_target(cell)]),
                 resources=_resources(cell, kind), pure=False,
             )  # fmt: skip
             tasks[future] = _Task(kind, cell, checkpoint)
@@ -153,12 +153,12 @@ def _submit_cells(
 
 def _may_match(stored: Cell, cell: Cell) -> bool:
     """Return whether the result of `stored` may be that of `cell`, whose classes and padding are not known yet."""
-    identity = attrgetter("label", "role", "device", "weights")
-    return bool(identity(stored) == identity(cell))
+    identity = attrgetter("label", "role", "weights")
+    return cell.device in ("", stored.device) and bool(identity(stored) == identity(cell))
 
 
 def _resources(cell: Cell, kind: Kind) -> dict[str, int]:
-    return {resource_name(_place(cell), kind.machine): 1}
+    return {resource_name(_target(cell), kind.machine): 1}
 
 
 def _submit_shards(

@@ -1,4 +1,4 @@
-"""Errors of connecting to a scheduler, each as one line."""
+"""Checks before connecting to a scheduler."""
 
 from __future__ import annotations
 

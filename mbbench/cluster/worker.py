@@ -25,7 +25,7 @@ class Capabilities:
     """What a worker can measure, and on which machine."""
 
     machine: Machine
-    places: tuple[str, ...]  # backend and device (`openvino:CPU`), and `openvino` for the backend's first device
+    targets: tuple[str, ...]  # backend and device (`openvino:CPU`), and `openvino` for the backend's first device
     lock: str  # workers with the same lock wait for each other
 
 
@@ -51,14 +51,14 @@ def capabilities(backends: Collection[str] = ()) -> Capabilities:
 
     Raises `BackendError` if there is none.
     """
-    places: list[str] = []
+    targets: list[str] = []
     for name in registry.names():
         devices = registry.describe(name).devices if not backends or name in backends else {}
-        places += [name, *(f"{name}:{device}" for device in devices)] if devices else []
-    if not places:
+        targets += [name, *(f"{name}:{device}" for device in devices)] if devices else []
+    if not targets:
         names = f"none of {', '.join(backends)}" if backends else "no backend"
         raise BackendError(f"{names} can start on this machine", "see `mbbench backends` for the reasons")
-    return Capabilities(fingerprint(), tuple(places), f"{platform.node()}:{_lock_path()}")
+    return Capabilities(fingerprint(), tuple(targets), f"{platform.node()}:{_lock_path()}")
 
 
 def serve(scheduler: str, backends: Collection[str] = ()) -> None:
@@ -69,7 +69,7 @@ def serve(scheduler: str, backends: Collection[str] = ()) -> None:
     from distributed import Worker
 
     offered = capabilities(backends)
-    resources = {resource_name(place, offered.machine): 1.0 for place in offered.places}
+    resources = {resource_name(target, offered.machine): 1.0 for target in offered.targets}
 
     async def work() -> None:
         async with Worker(
@@ -89,13 +89,13 @@ def serve(scheduler: str, backends: Collection[str] = ()) -> None:
         raise connect.unreachable_error(scheduler) from error
 
 
-def resource_name(place: str, machine: Machine) -> str:
+def resource_name(target: str, machine: Machine) -> str:
     """Return the name of the Dask resource for this backend and device on this kind of machine."""
-    return f"{place}@{machine.id}"
+    return f"{target}@{machine.id}"
 
 
 def capabilities_of(dask_worker: object) -> Capabilities:
-    """Return the capabilities of a worker. Dask passes the worker that runs this to a parameter of this name."""
+    """Return the capabilities of a worker. Dask passes the worker itself to a parameter called `dask_worker`."""
     offered: Capabilities = dask_worker.capabilities  # type: ignore[attr-defined]
     return offered
 

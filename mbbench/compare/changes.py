@@ -1,4 +1,17 @@
-"""How much a metric changed between two measurements, with its uncertainty, and the limit of a change for the worse."""
+"""How much a metric changed between two measurements, with its uncertainty, and the limit of a change for the worse.
+
+To add a metric to the gate, change:
+
+this module                  `Metric`, `DEFAULT_LIMITS`, the pattern in `parse_limits`; `Limit.text` if its limit is not
+                             a percentage, `Change.worsening` if a higher value is better
+gate.py                      fields of `Readings`, a case in `compute_change`; `_NOISY` if a second measurement may
+                             differ; `_outcome` if a higher value is better
+noise.py                     `METRICS` if it is noisy
+stored.py                    its words in `_WORDS`, and a case in `_change`
+check.py                     its measurement in `_readings`
+report/sections/verdicts.py  `_NAMES`, a case in `_value`, its unit in `change_text`
+docs/gate.md                 how it is measured, and its default limit
+"""
 
 from __future__ import annotations
 

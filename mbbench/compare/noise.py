@@ -25,13 +25,14 @@ class Floor:
     """The noise of one metric, as shares (0 to 1).
 
     `within` is the standard deviation of A/A changes in a round of a gate, `between` that of the metric from process to
-    process. `detectable` is the smallest worsening that fails both rounds of a gate 95 times of 100, even if its
-    limit is 0.
+    process. `detectable` is the smallest detectable slowdown or growth: a gate with limit 0 fails this slowdown in
+    95 of 100 runs. `rounds` is the number of rounds that measured the metric; None means all of the calibration.
     """
 
     within: float
     between: float
     detectable: float
+    rounds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +44,27 @@ class Noise:
     seconds: float
     floors: dict[Metric, Floor]
 
+    def rounds_of(self, metric: Metric) -> int:
+        """Return the number of rounds from which the metric's floor was estimated."""
+        rounds = self.floors[metric].rounds
+        return self.rounds if rounds is None else rounds
+
 
 def estimate(rounds: Sequence[Readings], seconds: float, time_utc: str) -> Noise:
     """Return the noise in rounds whose baseline and candidate are the same file."""
     floors = {}
     for metric in METRICS:
         changes_of_rounds = [gate.compute_change(metric, [readings]) for readings in rounds]
-        shares = [change.change for change in changes_of_rounds if change.change is not None]
-        log_levels = [math.log(change.baseline) for change in changes_of_rounds if change.baseline is not None]
-        if len(shares) < _MIN_ROUNDS or len(log_levels) < _MIN_ROUNDS:
+        known = [(c.change, c.baseline) for c in changes_of_rounds if c.change is not None and c.baseline is not None]
+        if len(known) < _MIN_ROUNDS:
             continue
-        within, between = stats.standard_deviation(shares), stats.standard_deviation(log_levels)
+        within = stats.standard_deviation([share for share, _ in known])
+        between = stats.standard_deviation([math.log(level) for _, level in known])
+        half_width = stats.student_effect(0.0, within, len(known) - 1).ci95.high
         half_widths = [(c.ci95.high - c.ci95.low) / 2 for c in changes_of_rounds if c.ci95 is not None]
-        significant = stats.median(half_widths) if half_widths else stats.Z95 * within
+        significant = stats.median(half_widths) if half_widths else half_width
         # A gate requires significance of both rounds together; requiring it of each round errs on the safe side.
-        floors[metric] = Floor(within=within, between=between, detectable=significant + stats.Z95 * within)
+        floors[metric] = Floor(within=within, between=between, detectable=significant + half_width, rounds=len(known))
     return Noise(time_utc=time_utc, rounds=len(rounds), seconds=seconds, floors=floors)
 
 

@@ -13,7 +13,8 @@ from mbbench.compare import changes
 from mbbench.compare.changes import Change, Limit, Metric
 from mbbench.compare.noise import Noise
 from mbbench.errors import IncomparableError, UsageError
-from mbbench.result import Accuracy, Latency, Result
+from mbbench.result import Accuracy, Latency, Result, Setup
+from mbbench.spec import ModelSpec
 
 Word = Literal["faster", "slower", "smaller", "bigger", "better", "worse", "same", "inconclusive"]
 
@@ -125,25 +126,49 @@ def context_differences(before: Result, after: Result) -> tuple[str, ...]:
 
 
 def _pairs(first: Sequence[Result], second: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
-    """Yield the newest results of every cell that both sets measured."""
-    newest = [
-        {(r.cell.role, r.cell.model.label, *changes.comparison_key(r.cell)): r for r in results if r.failure is None}
-        for results in (first, second)
+    """Yield the newest results of every cell that both sets measured, each once, in the order of `first`.
+
+    A cell may differ in weights and pruned widths, which are what is compared. Of several candidates the one with the
+    most similar setup is its partner.
+    """
+    befores, afters = (list({r.setup: r for r in results if r.failure is None}.values()) for results in (first, second))
+    candidates = [
+        (before, after)
+        for before in befores
+        for after in afters
+        if before.cell.role == after.cell.role and _comparable(before.setup) == _comparable(after.setup)
     ]
-    for key, before in newest[0].items():
-        if key in newest[1]:
-            yield before, newest[1][key]
+    partners: dict[Setup, Result] = {}
+    taken: set[Setup] = set()
+    for before, after in sorted(candidates, key=lambda pair: _similarity(pair[0].setup, pair[1].setup), reverse=True):
+        if before.setup not in partners and after.setup not in taken:
+            partners[before.setup] = after
+            taken.add(after.setup)
+    yield from ((before, partners[before.setup]) for before in befores if before.setup in partners)
+
+
+def _comparable(setup: Setup) -> Setup:
+    """Return the setup without what may differ between the two sides of a comparison."""
+    model = setup.model
+    network = ModelSpec(model.family, model.alpha, model.resolution, variant=model.variant)
+    return setup.same_but(machine="", model=network, weights=None, threads=0, batch=0, data=None)
+
+
+def _similarity(a: Setup, b: Setup) -> tuple[bool, ...]:
+    """Return a key that is larger for more similar setups; machines, threads and batches that differ are refused."""
+    fields = ("model", "threads", "batch", "machine", "weights", "data")
+    return tuple(getattr(a, field) == getattr(b, field) for field in fields)
 
 
 def _change(metric: Metric, before: Result, after: Result, noise: Noise | None) -> Change:
     floor = None if noise is None else noise.floors.get(metric)
-    spread = 0.0 if floor is None else floor.between
+    spread, rounds = (0.0, 0) if noise is None or floor is None else (floor.between, noise.rounds_of(metric))
     match metric:
         case "p50" | "p99":
-            return _latency(metric, before.measured.latency, after.measured.latency, spread)
+            return _latency(metric, before.measured.latency, after.measured.latency, spread, rounds)
         case "rss":
             peaks = before.peak_rss_bytes(), after.peak_rss_bytes()
-            return changes.from_readings(metric, *peaks, spread * math.sqrt(2), 0 if noise is None else noise.rounds)
+            return changes.from_readings(metric, *peaks, spread * math.sqrt(2), rounds)
         case "size":
             sizes = [None if result.artifact is None else result.artifact.size_bytes for result in (before, after)]
             return changes.from_readings(metric, sizes[0], sizes[1])
@@ -153,8 +178,11 @@ def _change(metric: Metric, before: Result, after: Result, noise: Noise | None) 
             return _top1(before.measured.accuracy, after.measured.accuracy, same_images=same_images)
 
 
-def _latency(metric: Metric, before: Latency | None, after: Latency | None, spread: float) -> Change:
-    """Return the change of a percentile; `spread`: the standard deviation of its logarithm from process to process."""
+def _latency(metric: Metric, before: Latency | None, after: Latency | None, spread: float, rounds: int) -> Change:
+    """Return the change of a percentile.
+
+    `spread`: the standard deviation of its logarithm from process to process, from `rounds` rounds of calibration.
+    """
     unknown = partial(Change, metric=metric, baseline=None, candidate=None, change=None)
     if before is None or after is None:
         return unknown(reason="not measured")
@@ -163,7 +191,7 @@ def _latency(metric: Metric, before: Latency | None, after: Latency | None, spre
     if samples < needed:
         return unknown(reason=f"needs {needed} samples, has {samples}")
     statistic = stats.median if metric == "p50" else partial(stats.percentile, q=q)
-    effect = stats.separate_effect(statistic, before.samples_ms, after.samples_ms, spread)
+    effect = stats.separate_effect(statistic, before.samples_ms, after.samples_ms, spread, rounds)
     return changes.from_effect(metric, statistic(before.samples_ms), statistic(after.samples_ms), effect)
 
 
@@ -186,8 +214,9 @@ def _effect_size(before: Result, after: Result) -> float | None:
 
 
 def _word(change: Change, margin: Limit, p_value: float | None) -> Word:
-    """Return "same" if the 95 % interval of the change is within the margin (two one-sided tests at 2.5 %, Schuirmann
-    1987), else the direction of a significant change.
+    """Return "same", the direction of a significant change, or "inconclusive".
+
+    "same": the 95 % interval of the change is within the margin (two one-sided tests at 2.5 %, Schuirmann 1987).
     """
     if change.change is None:
         return "inconclusive"

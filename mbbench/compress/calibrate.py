@@ -45,19 +45,19 @@ class Calibration:
     fingerprint: str
 
 
-def calibration(
+def split_for_calibration(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     normalization: Normalization,
     source: str,
     fingerprint: str,
     *,
-    labelled: bool,
+    labeled: bool,
 ) -> Calibration:
     """Split `images` (N, R, R, 3), in a seeded order, into calibration and validation images.
 
     Half of them, at most `CALIBRATION_IMAGES`, are for calibration; of the others at most `VALIDATION_IMAGES` are for
-    validation. `labelled`: whether `labels` (N,) are the network's classes. Raises `UsageError` for fewer than two
+    validation. `labeled`: whether `labels` (N,) are the network's classes. Raises `UsageError` for fewer than two
     images.
     """
     import numpy as np
@@ -72,7 +72,7 @@ def calibration(
     return Calibration(
         to_float(images[calibrating], normalization),
         to_float(images[validating], normalization),
-        labels[validating] if labelled else None,
+        labels[validating] if labeled else None,
         source,
         fingerprint,
     )
@@ -218,7 +218,7 @@ def _percentile(tensor: Statistics) -> Range:
 
 
 def _mse(tensor: Statistics) -> Range:
-    """Shrink both ends towards zero by the same factor; every candidate holds zero, which must stay exact."""
+    """Shrink both ends toward zero by the same factor; every candidate holds zero, which must stay exact."""
     import numpy as np
 
     edges = _edges(tensor)

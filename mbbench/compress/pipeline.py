@@ -1,7 +1,7 @@
 """`mbbench compress`: the stages that retrain or prune a network, in the order of what they gain.
 
 1. Prune channels, to a share of the Mult-Adds or to the largest network within a latency budget (`prune`).
-2. Fine-tune after pruning, or to distil from a teacher (`weights.train`).
+2. Fine-tune after pruning, or to distill from a teacher (`weights.train`).
 3. Fine-tune with quantization simulated, for INT8 (`qat`).
 
 Each stage is optional and stores its weights in the cache, so that an interrupted run resumes. A new compression method
@@ -44,7 +44,7 @@ class Request:
     """The stages to run, and how to fine-tune.
 
     `mult_adds`: the share of the Mult-Adds to keep, 0 to 1. `max_latency_ms`: keep as many Mult-Adds as this median
-    latency allows. `teacher`: distil from it. `qat`: finish with quantization-aware fine-tuning.
+    latency allows. `teacher`: distill from it. `qat`: finish with quantization-aware fine-tuning.
     """
 
     mult_adds: float | None = None
@@ -79,7 +79,7 @@ def compress(
             "give a teacher with the same classes",
         )
     if request.mult_adds is not None and request.max_latency_ms is not None:
-        raise UsageError("there are two budgets to prune to", "give --prune or --max-latency")
+        raise UsageError("--prune and --max-latency exclude each other", "give one of them")
     share = request.mult_adds
     if request.max_latency_ms is not None:
         share = _share_within_budget(start, train, request.max_latency_ms, latency_ms)
@@ -179,7 +179,7 @@ def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress
         normal = normalization(start.spec.family)
         folded = fold_batch_norm(module)
         graph = to_onnx(folded, start.spec.resolution)
-        data = calibrate.calibration(images, labels, normal, train.name, train.fingerprint, labelled=True)
+        data = calibrate.split_for_calibration(images, labels, normal, train.name, train.fingerprint, labeled=True)
         ranges = calibrate.ranges(calibrate.statistics(graph, data.images), "mse")
         inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
         with qat.fake_quantized(folded, inputs):

@@ -36,7 +36,10 @@ _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How to quantize a network, for any dialect: its fp32 ONNX file, and the ranges of its activations."""
+    """How to quantize a network: its fp32 ONNX file, and the ranges of its activations.
+
+    It holds for every dialect that shares the search (`best_quantization`).
+    """
 
     graph: Path
     ranges: Mapping[str, Range]
@@ -70,8 +73,9 @@ def best_quantization(
     """Return the best quantization of the network that `build()` returns, from the cache if it was searched before.
 
     Each way to choose ranges is tried on the network as it is and on the equalized network, and the best way of each
-    once more with corrected errors. The winner has the most correct validation images (without labels: the most that
-    agree with fp32), and among equals the least squared error of the logits. `dialect` is the dialect to be written.
+    once more with errors corrected on calibration images. The winner has the most correct validation images (without
+    labels: the most that agree with fp32), and among equals the least squared error of the logits. `dialect` is the
+    dialect to be written; u8s8, u8u8 and s8s8 share a search, u8s7, u8s8f and s8s8f are each searched separately.
     With `max_drop` (a share, 0 to 1), layers stay in fp32, the most harmful first, until at most that share of the
     validation images is lost against fp32.
 
@@ -79,7 +83,7 @@ def best_quantization(
     cannot be met, `BackendError` if ONNX Runtime is not installed.
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
-    # The other dialects have the weights of u8s8, and share its search.
+    # u8u8 and s8s8 quantize the same layers to 8 bits as u8s8, and share its search.
     searched: Dialect = dialect if dialect in ("u8s7", "u8s8f", "s8s8f") else "u8s8"
     key = content_key(spec, weights_key, calibration_key, searched, max_drop, tools, _SEARCH_VERSION)
     graph = cache.root() / "quantized" / f"{key}.onnx"

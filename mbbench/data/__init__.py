@@ -9,6 +9,8 @@ A data set is named on the command line as:
                         DIR/ILSVRC2012_val_00000001.JPEG ... next to val.txt (`file label`, labels from 0) or to
                         ILSVRC2012_validation_ground_truth.txt and meta.mat of the development kit
 
+`digits` never means a folder, and `random` is reserved for --calibration: write ./digits and ./random for folders.
+
 The test split is val/ or test/, the idx files' test set, or all of ImageNet's validation set. Otherwise it is a fifth
 of the images, stratified by class and drawn with a fixed seed. The training split is the rest.
 """
@@ -25,6 +27,7 @@ from mbbench.data.folders import folder_source
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
+from mbbench.profile import NAME_DATA, parse_data_name
 from mbbench.result import DataInfo
 from mbbench.spec import content_key
 
@@ -110,19 +113,15 @@ def load_split(
 
 
 def _source(name: str) -> Source:
-    if name == "digits":
-        return Digits()
-    kind, colon, folder = name.partition(":")
-    if colon and kind == "fashion-mnist":
-        return FashionMnist(_folder(folder))
-    return folder_source(_folder(name))
-
-
-def _folder(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not name or not path.is_dir():
-        raise UsageError(f"there is no data folder {name!r}", "give a folder of images, fashion-mnist:DIR or digits")
-    return path
+    """Return the source that `name` means, as decided by `parse_data_name`. Raises `UsageError`."""
+    kind, folder = parse_data_name(name)
+    if folder is None:
+        if kind == "digits":
+            return Digits()
+        raise UsageError(f"{name} is not a data set, but a value of --calibration", f"give ./{name} for a folder")
+    if not folder.is_dir():
+        raise UsageError(f"there is no data folder {str(folder)!r}", NAME_DATA)
+    return FashionMnist(folder) if kind == "fashion-mnist" else folder_source(folder)
 
 
 def _open_cached(images: Path, labels: Path, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:

@@ -1,4 +1,4 @@
-"""Sources that are folders of image files: one folder per class, ImageNet's validation set, or unlabelled photos."""
+"""Sources that are folders of image files: one folder per class, ImageNet's validation set, or unlabeled photos."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHUNK = 64  # number of images that a decoding process receives at a time
 def folder_source(path: Path) -> Source:
     """Return the source that matches the layout of the folder.
 
-    Files with the names of ImageNet's validation images are that set, two or more other images are unlabelled photos,
+    Files with the names of ImageNet's validation images are that set, two or more other images are unlabeled photos,
     and anything else is expected to be one folder per class. Raises `UsageError` if the folder has none of these.
     """
     files = sorted(entry for entry in path.iterdir() if entry.is_file() and _is_image(entry))
@@ -74,7 +74,7 @@ class ImageFolder(_Files):
             parts = {"train": train, "test": test} if train.is_dir() else {"test": test}
         else:
             parts = {"": folder}  # one set that `items` divides
-        self._parts = {split: _labelled_files(part) for split, part in parts.items()}
+        self._parts = {split: _labeled_files(part) for split, part in parts.items()}
         first = next(iter(parts))
         self._names = sorted({name for _, name in self._parts[first]})
         if len(self._names) < 2:
@@ -210,7 +210,7 @@ def _synset_positions(meta: Path) -> dict[int, int]:
     return {number: positions[synset] for number, synset in synsets.items()}
 
 
-def _labelled_files(folder: Path) -> list[tuple[Path, str]]:
+def _labeled_files(folder: Path) -> list[tuple[Path, str]]:
     """Return (file, class) of every image under folder/class/, sorted, without hidden files and folders."""
     return [
         (path, class_folder.name)

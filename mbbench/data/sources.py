@@ -1,4 +1,4 @@
-"""Sources of labelled images: the interface, scikit-learn's digits and Fashion-MNIST. Folders are in `folders`.
+"""Sources of labeled images: the interface, scikit-learn's digits and Fashion-MNIST. Folders are in `folders`.
 
 To add a data set, write a subclass of `Source` here and one case for its name in `data._source`. If it has no test
 split, divide it with `stratified_indices`. The cache, subsets and fingerprints are shared by all sources.

@@ -55,7 +55,7 @@ class _Writer:
                 node = self._producers[name]
                 write = getattr(self, f"_{node.op_type}", None)
                 if write is None:
-                    raise ValueError(f"operator {node.op_type} ({node.name}) is unknown")
+                    raise ValueError(f"operator {node.op_type} ({node.name}) is not supported by the PyTorch converter")
                 attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
                 self._values[name] = write(node, attributes)
             else:

@@ -1,4 +1,7 @@
-"""Check a session's logits against PyTorch's before timing, and evaluate its accuracy on the test set afterwards."""
+"""Check a session's logits before its latency is measured, and evaluate its accuracy on the test set afterward.
+
+The check compares with PyTorch's logits; for INT8, with those of the session's Q/DQ graph computed in floats.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def require_parity(parity: Parity) -> None:
     else:
         cause = "the session's outputs are the same for every image"
     raise RequirementError(
-        cause, "try another version of the runtime, or report this to the backend's authors; nothing was timed"
+        cause, "try another version of the runtime, or report this to the backend's authors; no latency was measured"
     )
 
 

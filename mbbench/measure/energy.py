@@ -176,7 +176,8 @@ def measure_stretches(
 def _wait_for_update(counter: Counter, clock: Clock, sleep: Sleep) -> tuple[int, int]:
     """Sleep until the counter changes and return (ns, µJ), so that a stretch's time and energy end together.
 
-    Otherwise up to a tenth of a second of NVML's energy would be missing. The wait is rest, which is subtracted.
+    Otherwise up to a tenth of a second of NVML's energy would be missing. The device idles during the wait, and idle
+    power is subtracted.
     """
     before_uj = counter.microjoules()
     deadline = clock() + _STUCK_S * 1e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,8 +65,8 @@ def time_calls(
 ) -> list[int]:
     """Call until `min_samples` and `min_s` are reached and `enough` agrees, or `max_s` is over; return nanoseconds.
 
-    If `enough` returns False, it is called again after a quarter more samples. The call after it is not counted,
-    because it finds cold caches.
+    If `enough` returns False, it is called again after a quarter more samples. The first call after each check is not
+    counted, because its caches are cold.
     """
     samples = array("q")  # a list would keep an object for each sample
     start = clock()
@@ -140,6 +141,34 @@ def measure_throughput(
         elapsed = (clock() - start) / 1e9
         if elapsed >= seconds:
             return Throughput(batch=batch, images=calls * batch, seconds=elapsed, images_per_s=calls * batch / elapsed)
+
+
+def measure_throughputs(
+    call_of: Callable[[int], Callable[[], object]],
+    *,
+    batch: int,
+    bulk_batch: int,
+    seconds: float,
+    clock: Clock = perf_counter_ns,
+) -> tuple[Throughput, ...]:
+    """Return the throughput at `batch`, at `bulk_batch` and at a power of two in between, in ascending order.
+
+    Each takes a third of `seconds`. The batch size in between is left out if the others took all of `seconds`, as on
+    a slow network or a runtime that compiles for each batch size. `call_of` returns the function that calls the
+    session with a batch of that size.
+    """
+    start = clock()
+    results: dict[int, Throughput] = {}
+
+    def measure(size: int) -> None:
+        results[size] = measure_throughput(call_of(size), batch=size, seconds=seconds / 3, clock=clock)
+
+    for size in dict.fromkeys((batch, bulk_batch)):
+        measure(size)
+    middle = 2 ** round(math.log2(batch * bulk_batch) / 2)
+    if min(results) < middle < max(results) and clock() - start < seconds * 1e9:
+        measure(middle)
+    return tuple(results[size] for size in sorted(results))
 
 
 def round_sample(ns: int) -> int:

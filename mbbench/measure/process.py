@@ -41,9 +41,10 @@ def run_in_child(job: child.Job, start: _R) -> _R:
             report = child.decode(out_path.read_bytes(), type(start)) if out_path.exists() else start
             return report if failure is None else replace(report, failure=failure)  # type: ignore[type-var]
 
+        limit_s = job.settings.timeout_s + (job.settings.sustain_s or 0)
         timed_out = False
         try:
-            output, _ = process.communicate(timeout=job.settings.timeout_s + (job.settings.sustain_s or 0))
+            output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             timed_out = True
             process.kill()
@@ -52,11 +53,12 @@ def run_in_child(job: child.Job, start: _R) -> _R:
             process.kill()
             process.communicate()
             cause = f"interrupted during {read_report().phase}"
-            return read_report(Failure(cause=cause, remedy="run it again", exit_code=130))
+            return read_report(Failure(cause=cause, remedy="run it again", exit_code=EXIT_INTERRUPTED))
         report = read_report()
         if timed_out:
-            cause = f"the measurement took longer than {job.settings.timeout_s:g} s (phase {report.phase})"
-            return read_report(Failure(cause=cause, remedy="raise timeout_s in the profile", exit_code=7))
+            cause = f"the measurement took longer than {limit_s:g} s (phase {report.phase})"
+            remedy = "raise timeout_s in the profile"
+            return read_report(Failure(cause=cause, remedy=remedy, exit_code=CellsFailedError.exit_code))
         if report.failure is not None or process.returncode == 0:
             return report
         return read_report(exit_failure(process.returncode, report.phase, output.decode(errors="replace")))
@@ -71,19 +73,19 @@ def exit_failure(code: int, phase: str, output: str) -> Failure:
         return Failure(
             cause=f"the measuring process was killed by the kernel or another process (SIGKILL, phase {phase})",
             remedy="free memory (it most likely ran out), lower bulk_batch, or choose a smaller model",
-            exit_code=7,
+            exit_code=CellsFailedError.exit_code,
         )
     if code < 0:
         return Failure(
             cause=f"the measuring process crashed with {signal.Signals(-code).name} in phase {phase}",
             remedy="try another version of the runtime, or fewer threads",
-            exit_code=7,
+            exit_code=CellsFailedError.exit_code,
         )
     last = next((line for line in reversed(output.splitlines()) if line.strip()), f"exit status {code}")
     return Failure(
         cause=f"the measuring process failed in phase {phase}: {last.strip()}",
         remedy="report this bug of mbbench or of the backend",
-        exit_code=1,
+        exit_code=MbbenchError.exit_code,
     )
 
 

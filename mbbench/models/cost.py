@@ -3,7 +3,7 @@
 Mult-Adds are counted as in the MobileNet paper (Tables 2 and 4 to 9): only convolutions and fully connected layers
 count, and a multiplication with its addition counts as one. `weights` are what the paper calls parameters: kernels only
 (the 1.32 M of its Table 9 and the shares of its Table 2 are reproduced only this way). `parameters` are what a
-checkpoint holds: `weights`, biases, and the scale and shift of batch norm, which count towards their convolution.
+checkpoint holds: `weights`, biases, and the scale and shift of batch norm, which count toward their convolution.
 """
 
 from __future__ import annotations

@@ -103,6 +103,14 @@ CHECKPOINTS_INT8: Mapping[tuple[float, int], float] = {
     (0.25, 224): 48.2, (0.25, 192): 45.8, (0.25, 160): 43.5, (0.25, 128): 39.9,
 }  # fmt: skip
 
+# timm's checkpoints ra4_e3600_r224_in1k: (family, alpha, resolution) -> ImageNet top-1 in percent.
+TIMM: Mapping[tuple[str, float, int], float] = {
+    ("mobilenet_v1", 1.0, 224): 75.382,
+    ("mobilenet_v1", 1.0, 256): 76.094,
+    ("mobilenet_v1", 1.25, 224): 76.924,
+    ("mobilenet_v1", 1.25, 256): 77.600,
+}
+
 _REASONS: Mapping[tuple[str, str], str] = {
     ("Conv MobileNet", "Mult-Adds"): "4866.3 without the classifier (1.0), which the paper apparently leaves out here",
     ("GoogleNet", "Mult-Adds"): "Torchvision's network has 3x3 convolutions instead of 5x5; with 5x5 it is 1583",
@@ -113,17 +121,23 @@ _REASONS: Mapping[tuple[str, str], str] = {
 
 
 def row_of(spec: ModelSpec) -> PublishedRow | None:
-    """Return the paper's row for this network, or None. The number of classes is ignored."""
+    """Return the paper's row for this network, or None; a pruned network has none. Classes are ignored."""
     return next((row for row in ROWS if row.spec is not None and _same_network(row.spec, spec)), None)
 
 
-def published_top1(spec: ModelSpec, precision: Precision = "fp32") -> tuple[float, str] | None:
+def published_top1(
+    spec: ModelSpec, precision: Precision = "fp32", weights: str | None = None
+) -> tuple[float, str] | None:
     """Return the published ImageNet top-1 in percent and its source, or None.
 
     The released checkpoint's accuracy takes precedence over the paper's. Pruned networks, bf16 and fp16 have none.
+    `weights` as in `Cell`: a checkpoint of timm has the accuracy that timm publishes for it, in fp32.
     """
     if spec.widths is not None or precision not in ("fp32", "int8"):
         return None
+    if weights is not None and weights.startswith("timm:"):
+        percent = TIMM.get((spec.family, spec.alpha, spec.resolution)) if precision == "fp32" else None
+        return None if percent is None else (percent, "timm's checkpoint")
     if precision == "int8":
         released = spec.family == "mobilenet_v1" and spec.variant == "standard"
         percent = CHECKPOINTS_INT8.get((spec.alpha, spec.resolution)) if released else None
@@ -193,4 +207,6 @@ def agrees_with(printed: str, counted: float) -> bool:
 
 
 def _same_network(a: ModelSpec, b: ModelSpec) -> bool:
-    return (a.family, a.variant, a.alpha, a.resolution) == (b.family, b.variant, b.alpha, b.resolution)
+    return (a.family, a.variant, a.alpha, a.resolution, a.widths) == (
+        b.family, b.variant, b.alpha, b.resolution, b.widths,
+    )  # fmt: skip

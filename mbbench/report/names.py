@@ -2,12 +2,81 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+
 from mbbench.result import Result
+
+Name = Callable[[Result], str]
+_Part = Callable[[Result], str]
 
 
 def runtime_label(result: Result) -> str:
-    """Return backend, version, device if it was chosen, and precision unless fp32: `openvino 2026.4.1 int8`."""
+    """Return backend, version, device unless it is the CPU, and precision unless fp32: `openvino 2026.4.1 int8`."""
     runtime = result.cell.backend.split("-")[0]  # of `torch-eager`; LiteRT's distribution is `ai-edge-litert`
     version = next((version for name, version in result.versions.items() if runtime in name), "")
     precision = "" if result.cell.precision == "fp32" else result.cell.precision
-    return " ".join(part for part in (result.cell.backend, version, result.cell.device, precision) if part)
+    device = "" if result.setup.on_cpu else result.cell.device
+    return " ".join(part for part in (result.cell.backend, version, device, precision) if part)
+
+
+def namer(results: Sequence[Result]) -> Name:
+    """Return a function that names each of `results` by what distinguishes it from the others.
+
+    That is network, precision and backend, and of device, threads, batch size, test images, weights and machine
+    whatever differs: `0.5 MobileNet-128 in int8 on openvino, batch 8`.
+    """
+    candidates = (_device, _threads, _batch, _machine_namer(results))
+    shown = [_cell, *(part for part in candidates if _differs(results, part))]
+    for part in (_images, _weights):
+        names = Counter(_join(result, shown) for result in results)
+        ambiguous = [result for result in results if names[_join(result, shown)] > 1]
+        if _differs(ambiguous, part):
+            shown.append(part)
+    return lambda result: _join(result, shown)
+
+
+def _join(result: Result, parts: Sequence[_Part]) -> str:
+    return ", ".join(text for part in parts if (text := part(result)))
+
+
+def _differs(results: Sequence[Result], part: _Part) -> bool:
+    return len({part(result) for result in results}) > 1
+
+
+def _cell(result: Result) -> str:
+    return result.cell.label
+
+
+def _device(result: Result) -> str:
+    return "" if result.setup.on_cpu else result.cell.device
+
+
+def _threads(result: Result) -> str:
+    threads = result.settings.threads
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def _batch(result: Result) -> str:
+    return f"batch {result.settings.batch}"
+
+
+def _machine_namer(results: Sequence[Result]) -> _Part:
+    """Return a function that names a result's machine: its CPU, with the machine's id if several have that CPU."""
+    cpus = Counter(cpu for _, cpu in {(result.machine.id, result.machine.cpu) for result in results})
+
+    def machine(result: Result) -> str:
+        cpu = result.machine.cpu
+        return f"{cpu} ({result.machine.id})" if cpus[cpu] > 1 else cpu
+
+    return machine
+
+
+def _images(result: Result) -> str:
+    return "" if result.data is None else f"{result.data.images} images of {result.data.name}"
+
+
+def _weights(result: Result) -> str:
+    weights = result.cell.weights
+    return "trained" if weights is None else f"weights {PurePath(weights).name}"

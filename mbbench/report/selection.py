@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mbbench.result import Latency, Result
-from mbbench.spec import Cell
 
 _MAX_PLOTTED = 24  # cells in a plot that has a row per cell: more rows are illegible
 
@@ -17,14 +16,6 @@ class Measurement:
 
     result: Result
     latency: Latency
-
-
-def newest(results: Iterable[Result]) -> list[Result]:
-    """Return the last result of each cell, machine, thread count and batch size, in the order first measured."""
-    latest: dict[tuple[str, Cell, int, int], Result] = {}
-    for result in results:
-        latest[result.machine.id, result.cell, result.settings.threads, result.settings.batch] = result
-    return list(latest.values())
 
 
 def measurements(results: Iterable[Result]) -> list[Measurement]:
@@ -42,10 +33,12 @@ def subjects(results: Iterable[Result]) -> list[Result]:
 
 
 def device_label(result: Result) -> str:
-    """Return the chip and the thread count; latencies are comparable on the same ones only."""
-    chip = result.measured.effective.get("device", result.machine.cpu) if result.cell.device else result.machine.cpu
-    threads = result.settings.threads
-    return f"{chip}, {threads} thread{'s' * (threads > 1)}"
+    """Return the chip, the thread count and the batch size: latencies are comparable with these equal."""
+    chip = result.machine.cpu
+    if not result.setup.on_cpu:
+        chip = result.measured.effective.get("device", result.cell.device)
+    threads, batch = result.settings.threads, result.settings.batch
+    return f"{chip}, {threads} thread{'s' * (threads > 1)}{f', batch {batch}' * (batch > 1)}"
 
 
 def pareto_front(results: Iterable[Result]) -> list[Result]:
@@ -91,24 +84,18 @@ def representative(results: Sequence[Result]) -> list[Result]:
 
 
 def comparable_groups(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group results whose latencies and accuracies are comparable: one device, one set of test images."""
-    groups: dict[str, list[Result]] = {}
+    """Group results whose latencies and accuracies are comparable, under a title.
+
+    A group has one machine, device, thread count, batch size and set of test images.
+    """
+    groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
-        data = "" if result.data is None else f", {result.data.images} images of {result.data.name}"
-        groups.setdefault(f"{device_label(result)}{data}", []).append(result)
-    return groups
-
-
-def fp32_pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """Return each result in a lower precision with the result of the same cell in fp32, if there is one."""
-
-    def key(result: Result) -> tuple[object, ...]:
-        cell = result.cell
-        return (result.machine.id, cell.model, cell.role, cell.backend, cell.device, result.settings.threads)
-
-    in_fp32 = {key(result): result for result in results if result.cell.precision == "fp32"}
-    return [
-        (result, partner)
-        for result in results
-        if result.cell.precision != "fp32" and (partner := in_fp32.get(key(result))) is not None
-    ]
+        setup = result.setup
+        key = (setup.machine, device_label(result), setup.data)
+        groups.setdefault(key, []).append(result)
+    titles: dict[str, list[Result]] = {}
+    for (machine, device, _), group in groups.items():
+        data = "" if group[0].data is None else f", {group[0].data.images} images of {group[0].data.name}"
+        title = f"{device}{data}"
+        titles[title if title not in titles else f"{title} (machine {machine})"] = group
+    return titles

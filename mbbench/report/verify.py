@@ -69,15 +69,19 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
         )
         yield "latency", latency, recomputed
     for served in measured.served:
+        samples_ns = [round(ms * 1e6) for ms in served.samples_ms]
+        seconds = served.seconds
+        if served.arrivals_per_s is not None:  # the arrivals follow from their rate
+            due_ns = scenarios.poisson_arrivals(served.arrivals_per_s, served.queries)
+            seconds = scenarios.seconds_to_last_completion(due_ns, samples_ns)
         yield (
             f"served.{served.scenario}.images_per_s",
             served.images_per_s,
-            served.queries * served.batch / served.seconds,
+            served.queries * served.batch / seconds,
         )
-        if served.samples_ms:
-            samples_ns = [round(ms * 1e6) for ms in served.samples_ms]
+        if samples_ns:
             summary = scenarios.scenario_figures(
-                served.scenario, samples_ns, batch=served.batch, seconds=served.seconds, bound_ms=served.bound_ms
+                served.scenario, samples_ns, batch=served.batch, seconds=seconds, bound_ms=served.bound_ms
             )
             yield (
                 f"served.{served.scenario}",
@@ -86,6 +90,11 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
             )
     if (throughput := measured.throughput) is not None:
         yield "throughput.images_per_s", throughput.images_per_s, throughput.images / throughput.seconds
+        for rate in measured.throughputs:
+            name = f"throughputs.batch_{rate.batch}.images_per_s"
+            yield name, rate.images_per_s, rate.images / rate.seconds
+        if measured.throughputs:
+            yield "throughput", throughput, max(measured.throughputs, key=lambda rate: rate.images_per_s)
     if (used := measured.energy) is not None:
         yield "energy", used, energy.energy_figures(used.counter, used.batch, used.stretches)
     if (accuracy := measured.accuracy) is not None:

@@ -35,6 +35,7 @@ from mbbench.result.record import (
     Result,
     WeightsInfo,
 )
+from mbbench.result.setup import Setup
 
 __all__ = [
     "SAMPLES_JSON",
@@ -62,6 +63,7 @@ __all__ = [
     "QuantizationInfo",
     "Result",
     "ScenarioResult",
+    "Setup",
     "Stretch",
     "Throughput",
     "Top1Drop",

@@ -24,7 +24,10 @@ class ColdStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """The session's logits compared with PyTorch's, on the first images of the test set."""
+    """The session's logits compared with PyTorch's, on the first images of the test set.
+
+    INT8 is compared with its Q/DQ graph computed in floats.
+    """
 
     images: int
     max_abs_error: float | None  # None: the logits are not finite or have the wrong shape
@@ -209,7 +212,7 @@ class Measured:
     parity: Parity | None = None
     cold: ColdStart | None = None
     latency: Latency | None = None
-    throughput: Throughput | None = None
+    throughput: Throughput | None = None  # the highest of `throughputs`
     memory: tuple[Memory, ...] = ()
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
@@ -221,3 +224,4 @@ class Measured:
     energy: Energy | None = None
     device_times: DeviceTimes | None = None
     device_memory_bytes: int | None = None  # once inference is steady, as in `Result.peak_rss_bytes`
+    throughputs: tuple[Throughput, ...] = ()  # by batch size; empty in records written before this field existed

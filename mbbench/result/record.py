@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from mbbench.doctor import Check
-from mbbench.errors import MbbenchError
+from mbbench.errors import BackendError, MbbenchError
 from mbbench.machine import Machine
 from mbbench.result.measured import Measured
+from mbbench.result.setup import Setup
 from mbbench.spec import Cell, Settings
 
 SCHEMA = 1
@@ -91,6 +92,11 @@ class Failure:
             cause = f"{type(error).__name__}: {error}"
             return cls(cause=cause, remedy="report this bug", exit_code=1)
         return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+
+    @property
+    def is_unsupported(self) -> bool:
+        """Whether the backend, its runtime or its device is missing, or does not support the cell."""
+        return self.exit_code == BackendError.exit_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +189,26 @@ class Result:
     layer_times: LayerTimes | None = None
     ceilings: Ceilings | None = None
 
+    @property
+    def setup(self) -> Setup:
+        """What was measured, where and how.
+
+        Records of before 2026-11-27 have no name for the default device: it was the CPU unless the runtime names
+        another.
+        """
+        device = self.cell.device or self.measured.effective.get("device", "cpu")
+        return Setup(
+            machine=self.machine.id,
+            model=self.cell.model,
+            weights=self.cell.weights,
+            backend=self.cell.backend,
+            device=device.lower(),
+            precision=self.cell.precision,
+            threads=self.settings.threads,
+            batch=self.settings.batch,
+            data=None if self.data is None else self.data.fingerprint,
+        )
+
     def median_ms(self) -> float | None:
         """Return the median latency."""
         return None if self.measured.latency is None else self.measured.latency.median_ms
@@ -202,3 +228,13 @@ class Result:
     def peak_rss_bytes(self) -> int | None:
         """Return the peak once inference is steady, before the throughput and accuracy phases."""
         return next((memory.peak_rss_bytes for memory in self.measured.memory if memory.phase == "steady"), None)
+
+    def added_rss_bytes(self) -> int | None:
+        """Return the memory that the runtime and the network added to the process, or None without readings.
+
+        It is the steady peak minus the resident memory at the end of phase `start`, before the runtime is imported:
+        that of Python, NumPy, mbbench and the input images.
+        """
+        peak = self.peak_rss_bytes()
+        start = next((memory.rss_bytes for memory in self.measured.memory if memory.phase == "start"), None)
+        return None if peak is None or start is None else peak - start

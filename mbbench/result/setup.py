@@ -12,9 +12,9 @@ from mbbench.spec import ModelSpec, Precision
 class Setup:
     """What was measured, where and how: results with equal setups repeat each other.
 
-    To pair a result with another, look up its setup with what may differ changed: `setup.same_but(precision="fp32")`.
-    `machine` is the fingerprint's id, `device` the device as the runtime spells it, `data` the fingerprint of the test
-    images, or None without any.
+    To pair a result with another, look up its setup with the fields that may differ replaced:
+    `result.setup.same_but(precision="fp32")`. `machine` is the fingerprint's id, `device` the device's name in lower
+    case, `weights` the requested weights, and `data` the fingerprint of the test images, or None without any.
     """
 
     machine: str
@@ -30,3 +30,7 @@ class Setup:
     def same_but(self, **changes: Any) -> Setup:
         """Return the setup with the fields in `changes` replaced."""
         return replace(self, **changes)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.startswith("cpu")

@@ -46,7 +46,8 @@ def fetch(spec: ModelSpec) -> Path:
     MobileNetV1, because Keras publishes its checkpoints without checksums.
     """
     if spec.family not in PUBLISHED:
-        raise UsageError("Keras publishes its MobileNetV1 checkpoints without checksums", _keras_remedy(spec))
+        cause = "cannot download MobileNetV1's weights: Keras publishes its checkpoints without checksums"
+        raise UsageError(cause, _keras_remedy(spec))
     published = PUBLISHED[spec.family]
     path = cache.root() / "downloads" / published.url.rpartition("/")[2]
     if path.is_file() and cache.sha256_of(path) == published.sha256:

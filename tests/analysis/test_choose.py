@@ -141,3 +141,44 @@ def test_the_headline_reports_that_no_cell_is_within_the_limits(study: list[Resu
     document = section.choice_document(choice, published=True)
     assert document.headline == "None of 5 cells is within the limits."
     assert "published" in document.notes[-1]
+
+
+def test_added_memory_has_a_limit_of_its_own(study: list[Result]) -> None:
+    """The fixture's process starts with 30 MB and reaches 125 MB."""
+    assert choose(study[:1], Limits(max_added_rss_bytes=95e6), published=False).pick is not None
+    (outside,) = choose(study[:1], Limits(max_added_rss_bytes=50e6), published=False).outside_limits
+    assert outside.violations == ("added memory 90.0 % above limit",)
+
+
+def test_calls_of_different_batch_sizes_are_not_compared(study: list[Result]) -> None:
+    of_8 = replace(study[1], id="batch 8", settings=replace(study[1].settings, batch=8))
+    choice = choose([of_8, study[0]], Limits(), published=False)
+    assert choice.pick is not None and choice.pick.result.id == "1.0"
+    assert choice.outside_limits[0].violations == ("batch 8: only calls of batch 1 are compared",)
+    assert choose([of_8], Limits(), published=False).pick is not None
+
+
+def test_every_machine_has_a_verdict(study: list[Result]) -> None:
+    on_b = [replace(result, machine=replace(result.machine, cpu="B")) for result in study[:2]]
+    slow_on_b = [with_figures(result, result_p99, 0.7) for result, result_p99 in zip(on_b, (13.6, 20.0), strict=True)]
+    choice = choose([*study[:3], *slow_on_b], Limits(max_p99_ms=10.0), published=False)
+    on_a, on_b_choice = choice.by_machine()
+    assert on_a.pick is not None and on_a.pick.result.id == "1.0"
+    assert on_b_choice.pick is None
+    assert on_b_choice.nearest is not None and on_b_choice.nearest.violations == ("p99 36.0 % above limit",)
+    (table,) = [t for t in section.choice_document(choice, published=False).tables if t.title == "By machine"]
+    assert table.rows == (
+        ("Test CPU", "1.0 MobileNet-128 on openvino, Test CPU"),
+        ("B", "none is within the limits; nearest: 1.0 MobileNet-128 on openvino, B (p99 36.0 % above limit)"),
+    )
+
+
+def test_published_top1_belongs_to_the_checkpoint(make_result: Make) -> None:
+    model = ModelSpec(classes=1000)
+    timm, released = (
+        make_result(model=model, id=weights) for weights in ("timm:mobilenetv1_100.safetensors", "keras:a.h5")
+    )
+    timm, released = (replace(r, cell=replace(r.cell, weights=r.id)) for r in (timm, released))
+    choice = choose([timm, released], Limits(), published=True)
+    top1 = {a.candidate.result.id: a.candidate.top1 for a in choice.within_limits}
+    assert top1 == {timm.id: pytest.approx(0.75382), released.id: pytest.approx(0.709)}

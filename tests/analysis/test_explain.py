@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mbbench.analysis.explain import explain, fp32_pairs
+from mbbench.analysis.explain import explain
 from mbbench.models.cost import cost_of
 from mbbench.result import ExecutedInfo, PrecisionShare, Result
 from mbbench.spec import ModelSpec
@@ -48,10 +48,3 @@ def test_missing_instructions_are_named(fp32_and_int8: tuple[Result, Result]) ->
         "the CPU has no int8 multiply-add instructions (AVX512_VNNI, AVX_VNNI, AMX_INT8, ASIMDDP, I8MM): int8 takes"
         " several instructions instead of one"
     )
-
-
-def test_the_newest_results_of_a_cell_are_paired(fp32_and_int8: tuple[Result, Result], make_result: Make) -> None:
-    fp32, int8 = fp32_and_int8
-    old = replace(fp32, id="old")
-    assert list(fp32_pairs([old, int8, fp32, make_result(backend="onnxruntime")])) == [(fp32, int8)]
-    assert list(fp32_pairs([int8])) == []

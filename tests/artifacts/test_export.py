@@ -1,5 +1,6 @@
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx
@@ -7,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from mbbench.artifacts.export import export
-from mbbench.backend import Format
+from mbbench.artifacts.export import convert, export
+from mbbench.backend import Artifact, Converter, Format
 from mbbench.compress import calibrate
-from mbbench.errors import RequirementError
+from mbbench.errors import BackendError, RequirementError
 from mbbench.graphs.onnx import to_onnx, with_parameters
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
+from mbbench.testing import FakeBackend
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
@@ -107,3 +109,25 @@ def test_a_graph_accepts_the_parameters_of_another_module(family: Literal["mobil
     with torch.inference_mode():
         expected = second(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_format_that_mbbench_does_not_write_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"mbbench does not export 'mine'.*must be one of onnx, safetensors"):
+        export(SPEC, "unknown", "mine", module)
+
+
+class JsonConverter(FakeBackend, Converter):
+    makes: ClassVar[Format] = "json"
+
+    def tools(self) -> Mapping[str, str]:
+        return {"a converter": "1"}
+
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        target.write_text("a network")
+
+
+def test_a_converters_format_may_be_json() -> None:
+    converted = convert(export(SPEC, "json", "onnx", module).artifact(SPEC, 1), JsonConverter())
+    assert converted.path.read_text() == "a network"
+    assert converted.info.format == "json"
+    assert convert(export(SPEC, "json", "onnx", module).artifact(SPEC, 1), JsonConverter()) == converted

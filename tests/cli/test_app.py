@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mbbench import store, weights
+from mbbench import registry, store, weights
 from mbbench.cli import app
 from mbbench.spec import ModelSpec
 
@@ -273,7 +273,7 @@ def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fa
     [
         (("--prune", "0"), "--prune is out of range: 0; give a percentage between 0 and 100"),
         (("--prune", "nan"), "--prune is out of range: nan"),
-        (("--prune", "50", "--max-latency", "1ms"), "there are two budgets to prune to; give --prune or --max-latency"),
+        (("--prune", "50", "--max-latency", "1ms"), "--prune and --max-latency exclude each other; give one of them"),
         (("--max-latency", "0ms"), "--max-latency is out of range: 0ms; give a time above 0"),
         ((), "nothing to do: no compression was chosen; give --prune, --max-latency, --teacher or --qat"),
         (("--qat", "--epochs", "0"), "--epochs must be at least 1: 0"),
@@ -296,6 +296,13 @@ def test_backends_lists_devices_or_the_reason_a_backend_cannot_start(invoke: Inv
     assert records["onnxruntime"]["precisions"] == {"cpu": ["fp32", "int8"]}
     assert set(records["tensorrt"]["versions"]) == {"tensorrt-rtx-cu13", "cuda-bindings"}
     assert (records["tensorrt"]["error"] is None) == bool(records["tensorrt"]["devices"])
+
+
+def test_a_worker_offers_the_named_backends(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[str, tuple[str, ...]]] = []
+    monkeypatch.setattr("mbbench.cluster.worker.serve", lambda *arguments: served.append(arguments))
+    assert invoke("worker", "tls://host:8786", "--resources", "openvino, onnxruntime")[0] == 0
+    assert served == [("tls://host:8786", ("openvino", "onnxruntime"))]
 
 
 def test_doctor_reports_a_status_for_every_check(invoke: Invoke) -> None:
@@ -373,6 +380,77 @@ def test_some_failed_cells_exit_with_7_and_the_others_are_reported(invoke: Invok
     assert code == 7
     assert "faulty-killed failed: the measuring process was killed by the kernel" in " ".join(out.split())
     assert "error: 1 of 2 cells failed" in err
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_in_a_sweep_a_cell_without_parity_among_others_exits_with_7(invoke: Invoke, fast: str) -> None:
+    arguments = ("sweep", *QUICK[1:], "--profile", fast, "--backend")
+    code, _, err = invoke(*arguments, "onnxruntime,faulty-nan")
+    assert code == 7
+    assert "error: 1 of 2 cells failed: the session's outputs are not finite" in err
+    assert invoke(*arguments, "faulty-nan")[0] == 5
+    assert invoke(*QUICK, "--profile", fast, "--backend", "onnxruntime,faulty-nan")[0] == 5
+
+
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_what_a_backend_of_all_does_not_support_is_listed_and_exits_with_0(
+    invoke: Invoke, fast: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ("faulty-devices", "onnxruntime"))
+    arguments = (command, *QUICK[1:], "--profile", fast, "--precision", "fp32,bf16", "--backend")
+    code, out, err = invoke(*arguments, "all")
+    assert code == 0
+    assert "0.25 MobileNet-32 on onnxruntime" in out
+    assert "not supported: onnxruntime bf16: onnxruntime has no native bf16 on cpu" in err
+    for precision in ("fp32", "bf16"):
+        assert f"not supported: faulty-devices {precision}: backend faulty-devices failed while listing its" in err
+    assert "failed: " not in err and "error: " not in err
+    stored = {
+        (result.cell.backend, result.cell.precision): None if result.failure is None else result.failure.exit_code
+        for result in store.read(tmp_path / "reports" / "results.jsonl")
+    }
+    assert stored == {
+        ("faulty-devices", "fp32"): 6,
+        ("faulty-devices", "bf16"): 6,
+        ("onnxruntime", "fp32"): None,
+        ("onnxruntime", "bf16"): 6,
+    }
+    code, _, err = invoke(*arguments, "all,faulty-devices")
+    assert code == 7
+    assert "failed: backend faulty-devices failed while listing its devices: RuntimeError" in err
+    assert "error: 2 of 3 cells failed: backend faulty-devices" in err
+
+
+def test_all_without_any_backend_that_supports_the_precision_exits_with_6(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ("onnxruntime",))
+    code, _, err = invoke(*QUICK, "--backend", "all", "--precision", "bf16")
+    assert code == 6
+    assert "error: onnxruntime has no native bf16 on cpu" in err
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_broken_runtime_is_listed_with_its_error(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ("faulty-devices", "faulty-versions", "onnxruntime"))
+    code, out, _ = invoke("backends", "--format", "json")
+    assert code == 0
+    errors = {backend["name"]: backend["error"] for backend in json.loads(out)}
+    assert "listing its devices: RuntimeError: cannot open the driver; reinstall" in errors["faulty-devices"]
+    assert "reading its versions: TypeError" in errors["faulty-versions"]
+    assert errors["onnxruntime"] is None
+
+
+@pytest.mark.usefixtures("faulty_backends")
+def test_a_file_in_a_third_partys_format_is_exported_and_measured(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    network = ("--alpha", "0.25", "--res", "32", "--weights", "random")
+    code, _, err = invoke("export", *network, "--to", "faulty-converter", "-o", "network.mine")
+    assert (code, "network.mine written: 0.25 MobileNet-32 on faulty-converter, mine," in err) == (0, True)
+    assert invoke("run", "--profile", fast, "--images", "40", "--artifact", "network.mine")[0] == 0
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.artifact is not None and result.artifact.format == "mine"
+    assert result.measured.latency is not None
 
 
 def test_a_full_disk_does_not_prevent_the_report(invoke: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch,

@@ -39,6 +39,21 @@ def test_without_a_terminal_each_stage_prints_one_plain_line(make_result: Callab
     )
 
 
+def test_what_an_optional_backend_does_not_support_is_shown_once_for_each_reason(
+    make_result: Callable[..., Result],
+) -> None:
+    unsupported = Failure(cause="no native [int8]", remedy="use fp32", exit_code=6)
+    console = make_console(terminal=False)
+    with Display(console, ("openvino",)) as display:
+        for scale in (1.0, 2.0):
+            display(Finished(make_result(scale=scale, failure=unsupported)))
+        display(Finished(make_result(backend="torch", failure=unsupported)))
+        display(Finished(make_result(failure=replace(unsupported, exit_code=7))))
+    assert written(console) == (
+        "not supported: openvino fp32: no native [int8]\nfailed: no native [int8]\nfailed: no native [int8]\n"
+    )
+
+
 def test_a_terminal_shows_a_bar_with_counts_and_details() -> None:
     console = make_console(terminal=True)
     with Display(console) as display:

@@ -135,7 +135,7 @@ def test_the_cell_of_a_killed_worker_is_measured_by_another(scheduler: str, star
     assert sorted(result.id for result in store.read(path)) == sorted(result.id for result in results)
 
 
-def labelled_spec(images: int) -> RunSpec:
+def labeled_spec(images: int) -> RunSpec:
     """A cell whose weights are a file, so that its accuracy is measured against labels."""
     model = ModelSpec(alpha=0.25, resolution=32, classes=10)
     cell = replace(CELLS[0], model=model, weights=str(weights.random(model).path))
@@ -144,7 +144,7 @@ def labelled_spec(images: int) -> RunSpec:
 
 @pytest.mark.usefixtures("all_threads")
 def test_two_machines_of_a_kind_evaluate_a_cell_in_shards(scheduler: str, start: Start, tmp_path: Path) -> None:
-    spec = labelled_spec(100)
+    spec = labeled_spec(100)
     (local,) = run.run(spec, tmp_path / "local.jsonl", quiet)
     for _ in range(2):
         start("--resources", "onnxruntime")
@@ -164,7 +164,7 @@ def test_two_machines_of_a_kind_evaluate_a_cell_in_shards(scheduler: str, start:
 @pytest.mark.slow
 @pytest.mark.usefixtures("all_threads")
 def test_the_shard_of_a_killed_worker_is_evaluated_by_another(scheduler: str, start: Start, tmp_path: Path) -> None:
-    spec = labelled_spec(300)
+    spec = labeled_spec(300)
     (local,) = run.run(spec, tmp_path / "local.jsonl", quiet)
     workers = [start("--resources", "onnxruntime") for _ in range(2)]
     killed: list[int] = []
@@ -307,9 +307,17 @@ def test_an_encrypted_cluster_needs_certificates(tmp_path: Path) -> None:
 
 
 def test_a_machine_offers_the_devices_of_its_backends() -> None:
-    assert worker.capabilities(("onnxruntime",)).places == ("onnxruntime", "onnxruntime:cpu")
+    assert worker.capabilities(("onnxruntime",)).targets == ("onnxruntime", "onnxruntime:cpu")
     with pytest.raises(BackendError, match="none of missing can start on this machine"):
         worker.capabilities(("missing",))
+
+
+@pytest.mark.usefixtures("faulty_backends")
+@pytest.mark.parametrize("broken", ["faulty-devices", "faulty-versions"])
+def test_a_broken_runtime_does_not_keep_a_machine_from_offering_the_others(broken: str) -> None:
+    assert worker.capabilities((broken, "onnxruntime")).targets == ("onnxruntime", "onnxruntime:cpu")
+    with pytest.raises(BackendError, match=f"none of {broken} can start on this machine"):
+        worker.capabilities((broken,))
 
 
 def test_a_parcel_is_unpacked_once_and_only_if_undamaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,11 +183,11 @@ def test_equal_answers_pass_however_few_they_are() -> None:
 
 
 def test_top1_without_labels_is_inconclusive() -> None:
-    unlabelled = PairedAnswers(
+    unlabeled = PairedAnswers(
         images=10, agreeing=10, baseline_right=None, candidate_right=None,
         only_baseline_right=None, only_candidate_right=None,
     )  # fmt: skip
-    verdict = verdict_on("top1", "-0.5pt", readings(answers=unlabelled))
+    verdict = verdict_on("top1", "-0.5pt", readings(answers=unlabeled))
     assert (verdict.outcome, verdict.change.reason) == ("inconclusive", "there are no usable labels")
 
 

@@ -17,16 +17,16 @@ from mbbench.compare.stored import CellComparison, Word, compare, context_differ
 from mbbench.errors import IncomparableError, UsageError
 from mbbench.measure.latency import latency_figures
 from mbbench.result import Result, WarmUp
-from mbbench.spec import Settings
+from mbbench.spec import ModelSpec, Settings
 from tests.compare.test_gate import readings, replicates
 
 Make = Callable[..., Result]
 MARGINS = parse_limits(DEFAULT_LIMITS)
 
 
-def with_latency(result: Result, factor: float, seed: int, n: int = 2000) -> Result:
+def with_latency(result: Result, factor: float, seed: int, n: int = 2000, spread: float = 0.02) -> Result:
     """The result with latencies of about `factor` ms, with noise."""
-    samples = factor * np.exp(0.02 * np.random.default_rng(seed).standard_normal(n))
+    samples = factor * np.exp(spread * np.random.default_rng(seed).standard_normal(n))
     latency, _ = latency_figures(
         (samples * 1e6).astype(int).tolist(), batch=1, warmed=WarmUp(runs=30, seconds=0.1, steady=True)
     )
@@ -115,6 +115,26 @@ def test_noise_from_run_to_run_widens_the_intervals(make_result: Make) -> None:
     assert cell.metrics[2].change.ci95 is not None
 
 
+@pytest.mark.parametrize(("rounds", "quantile"), [(5, 2.7764451052), (20, 2.0930240544)])  # t(0.975, rounds - 1)
+def test_calibrated_intervals_have_the_degrees_of_freedom_of_the_calibration(
+    make_result: Make, rounds: int, quantile: float
+) -> None:
+    """The runs' own noise is negligible, so that the spread between runs is all: 0.1, used twice."""
+    before, after = (with_latency(make_result(), 1.0, seed, spread=1e-6) for seed in (0, 1))
+    floor = Floor(within=0.001, between=0.1, detectable=0.01)
+    measured_less_often = replace(floor, rounds=4)
+    noise_floor = Noise(
+        time_utc="2026", rounds=rounds, seconds=5.0,
+        floors={"p50": floor, "p99": measured_less_often, "rss": floor},
+    )  # fmt: skip
+    p50, p99, rss, *_ = (metric.change for metric in compare_pair(before, after, noise_floor).metrics)
+    for change, t in ((p50, quantile), (p99, 3.1824463053)):
+        assert change.ci95 is not None
+        assert np.log1p(change.ci95.high) - np.log1p(change.ci95.low) == pytest.approx(2 * t * 0.1 * 2**0.5, rel=1e-4)
+    assert rss.ci95 is not None
+    assert rss.ci95.high - rss.ci95.low == pytest.approx(2 * quantile * 0.1 * 2**0.5, rel=1e-6)
+
+
 def test_different_machines_runtimes_and_settings_are_refused(make_result: Make) -> None:
     base = make_result()
     changed = replace(
@@ -197,9 +217,41 @@ def test_noise_is_estimated_from_identical_artifacts_and_read_back(make_result: 
     assert 0.001 < p50.within < 0.003
     assert p50.between == pytest.approx(0.0, abs=1e-9)  # the baseline is the same in every round
     assert p50.within < p50.detectable < 0.02
-    assert rss.detectable == pytest.approx(2 * 1.96 * rss.within, rel=1e-3)
+    assert rss.detectable == pytest.approx(2 * 2.0930240544 * rss.within, rel=1e-6)  # t(0.975, 19), as in a gate
+    assert (rss.rounds, estimate.rounds_of("p50")) == (20, 20)
     result: Any = make_result()
     assert noise.read(result.machine, result.cell, 1, 1) is None
     noise.write(estimate, result.machine, result.cell, 1, 1)
     assert noise.read(result.machine, result.cell, 1, 1) == estimate
     assert noise.read(result.machine, result.cell, 2, 1) is None
+
+
+def test_noise_counts_only_the_rounds_that_measured_a_metric() -> None:
+    """p99 needs 662 samples: two of six rounds are too short for it."""
+    rounds = [readings(replicates=replicates(0.001 * index)) for index in range(4)]
+    estimate = noise.estimate([*rounds, *[readings(replicates=replicates(count=8))] * 2], 5.0, "2026")
+    assert (estimate.rounds, estimate.rounds_of("p50"), estimate.rounds_of("p99")) == (6, 6, 4)
+    old = replace(estimate, floors={"p50": replace(estimate.floors["p50"], rounds=None)})
+    assert old.rounds_of("p50") == 6
+
+
+def test_a_pruned_network_is_compared_with_the_whole_one(make_result: Make) -> None:
+    whole = make_result(ModelSpec(alpha=0.5, resolution=128, classes=10))
+    pruned = make_result(replace(whole.cell.model, widths=(8,) * 14), scale=0.5)
+    (cell,) = compare([whole], [pruned], MARGINS, lambda _: None, anyway=False)
+    assert (cell.before, cell.after, words(cell)["size"]) == (whole, pruned, "smaller")
+    pairs = compare([pruned, whole], [whole, pruned], MARGINS, lambda _: None, anyway=False)
+    assert [(cell.before, cell.after) for cell in pairs] == [(pruned, pruned), (whole, whole)]
+
+
+def test_the_default_device_is_the_same_cell_as_the_one_that_is_named(make_result: Make) -> None:
+    old = make_result()
+    named = replace(old, cell=replace(old.cell, device="CPU"))
+    assert len(compare([old], [named], MARGINS, lambda _: None, anyway=False)) == 1
+
+
+def test_batches_are_compared_with_themselves(make_result: Make) -> None:
+    of_1 = make_result()
+    of_8 = replace(make_result(scale=8.0), settings=Settings(batch=8))
+    pairs = compare([of_1, of_8], [of_8, of_1], MARGINS, lambda _: None, anyway=False)
+    assert [(cell.before, cell.after) for cell in pairs] == [(of_1, of_1), (of_8, of_8)]

@@ -189,10 +189,12 @@ def test_another_family_has_no_blocks_to_equalize() -> None:
     assert conv_blocks(build(ModelSpec(family="googlenet", classes=5))) == []
 
 
-def data(labelled: bool = True) -> calibrate.Calibration:
+def data(labeled: bool = True) -> calibrate.Calibration:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     labels = np.arange(40) % 10
-    return calibrate.calibration(pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labelled=labelled)
+    return calibrate.split_for_calibration(
+        pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labeled=labeled
+    )
 
 
 def test_calibration_and_validation_images_are_disjoint() -> None:
@@ -208,14 +210,16 @@ def test_one_image_cannot_calibrate() -> None:
     with pytest.raises(
         UsageError, match="noise has too few images to calibrate with: 1; give --calibration with at least 2"
     ):
-        calibrate.calibration(pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labelled=False)
+        calibrate.split_for_calibration(
+            pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labeled=False
+        )
 
 
 def test_the_search_chooses_the_best_candidate_and_runs_once(
     module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labelled=False), "ff")
+    quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
     info = quantization.info
     assert [(c.equalized, c.corrected) for c in info.candidates] == [
         *[(False, False)] * 3, (False, True), *[(True, False)] * 3, (True, True),
@@ -234,7 +238,7 @@ def test_accuracy_control_keeps_layers_in_fp32_until_nothing_is_lost(
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
     quantization = search.best_quantization(
-        SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", max_drop=0.0
+        SPEC, "key", lambda: module, lambda: data(labeled=False), "ff", max_drop=0.0
     )
     if max(candidate.share for candidate in quantization.info.candidates) < 1:
         assert quantization.info.kept_fp32
@@ -249,7 +253,7 @@ def test_the_search_keeps_the_fp32_nodes_of_the_dialect(
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
     quantization = search.best_quantization(
-        SPEC, "key", lambda: module, lambda: data(labelled=False), "ff", dialect="s8s8f"
+        SPEC, "key", lambda: module, lambda: data(labeled=False), "ff", dialect="s8s8f"
     )
     assert quantization.info.kept_fp32 == quantize.fp32_nodes(graph, "s8s8f")
 

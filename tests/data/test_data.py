@@ -160,3 +160,16 @@ def test_fashion_mnist_is_decoded() -> None:
     assert np.bincount(labels, minlength=10).min() > 150  # there are 1000 of each among 10,000
     bag, trouser = images[labels == 8].mean(), images[labels == 1].mean()
     assert bag > trouser  # a bag fills the picture, trousers are two stripes
+
+
+def test_digits_and_random_never_mean_a_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "random"):
+        photos.rename(photos.with_name(name))
+        photos = photos.with_name(name)
+        assert data.load_split(f"./{name}", 32, "test").count == 4
+    (tmp_path / "digits" / "class").mkdir(parents=True)
+    assert data.load_split("digits", 32, "test").count == 359
+    with pytest.raises(UsageError) as caught:
+        data.load_split("random", 32, "test")
+    assert str(caught.value) == "random is not a data set, but a value of --calibration; give ./random for a folder"

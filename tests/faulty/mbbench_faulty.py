@@ -1,15 +1,18 @@
 """ONNX Runtime with the faults of a broken runtime, driver or machine."""
 
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from mbbench_onnxruntime import OnnxRuntimeBackend
 
-from mbbench.backend import Artifact, LayerProfile, NodeTime, Session, Stage
+from mbbench.backend import Artifact, Converter, Dialect, Format, LayerProfile, NodeTime, Session, Stage
+from mbbench.spec import Precision
 
 _CALLS_BEFORE_FAULT = 60  # more than the parity check and the shortest warm-up: the fault occurs while timing
 
@@ -92,6 +95,42 @@ class FailingProfile(_FaultyBackend):
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
         session = OnnxRuntimeBackend.open(self, artifact, device, threads=threads, stage=stage)
         return _FailingProfile(session, lambda logits, calls: logits)
+
+
+class NoDevices(OnnxRuntimeBackend):
+    def devices(self) -> Mapping[str, str]:
+        raise RuntimeError("cannot open\n  the driver")
+
+
+class NoVersions(OnnxRuntimeBackend):
+    def versions(self) -> Mapping[str, str]:
+        raise TypeError("the version is not a string")
+
+
+class NoPrecisions(OnnxRuntimeBackend):
+    def precisions(self, device: str) -> frozenset[Precision]:
+        raise KeyError(device)
+
+
+class NoDialects(OnnxRuntimeBackend):
+    def dialects(self, device: str) -> Mapping[Precision, Dialect]:
+        raise AttributeError("no instruction set")
+
+
+class CopyingConverter(OnnxRuntimeBackend, Converter):
+    """No fault: its format is its own, and a file in it is a copy of the ONNX file."""
+
+    makes: ClassVar[Format] = "mine"
+
+    def tools(self) -> Mapping[str, str]:
+        return {"mine": "1"}
+
+    def convert(self, artifact: Artifact, target: Path) -> None:
+        shutil.copyfile(artifact.path, target)
+
+    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
+        assert (artifact.format, artifact.path.suffix) == ("mine", ".mine")
+        return super().open(artifact, device, threads=threads, stage=stage)
 
 
 class NotABackend:

@@ -83,15 +83,15 @@ def test_top5_uses_the_five_largest_logits() -> None:
     assert (accuracy.top1, accuracy.top5) == (0.1, 0.5)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_joined_answers_of_shards_equal_the_answers_to_all_images(labelled: bool) -> None:
+@pytest.mark.parametrize("labeled", [True, False])
+def test_joined_answers_of_shards_equal_the_answers_to_all_images(labeled: bool) -> None:
     rng = np.random.default_rng(5)
     values = rng.integers(0, 10, 45)
-    labels = rng.integers(0, 10, 45) if labelled else None
+    labels = rng.integers(0, 10, 45) if labeled else None
     reference = rng.normal(size=(45, 10)).astype(np.float32)
     weights = rng.normal(size=(10, 10)).astype(np.float32)
 
-    reason_without_top1 = None if labelled else "random weights"
+    reason_without_top1 = None if labeled else "random weights"
 
     def answers(rows: slice) -> Answers:
         shard_labels = None if labels is None else labels[rows]

@@ -7,6 +7,7 @@ import pytest
 from mbbench.measure.latency import (
     latency_figures,
     measure_throughput,
+    measure_throughputs,
     no_garbage_collection,
     round_sample,
     time_calls,
@@ -56,6 +57,46 @@ def test_throughput_counts_images_and_skips_the_first_call() -> None:
     call, clock = scripted(5000, 100)
     throughput = measure_throughput(call, batch=16, seconds=0.95, clock=clock)
     assert (throughput.images, throughput.seconds, throughput.images_per_s) == (160, 1.0, 160.0)
+
+
+def throughputs_of(
+    ms_per_image: dict[int, float], *, batch: int, bulk_batch: int, seconds: float, first_call_ms: float = 0.0
+) -> list[tuple[int, int, float]]:
+    """Return (batch, images, images a second) of a session with these times per image."""
+    clock = FakeClock()
+
+    def call_of(size: int) -> Callable[[], object]:
+        first = [True]
+
+        def call() -> None:
+            clock.now_ns += round((size * ms_per_image[size] + first_call_ms * first[0]) * 1e6)
+            first[0] = False
+
+        return call
+
+    results = measure_throughputs(call_of, batch=batch, bulk_batch=bulk_batch, seconds=seconds, clock=clock)
+    return [(result.batch, result.images, round(result.images_per_s, 6)) for result in results]
+
+
+def test_each_batch_size_has_a_third_of_the_time() -> None:
+    rates = throughputs_of({1: 2.0, 4: 1.0, 16: 4.0}, batch=1, bulk_batch=16, seconds=1.92)
+    assert rates == [(1, 320, 500.0), (4, 640, 1000.0), (16, 160, 250.0)]
+
+
+def test_a_slow_session_is_not_measured_at_the_batch_size_in_between() -> None:
+    assert throughputs_of({1: 100.0, 16: 100.0}, batch=1, bulk_batch=16, seconds=1.8) == [(1, 6, 10.0), (16, 16, 10.0)]
+    compiling = throughputs_of({1: 1.0, 16: 1.0}, batch=1, bulk_batch=16, seconds=1.92, first_call_ms=700.0)
+    assert compiling == [(1, 640, 1000.0), (16, 640, 1000.0)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "bulk_batch", "batches"),
+    [(1, 8, [1, 4, 8]), (4, 16, [4, 8, 16]), (16, 16, [16]), (32, 16, [16, 32]), (1, 2, [1, 2]), (3, 5, [3, 4, 5])],
+)
+def test_the_batch_size_in_between_is_a_power_of_two(batch: int, bulk_batch: int, batches: list[int]) -> None:
+    times = dict.fromkeys(range(1, 33), 0.5)
+    rates = throughputs_of(times, batch=batch, bulk_batch=bulk_batch, seconds=6.0)
+    assert [size for size, _, _ in rates] == batches
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,17 @@ def test_the_servers_rate_is_near_the_capacity_of_two_streams_if_the_bound_is_wi
     assert (result.bound_ms, result.p99_ms is not None and result.p99_ms <= 15.0) == (15.0, True)
 
 
+def test_the_servers_rate_counts_completions_over_the_time_they_took() -> None:
+    assert scenarios.seconds_to_last_completion([0, 1_000_000, 2_000_000], [500_000, 9_000_000, 1_000_000]) == 0.01
+    result, _ = run_server()
+    assert result is not None and result.arrivals_per_s is not None
+    due_ms = [ns / 1e6 for ns in scenarios.poisson_arrivals(result.arrivals_per_s, result.queries)]
+    last_ms = max(due + latency for due, latency in zip(due_ms, result.samples_ms, strict=True))
+    assert result.seconds == pytest.approx(last_ms / 1e3)
+    assert result.images_per_s == pytest.approx(result.queries / (last_ms / 1e3))
+    assert result.seconds > due_ms[-1] / 1e3  # the last arrival is answered later
+
+
 def test_a_narrower_bound_lowers_the_rate() -> None:
     """At a Poisson arrival every 2.5 ms, 1 in 100 queries finds both streams busy for long."""
     wide, narrow = run_server(bound_ms=15.0)[0], run_server(bound_ms=1.5)[0]

@@ -85,6 +85,10 @@ def test_published_accuracy_is_of_the_released_checkpoint_or_else_of_the_paper()
     assert paper.published_top1(ModelSpec(alpha=0.6)) is None
     assert paper.published_top1(ModelSpec(), "int8") == (69.7, "released checkpoint, trained for 8 bits")
     assert paper.published_top1(ModelSpec(), "bf16") is None
+    assert paper.published_top1(ModelSpec(), weights="timm:a.safetensors") == (75.382, "timm's checkpoint")
+    assert paper.published_top1(ModelSpec(alpha=0.5), weights="timm:a.safetensors") is None
+    assert paper.published_top1(ModelSpec(), weights="keras:a.h5") == (70.9, "released checkpoint")
+    assert paper.row_of(ModelSpec(widths=(8,) * 14)) is None
     assert paper.published_top1(ModelSpec(widths=(8,) * 14)) is None
     assert paper.published_top1(ModelSpec(family="vgg16"), "int8") is None
 

@@ -19,6 +19,7 @@ from mbbench.result import (
     QuantizationInfo,
     Result,
     ScenarioResult,
+    Throughput,
     Top1Drop,
 )
 from mbbench.spec import ModelSpec
@@ -131,6 +132,20 @@ def test_csv_has_a_column_for_each_figure_of_a_scenario(single: list[Result]) ->
         "measured.served.offline.images_per_s": "2000.0",
         "measured.served.offline.effective.streams": "2",
     }
+
+
+def test_csv_has_a_column_for_each_batch_size_and_for_the_memory_added(single: list[Result]) -> None:
+    rates = tuple(
+        Throughput(batch=batch, images=100, seconds=0.1, images_per_s=rate)
+        for batch, rate in ((1, 900.0), (16, 1000.0))
+    )
+    result = replace(single[0], measured=replace(single[0].measured, throughput=rates[1], throughputs=rates))
+    (row,) = DictReader(StringIO(csv.render([result])))
+    assert {name: value for name, value in row.items() if name.startswith("measured.throughputs")} == {
+        "measured.throughputs.batch_1.images_per_s": "900.0",
+        "measured.throughputs.batch_16.images_per_s": "1000.0",
+    }
+    assert row["measured.memory.steady.added_rss_bytes"] == "95000000"  # 125 MB less 30 MB at the start
 
 
 def test_several_backends_as_csv(several: list[Result], golden: Golden) -> None:

@@ -39,12 +39,6 @@ def test_a_failed_cell_is_not_on_the_front(study: list[Result]) -> None:
     assert study[-1] not in selection.pareto_front(study)
 
 
-def test_the_newest_result_counts_per_cell_and_thread_count(make_result: Make) -> None:
-    old, new = make_result(), make_result(scale=2.0)
-    two_threads = replace(new, settings=replace(new.settings, threads=2))
-    assert selection.newest([old, two_threads, new]) == [new, two_threads]
-
-
 def test_many_results_are_represented_by_the_front_the_fastest_and_the_baselines(make_result: Make) -> None:
     many = [with_top1(make_result, alpha / 100, alpha, 0.9) for alpha in range(10, 60)]
     best = with_top1(make_result, 2.0, 100.0, 0.995)

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from mbbench import run
+from mbbench.measure.scenarios import poisson_arrivals, scenario_figures
 from mbbench.report import units, verify
 from mbbench.report.formats import html
 from mbbench.result import Result
@@ -60,10 +61,10 @@ def test_a_changed_number_on_the_page_is_detected(measured: list[Result]) -> Non
 
 def test_a_row_removed_from_the_page_is_detected(measured: list[Result]) -> None:
     page = html.render(measured)
-    start = page.index('<tr><th scope="row">nearly as accurate')
+    start = page.index('<tr><th scope="row">0.25 MobileNet-32')
     without = page[:start] + page[page.index("</tr>", start) + 5 :]
     (fault,) = verify.verify(without, "page.html").faults
-    assert fault.startswith("the page shows '', its records give \"nearly as accurate")
+    assert fault.startswith("the page shows '', its records give '0.25 MobileNet-32 on openvino")
 
 
 def test_a_changed_text_alternative_is_detected(measured: list[Result]) -> None:
@@ -99,6 +100,19 @@ def test_the_fault_names_the_version_if_another_one_wrote_the_page(measured: lis
         ("latency.median_ms", lambda r: _with(r, latency=replace(r.measured.latency, median_ms=0.001))),
         ("latency.p90_ms", lambda r: _with(r, latency=replace(r.measured.latency, p90_ms=0.001))),
         ("throughput.images_per_s", lambda r: _with(r, throughput=replace(r.measured.throughput, images_per_s=1e6))),
+        (
+            "throughputs.batch_16.images_per_s",
+            lambda r: _with(
+                r,
+                throughputs=(*r.measured.throughputs[:-1], replace(r.measured.throughput, batch=16, images_per_s=1e6)),
+            ),
+        ),
+        (
+            "throughput.batch",
+            lambda r: _with(
+                r, throughputs=r.measured.throughputs[:1], throughput=replace(r.measured.throughput, batch=99)
+            ),
+        ),
         ("accuracy.agreement_ci95.low", lambda r: _with(r, accuracy=replace(r.measured.accuracy, agreement=0.5))),
         ("cost.mult_adds", lambda r: replace(r, cost=replace(r.cost, mult_adds=1))),
         ("executed.moves", lambda r: replace(r, executed=replace(r.executed, moves=99))),
@@ -111,6 +125,22 @@ def test_a_figure_that_does_not_follow_from_raw_data_is_detected(
     """The page alone would pass: it was rendered from the changed record."""
     faults = verify.verify(html.render([change(measured[0])]), "page.html").faults
     assert any(fault.startswith(f"0.25 MobileNet-32 on openvino: {name} is ") for fault in faults), faults
+
+
+def test_the_time_of_a_server_follows_from_its_arrivals_and_latencies(measured: list[Result]) -> None:
+    latencies_ns = [1_000_000] * 700
+    due_ns = poisson_arrivals(200.0, 700)
+    figures = scenario_figures("server", latencies_ns, batch=1, seconds=(due_ns[-1] + 1_000_000) / 1e9, bound_ms=15.0)
+    server = replace(figures, arrivals_per_s=200.0, effective={"streams": "2"})
+    intact = _with(measured[0], served=(server,))
+    assert verify.verify(html.render([intact]), "page.html").faults == ()
+    seconds = 700 / 200.0  # the rate of the arrivals, which is not that of the completions
+    forged = _with(measured[0], served=(replace(server, seconds=seconds, images_per_s=200.0),))
+    faults = verify.verify(html.render([forged]), "page.html").faults
+    label = "0.25 MobileNet-32 on openvino: served.server"
+    assert [fault.split(" is ")[0] for fault in faults] == [
+        f"{label}.images_per_s", f"{label}.seconds", f"{label}.images_per_s",
+    ]  # fmt: skip
 
 
 def _with(result: Result, **fields: object) -> Result:

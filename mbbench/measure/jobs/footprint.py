@@ -28,7 +28,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The content of OUT. `peak_rss_bytes` is the kernel's high-water mark; None where the kernel keeps none."""
+    """The report that the child writes.
+
+    `peak_rss_bytes` is the kernel's high-water mark; None where the kernel keeps none.
+    """
 
     phase: str
     peak_rss_bytes: int | None = None

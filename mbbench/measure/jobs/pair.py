@@ -83,7 +83,10 @@ class PairedAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The content of OUT. Replicates come in couples: the baseline was opened first in one, second in the next."""
+    """The report that the child writes.
+
+    Replicates come in couples: the baseline was opened first in one, second in the next.
+    """
 
     phase: str
     replicates: tuple[Replicate, ...] = ()

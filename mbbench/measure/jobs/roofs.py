@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The content of OUT."""
+    """The report that the child writes."""
 
     phase: str
     ceilings: Ceilings | None = None
@@ -92,7 +92,7 @@ def _kernels(precision: Precision, threads: int) -> Iterator[tuple[int, Callable
 
 
 def _int8_product(rows: int, size: int) -> Callable[[], object]:
-    """Return oneDNN's product of uint8 and int8; `torch._int_mm` takes thirty times as long without VNNI."""
+    """Return oneDNN's product of uint8 and int8; `torch._int_mm` takes 40 times as long without VNNI."""
     import torch
 
     operators: Any = torch.ops.onednn

@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The content of OUT."""
+    """The report that the child writes."""
 
     phase: str
     answers: Answers | None = None

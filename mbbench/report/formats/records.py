@@ -64,7 +64,10 @@ def unpack(columns: bytes, planes: bytes) -> list[Result]:
 
 
 def fold(rows: list[Any]) -> Any:
-    """Return a list of objects as an object of columns, a list of lists as one list, recursively, others unchanged."""
+    """Transpose rows into columns, recursively.
+
+    A list of objects becomes an object of columns, a list of lists one list; other lists stay unchanged.
+    """
     kinds = {type(row) for row in rows} - {NoneType}
     if kinds == {list}:
         items = [item for row in rows if row is not None for item in row]

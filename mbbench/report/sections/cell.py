@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mbbench.report import units
 from mbbench.report.document import Table
 from mbbench.report.names import runtime_label
-from mbbench.result import Accuracy, DataInfo, Result, Top1Drop
+from mbbench.result import Accuracy, DataInfo, Result, Throughput, Top1Drop
 
 _MAX_P_VALUE = 0.05  # of a significant change
 
@@ -24,12 +26,13 @@ def cell_table(result: Result) -> Table:
         text = ", ".join(f"{name} {units.milliseconds(value)}" for name, value in parts)
         rows.append(("On the device", f"{text} (medians of {times.n} calls, timed by the device)"))
     if (throughput := measured.throughput) is not None:
-        rows.append(
-            ("Throughput", f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}")
-        )
+        rate = f"{units.significant(throughput.images_per_s)} images/s at batch {throughput.batch}"
+        rows.append(("Throughput", f"{rate}{_other_throughputs(measured.throughputs, throughput)}"))
     if measured.memory:
         phases = ", ".join(f"{name} {units.megabytes(peak)}" for name, peak in _memory_phases(result))
         rows.append(("Peak memory", f"{units.megabytes(result.peak_rss_bytes())} resident ({phases})"))
+        if (added := result.added_rss_bytes()) is not None:
+            rows.append(("", f"of which the runtime and the network added {units.megabytes(added)}"))
     rows += _energy(result)
     if (size := measured.device_memory_bytes) is not None:
         rows.append(("Device memory", f"{units.megabytes(size)} held by the process, as reported by the driver"))
@@ -68,11 +71,23 @@ def drop_text(drop: Top1Drop, images: int) -> str:
     """Return the change of top-1 in points, whether it is significant, and the class that lost most."""
     low, high = drop.ci95.low * 100, drop.ci95.high * 100
     verdict = "significant" if drop.p_value < _MAX_P_VALUE else "not significant"
+    worst = ""
+    if drop.worst_class_share > 0:
+        worst = f"; class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
     return (
         f"top-1 {-drop.share * 100:+z.2f} points [{-high:+z.2f}, {-low:+z.2f}], {verdict} on {images} images"
-        f" (McNemar's p {drop.p_value:.2g});"
-        f" class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
+        f" (McNemar's p {drop.p_value:.2g}){worst}"
     )
+
+
+def _other_throughputs(throughputs: Sequence[Throughput], best: Throughput) -> str:
+    """Return the rates at the other batch sizes, in parentheses; empty if there are none."""
+    rates = [
+        f"{units.significant(throughput.images_per_s)} at {throughput.batch}"
+        for throughput in throughputs
+        if throughput != best
+    ]
+    return f" ({', '.join(rates)})" if rates else ""
 
 
 def _energy(result: Result) -> list[tuple[str, str]]:

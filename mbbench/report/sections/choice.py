@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mbbench.analysis.choose import Assessment, Candidate, Choice
-from mbbench.report import selection, units
+from mbbench.report import units
 from mbbench.report.document import Document, Table, shorten
-from mbbench.report.sections.tables import Name
-from mbbench.result import Result
+from mbbench.report.names import Name, namer
 
 
 def choice_document(choice: Choice, *, published: bool) -> Document:
     """Return the pick, the cells within the limits and the others with the reason; `published` as in `choose`."""
     assessments = (*choice.within_limits, *choice.outside_limits)
-    machines = {assessment.candidate.result.machine.id for assessment in assessments}
-
-    def name(result: Result) -> str:
-        return f"{result.cell.label}, {selection.device_label(result)}" if len(machines) > 1 else result.cell.label
-
+    name = namer([assessment.candidate.result for assessment in assessments])
     within = tuple(
         (*_figures(assessment.candidate, name), _status(assessment, choice.pick)) for assessment in choice.within_limits
     )
@@ -29,15 +24,29 @@ def choice_document(choice: Choice, *, published: bool) -> Document:
     tables = (
         Table("Within the limits", ("Cell", "p99", "Top-1", "Memory", "Size", "Status"), within),
         Table("Outside the limits", ("Cell", "Reason"), outside, numeric=False),
+        Table("By machine", ("Machine", "Pick"), tuple(_machine_rows(choice, name)), numeric=False),
     )
     return Document(
         _headline(choice, name), tuple(table for table in tables if table.rows), tuple(_notes(choice, published))
     )
 
 
+def _machine_rows(choice: Choice, name: Name) -> Iterator[tuple[str, str]]:
+    """Yield the verdict on each machine, if there are several."""
+    choices = choice.by_machine()
+    for machine in choices if len(choices) > 1 else ():
+        candidate = machine.pick
+        if candidate is not None:
+            yield candidate.result.machine.cpu, name(candidate.result)
+        elif machine.nearest is not None:
+            nearest = machine.nearest.candidate.result
+            reasons = "; ".join(machine.nearest.violations)
+            yield nearest.machine.cpu, f"none is within the limits; nearest: {name(nearest)} ({reasons})"
+
+
 def shortened(document: Document) -> Document:
     """Return the document with long tables cut to a readable length."""
-    tables = (shorten(table, "--output json or csv writes all rows") for table in document.tables)
+    tables = (shorten(table, "--format json or csv writes all rows") for table in document.tables)
     return replace(document, tables=tuple(tables))
 
 

@@ -13,7 +13,7 @@ from mbbench.report.document import Table
 from mbbench.result import Accuracy, Result
 from mbbench.spec import ModelSpec
 
-Verdict = Literal["holds", "does not hold", "cannot be checked"]
+ClaimVerdict = Literal["holds", "does not hold", "cannot be checked"]
 _MAX_TOP1_GAP = 0.01  # that counts as "nearly as accurate"; the paper's own networks are 0.9 points apart
 _MOBILENET = ModelSpec()
 
@@ -25,7 +25,13 @@ class Claim:
     text: str
     printed: str
     here: str
-    verdict: Verdict
+    verdict: ClaimVerdict
+
+
+def concern(results: Sequence[Result]) -> bool:
+    """Return whether the claims concern `results`: they have a network that the claims are about."""
+    subjects = (paper.row_of(_MOBILENET), paper.row_of(paper.VGG16), paper.row_of(paper.GOOGLENET))
+    return any(paper.row_of(result.cell.model) in subjects for result in results)
 
 
 def judge(results: Sequence[Result]) -> list[Claim]:
@@ -82,12 +88,13 @@ def _accuracy(results: Sequence[Result]) -> Claim:
 
 def _measured_pair(results: Sequence[Result]) -> tuple[Accuracy, Accuracy, str] | None:
     """Return MobileNet's and VGG16's accuracy in fp32 at 224 on the same images of 1000 classes, and their name."""
+    compared = (paper.row_of(_MOBILENET), paper.row_of(paper.VGG16))
     measured = {
         (result.cell.model.family, result.data.fingerprint): (accuracy, result.data)
         for result in results
         if (accuracy := result.measured.accuracy) is not None and accuracy.top1 is not None
         and result.data is not None and result.data.classes == 1000 and result.cell.precision == "fp32"
-        and (result.cell.model.alpha, result.cell.model.resolution) == (1.0, 224)
+        and paper.row_of(result.cell.model) in compared
     }  # fmt: skip
     for (family, fingerprint), (accuracy, data) in measured.items():
         vgg16 = measured.get(("vgg16", fingerprint))

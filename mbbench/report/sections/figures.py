@@ -8,10 +8,10 @@ from typing import Any
 
 from mbbench.report import units
 from mbbench.report.document import Figure
-from mbbench.report.sections.tables import Name
+from mbbench.report.names import Name
 from mbbench.report.selection import measurements
 from mbbench.result import Phase, Result
-from mbbench.stats import percentile
+from mbbench.stats import percentile, samples_needed
 
 # Distinguishable by color-blind readers, with a contrast of at least 3 on the light and on the dark page.
 COLORS = ("#2b7de9", "#d97400", "#12936f", "#b052d9", "#d6336c", "#7a7f00", "#0891b2", "#8b6b4a")
@@ -52,8 +52,13 @@ def trade_off(id: str, group: Sequence[Result], front: Sequence[Result], name: N
 
 
 def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
-    """Return a box per cell, relative to its median: quartiles, p1 and p99, and the median's interval as a notch."""
+    """Return a box per cell, relative to its median: quartiles, whiskers, and the median's interval as a notch.
+
+    Whiskers are at p1 and p99, or where a cell has too few samples for them, at p10 and p90 or the extremes.
+    """
     complete = measurements(results)
+    tail = _whisker_share(min(measurement.latency.n for measurement in complete))
+    whiskers = f"p{round(tail * 100)} and p{round((1 - tail) * 100)}" if tail else "the extremes"
     traces = []
     tails = {}
     for measurement in complete:
@@ -63,11 +68,13 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
         def relative(value: float, median: float = latency.median_ms) -> float:
             return (value / median - 1) * 100
 
-        p1, low, high, p99 = (relative(percentile(latency.samples_ms, q)) for q in (0.01, 0.25, 0.75, 0.99))
-        tails[title] = p99
+        low_end, low, high, high_end = (
+            relative(percentile(latency.samples_ms, q)) for q in (tail, 0.25, 0.75, 1 - tail)
+        )
+        tails[title] = high_end
         box: dict[str, Any] = {
             "type": "box", "orientation": "h", "name": title, "y": [title], "q1": [low], "median": [0.0], "q3": [high],
-            "lowerfence": [p1], "upperfence": [p99], "line": {"color": COLORS[0]}, "showlegend": False,
+            "lowerfence": [low_end], "upperfence": [high_end], "line": {"color": COLORS[0]}, "showlegend": False,
         }  # fmt: skip
         if (interval := latency.median_ci95_ms) is not None:
             box["notchspan"] = [(relative(interval.high) - relative(interval.low)) / 2]
@@ -75,11 +82,16 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
     worst = max(tails, key=tails.__getitem__)
     alt = (
         f"Spread of the latencies of {len(complete)} cells around their medians. The longest tail is that of {worst}:"
-        f" its p99 is {tails[worst]:.1f} % above the median."
+        f" it ends {tails[worst]:.1f} % above the median, with whiskers at {whiskers}."
     )
     layout = {"xaxis": {"title": {"text": "relative to the cell's median, %"}, "zeroline": True}, "yaxis": _rows()}
-    title = "Spread of latency: quartiles (box), p1 and p99 (whiskers), 95 % interval of the median (notch)"
+    title = f"Spread of latency: quartiles (box), {whiskers} (whiskers), 95 % interval of the median (notch)"
     return Figure(id, title, alt, tuple(traces), layout, _height(len(complete)))
+
+
+def _whisker_share(samples: int) -> float:
+    """Return the share of samples beyond each whisker that so many samples can show."""
+    return next((1 - q for q in (0.99, 0.90) if samples >= samples_needed(q)), 0.0)
 
 
 def memory(id: str, results: Sequence[Result], name: Name) -> Figure:

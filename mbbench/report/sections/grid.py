@@ -9,30 +9,39 @@ from mbbench.models import paper
 from mbbench.models.cost import cost_of
 from mbbench.report import units
 from mbbench.report.document import Section, Table
-from mbbench.report.selection import measurements, subjects
-from mbbench.result import Result
+from mbbench.report.selection import device_label, measurements, subjects
+from mbbench.result import Result, Setup
+from mbbench.spec import ModelSpec
 
 _TABLES = (6, 7)
+_ANY = ModelSpec()
 
 
-def section(results: Sequence[Result], *, several_machines: bool) -> Section:
-    """Return heat maps of latency and top-1 for each runtime and precision, and the paper's networks."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+def section(results: Sequence[Result]) -> Section | None:
+    """Return heat maps of latency and top-1 for each runtime and precision, and the paper's networks; or None."""
+    groups: dict[Setup, list[Result]] = {}
     for measurement in measurements(subjects(results)):
         result, model = measurement.result, measurement.result.cell.model
         if model.family == "mobilenet_v1" and model.variant == "standard" and model.widths is None:
-            machine = result.machine.cpu if several_machines else ""
-            groups.setdefault((machine, result.cell.backend, result.cell.precision), []).append(result)
+            groups.setdefault(result.setup.same_but(model=_ANY, weights=None), []).append(result)
+    devices = {device_label(result) for group in groups.values() for result in group}
     heat_maps = [
         heat_map
-        for (machine, backend, precision), group in groups.items()
-        for heat_map in _heat_maps(group, f"{backend} in {precision}{machine and ', ' + machine}")
+        for setup, group in groups.items()
+        for heat_map in _heat_maps(
+            group,
+            f"{setup.backend} in {setup.precision}{f', {device_label(group[0])}' if len(devices) > 1 else ''}",
+        )
     ]
+    paper_table = _paper_table(results)
+    section_tables = (*heat_maps, *((paper_table,) if paper_table.rows else ()))
+    if not section_tables:
+        return None
     text = (
         "Rows are width multipliers (alpha), columns are input resolutions. Mult-Adds grow roughly with the square of"
         " either one; the tables show the latency and the accuracy that were measured."
     )
-    return Section("grid", "Width and resolution", (text,), (*heat_maps, _paper_table(results)))
+    return Section("grid", "Width and resolution", (text,) if heat_maps else (), section_tables)
 
 
 def _heat_maps(group: Sequence[Result], title: str) -> list[Table]:
@@ -66,7 +75,7 @@ def _shades(values: Sequence[Sequence[float | None]]) -> tuple[tuple[float | Non
 
 
 def _paper_table(results: Sequence[Result]) -> Table:
-    """Return the networks of the paper's Tables 6 and 7 with printed, counted and measured figures."""
+    """Return the measured networks of the paper's Tables 6 and 7 with printed, counted and measured figures."""
     rows = []
     for row in paper.ROWS:
         if row.spec is None or not set(row.tables) & set(_TABLES):
@@ -77,6 +86,8 @@ def _paper_table(results: Sequence[Result]) -> Table:
             for measurement in measurements(subjects(results))
             if paper.row_of(measurement.result.cell.model) is row
         ]
+        if not same_network:
+            continue
         lowest = min((ms for result in same_network if (ms := result.median_ms()) is not None), default=None)
         best = max((top1 for result in same_network if (top1 := result.top1()) is not None), default=None)
         rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mbbench.report.names import namer
 from mbbench.result import Result
 from mbbench.stats import samples_needed
 
@@ -14,21 +15,23 @@ _MAX_NAMES = 6
 
 def collect_notes(results: Sequence[Result]) -> list[str]:
     """Return a sentence for each failure, missing figure and disturbance, without duplicates."""
+    name = namer(results)
     notes = [
-        f"{result.cell.label} failed: {result.failure.cause}; {result.failure.remedy}."
+        f"{name(result)} {'is not supported' if result.failure.is_unsupported else 'failed'}: {result.failure.cause};"
+        f" {result.failure.remedy}."
         for result in results
         if result.failure is not None
     ]
     latencies = [(result, result.measured.latency) for result in results]
     unsettled = [
-        f"{result.cell.label} ({latency.warm_up.seconds:.1f} s)"
+        f"{name(result)} ({latency.warm_up.seconds:.1f} s)"
         for result, latency in latencies
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
         notes.append(f"Latency had not settled when the warm-up ended: {_enumerate(unsettled)}.")
     imprecise = [
-        f"{result.cell.label} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
+        f"{name(result)} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
         if latency is not None and latency.imprecise and (ci := latency.median_ci95_ms) is not None
     ]
@@ -38,7 +41,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
             " --profile rigorous or a quieter machine."
         )
     drifted = [
-        f"{result.cell.label} ({latency.drift * 100:+.0f} %)"
+        f"{name(result)} ({latency.drift * 100:+.0f} %)"
         for result, latency in latencies
         if latency is not None and latency.drift is not None and abs(latency.drift) >= _MAX_DRIFT
     ]
@@ -48,7 +51,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
             " temperature, clock rates and neighbors, and compare with `mbbench check`, where drift cancels out."
         )
     with_outliers = [
-        f"{result.cell.label} ({latency.outliers} of {latency.n})"
+        f"{name(result)} ({latency.outliers} of {latency.n})"
         for result, latency in latencies
         if latency is not None and latency.outliers is not None and latency.outliers >= _MAX_OUTLIERS * latency.n
     ]
@@ -56,18 +59,18 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
         notes.append(
             f"Outliers, included in every figure: {_enumerate(with_outliers)}; something else used these cores."
         )
-    for name, q in (("p90", 0.90), ("p99", 0.99)):
+    for percentile, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
-            f"{result.cell.label} ({latency.n})"
+            f"{name(result)} ({latency.n})"
             for result, latency in latencies
-            if latency is not None and f"latency.{name}_ms" in result.reasons
+            if latency is not None and f"latency.{percentile}_ms" in result.reasons
         ]
         if short:
-            notes.append(f"No {name}, which needs {samples_needed(q)} samples: {_enumerate(short)}.")
+            notes.append(f"No {percentile}, which needs {samples_needed(q)} samples: {_enumerate(short)}.")
     for result in results:
         for scenario in result.settings.scenarios:
             if (reason := result.reasons.get(f"served.{scenario}")) is not None:
-                notes.append(f"No {scenario} result for {result.cell.label}: {reason}.")
+                notes.append(f"No {scenario} result for {name(result)}: {reason}.")
     for result in results:
         for check in result.conditions:
             if check.status == "warn":

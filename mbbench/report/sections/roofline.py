@@ -11,8 +11,8 @@ from typing import Any
 
 from mbbench.report import units
 from mbbench.report.document import Figure, Section, Table
+from mbbench.report.names import Name
 from mbbench.report.sections.figures import COLORS
-from mbbench.report.sections.tables import Name
 from mbbench.report.selection import subjects
 from mbbench.result import Ceilings, LayerTime, LayerTimes, Result
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 from mbbench.report import units
 from mbbench.report.document import Table
-from mbbench.report.sections.notes import noise_warning
-from mbbench.report.selection import fp32_pairs
+from mbbench.report.names import Name
 from mbbench.result import Phase, Result
 from mbbench.spec import Precision
 
-Name = Callable[[Result], str]
 _PHASES: tuple[tuple[Phase, str], ...] = (
     ("import", "Import"),
     ("compile", "Load"),
@@ -193,34 +191,6 @@ def executed(results: Sequence[Result], name: Name) -> Table:
     return Table("Executed precision", columns, tuple(rows), notes=notes)
 
 
-def compression(results: Sequence[Result], name: Name) -> Table:
-    """Return latency, size, memory and top-1 of each cell in a lower precision, relative to the same cell in fp32."""
-    rows = []
-    for result, partner in fp32_pairs(results):
-        accuracy = result.measured.accuracy
-        drop = None if accuracy is None else accuracy.drop
-        top1_change = units.MISSING
-        if drop is not None:
-            top1_change = f"{-drop.share * 100:+z.2f} [{-drop.ci95.high * 100:+z.2f}, {-drop.ci95.low * 100:+z.2f}]"
-        rows.append(
-            (
-                name(result),
-                _quotient(result.median_ms(), partner.median_ms()),
-                _quotient(result.size_bytes(), partner.size_bytes()),
-                _quotient(result.peak_rss_bytes(), partner.peak_rss_bytes()),
-                top1_change,
-                units.MISSING if drop is None else f"{drop.p_value:.2g}",
-            )
-        )
-    columns = ("Cell", "Latency", "Size", "Memory", "Top-1 [95 %]", "p")
-    notes = (
-        "Latency, size and memory are ratios to the same cell in fp32: below 1 is faster or smaller. Top-1 is the"
-        " change in points on the same images, p is from McNemar's test: below 0.05 the change is significant.",
-        *noise_warning(results),
-    )
-    return Table("Lower precision relative to fp32", columns, tuple(rows), notes=notes)
-
-
 def latency_quality(results: Sequence[Result], name: Name) -> Table:
     """Return the precision, outliers, drift and warm-up of every cell's latency, which the warnings are based on."""
     rows = []
@@ -274,7 +244,3 @@ def settings(results: Sequence[Result]) -> Table:
         span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
         rows.append((f"{len(group)} cell{'s' * (len(group) > 1)}", text, versions, span))
     return Table("Settings", ("Cells", "Settings", "Versions", "Measured"), tuple(rows), numeric=False)
-
-
-def _quotient(value: float | None, reference: float | None) -> str:
-    return units.MISSING if value is None or not reference else f"{value / reference:.2f}"

@@ -13,7 +13,7 @@ from mbbench.report import units
 from mbbench.report.document import Document, Table
 from mbbench.spec import Cell
 
-_WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}
+_WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive", "error": "ERROR"}
 _NAMES: dict[Metric, str] = {
     "p50": "p50",
     "p99": "p99",
@@ -25,25 +25,22 @@ _COLUMNS = ("Metric", "Baseline", "Candidate", "Change [95 %]", "Limit", "Verdic
 
 
 def gate_document(gate: GateRecord) -> Document:
-    """Return the headline, a table for each cell, and the failures and warnings of a gate."""
-    tables = tuple(_table(cell) for cell in gate.cells if cell.failure is None)
-    warnings = [f"{c.name}: {c.found}; {c.remedy}." for c in gate.conditions if c.status == "warn"]
-    failed = [
-        f"{cell_name(c.cell)} could not be measured: {c.failure.cause}; {c.failure.remedy}."
-        for c in gate.cells
-        if c.failure
-    ]
-    return Document(headline(gate), tables, (*failed, *warnings))
+    """Return the headline, a table for each cell, and the warnings of a gate."""
+    warnings = tuple(f"{c.name}: {c.found}; {c.remedy}." for c in gate.conditions if c.status == "warn")
+    return Document(headline(gate), tuple(map(_table, gate.cells)), warnings)
 
 
 def headline(gate: GateRecord) -> str:
-    """Return `FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`."""
-    deciding = [cell for cell in gate.cells if cell.outcome == gate.outcome and cell.failure is None]
-    names = "; ".join(f"{cell_name(cell.cell)} ({', '.join(_deciding_changes(cell))})" for cell in deciding)
+    """Return the outcome and the cells that decide it, each with the reason: the metrics, or the cause of its failure.
+
+    For example `FAIL, 1 of 2 cells: 0.5 MobileNet-128 on openvino (p50 +5.1 %)`.
+    """
+    deciding = [cell for cell in gate.cells if cell.outcome == gate.outcome]
+    names = "; ".join(f"{cell_name(cell.cell)} ({_reason(cell)})" for cell in deciding)
     text = f"{gate.outcome.upper()}, {len(deciding)} of {len(gate.cells)} cells"
     text += "" if gate.outcome == "pass" else f": {names}"
-    failed = sum(cell.failure is not None for cell in gate.cells)
-    return f"{text}; {failed} could not be measured." if failed else f"{text}."
+    errors = 0 if gate.outcome == "error" else sum(cell.outcome == "error" for cell in gate.cells)
+    return f"{text}; {errors} could not be measured." if errors else f"{text}."
 
 
 def cell_name(cell: Cell) -> str:
@@ -52,16 +49,23 @@ def cell_name(cell: Cell) -> str:
     return f"{cell.model.label}{precision} on {cell.backend}"
 
 
-def _deciding_changes(cell: CellVerdict) -> list[str]:
-    """Return the metrics that decide the cell's outcome, with their changes."""
-    return [
+def _reason(cell: CellVerdict) -> str:
+    """Return the metrics that decide the cell's outcome, with their changes; for a cell that failed, the cause."""
+    if cell.failure is not None:
+        return cell.failure.cause
+    return ", ".join(
         " ".join((_NAMES[v.change.metric], *([] if v.change.change is None else [change_text(v.change, ci=False)])))
         for v in cell.verdicts
         if v.outcome == cell.outcome
-    ]
+    )
 
 
 def _table(cell: CellVerdict) -> Table:
+    """Return a row per metric; for a cell that failed, one row for all of them and the reason below it."""
+    if (failure := cell.failure) is not None:
+        row = ("All", *(units.MISSING,) * (len(_COLUMNS) - 2), _WORDS["error"])
+        note = f"Could not be measured: {failure.cause}; {failure.remedy}."
+        return Table(cell_name(cell.cell), _COLUMNS, (row,), notes=(note,))
     rows = tuple(
         (
             _NAMES[v.change.metric],

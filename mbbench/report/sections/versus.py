@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mbbench.analysis.pairing import baselines_of
 from mbbench.models import paper
 from mbbench.report import selection, units
 from mbbench.report.document import Table
-from mbbench.result import Result
+from mbbench.result import Result, Setup
+from mbbench.spec import ModelSpec
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -21,9 +23,9 @@ def tables(results: Sequence[Result]) -> list[Table]:
     subjects = [result for result in selection.subjects(results) if result.failure is None]
     baselines = [result for result in results if result.cell.role == "baseline"]
     if len({subject.cell.model for subject in subjects}) > 1:
-        largest: dict[tuple[str, str, str], Result] = {}
+        largest: dict[Setup, Result] = {}
         for subject in subjects:
-            key = (subject.machine.id, subject.cell.backend, subject.cell.device)
+            key = subject.setup.same_but(model=ModelSpec(), weights=None, data=None)
             if subject.cell.precision == "fp32" and baselines_of(subject, baselines):
                 largest[key] = max(largest.get(key, subject), subject, key=lambda result: _mult_adds(result) or 0)
         subjects = list(largest.values())
@@ -34,26 +36,13 @@ def tables(results: Sequence[Result]) -> list[Table]:
     ]
 
 
-def baselines_of(subject: Result, results: Sequence[Result]) -> list[Result]:
-    """Return the baselines on the subject's machine, runtime and device, at its resolution.
-
-    They are in the subject's precision or, if there are none, in fp32.
-    """
-
-    def key(result: Result) -> tuple[str, str, str, int]:
-        return (result.machine.id, result.cell.backend, result.cell.device, result.cell.model.resolution)
-
-    baselines = [result for result in results if result.cell.role == "baseline" and key(result) == key(subject)]
-    same_precision = [result for result in baselines if result.cell.precision == subject.cell.precision]
-    return same_precision or [result for result in baselines if result.cell.precision == "fp32"]
-
-
 def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
     """Return counted and measured quantities, their ratios, and the paper's claims for 1.0 MobileNet-224."""
     model = subject.cell.model
+    in_paper = paper.row_of(model) is paper.row_of(ModelSpec()) and model.classes == 1000
     columns = ["Quantity", _network(subject)]
     for baseline in baselines:
-        columns += [_network(baseline), "ratio", "paper"]
+        columns += [_network(baseline), "ratio", *(["paper"] if in_paper else [])]
     rows = []
     quantities = _QUANTITIES if subject.measured.energy is None else (*_QUANTITIES, _ENERGY)
     for name, value_of, render, claim in quantities:
@@ -61,22 +50,27 @@ def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
         row = [name, render(value)]
         for baseline in baselines:
             baseline_value = value_of(baseline)
-            claims = paper.CLAIMS.get(baseline.cell.model.family)
-            printed = claims[claim] if claims and claim is not None else ""
-            row += [render(baseline_value), units.ratio(baseline_value, value), printed]
+            row += [render(baseline_value), units.ratio(baseline_value, value)]
+            if in_paper:
+                claims = paper.CLAIMS.get(baseline.cell.model.family)
+                row.append(claims[claim] if claims and claim is not None else "")
         rows.append(tuple(row))
     published = ", ".join(
         f"{_network(result) if result is not subject else model.label} {top1[0]:.1f} % ({top1[1]})"
         for result in (subject, *baselines)
-        if (top1 := paper.published_top1(result.cell.model)) is not None
+        if (top1 := paper.published_top1(result.cell.model, weights=result.cell.weights)) is not None
     )
-    caption = (
+    caption = [
         f"Ratio: the baseline's value divided by that of {model.label}, at the same resolution and number of classes."
-        " Paper: its claim for 1.0 MobileNet-224. The baselines have random weights. Published ImageNet top-1, not"
-        f" measured here: {published}."
-    )
+    ]
+    if in_paper:
+        caption.append("Paper: its claim for 1.0 MobileNet-224.")
+    if all(baseline.cell.weights == "random" for baseline in baselines):
+        caption.append("The baselines have random weights.")
+    if published:
+        caption.append(f"Published ImageNet top-1, not measured here: {published}.")
     title = f"{model.label} against {' and '.join(map(_network, baselines))} on {subject.cell.backend}"
-    return Table(title, tuple(columns), tuple(rows), notes=(caption,))
+    return Table(title, tuple(columns), tuple(rows), notes=(" ".join(caption),))
 
 
 def _network(result: Result) -> str:

@@ -76,8 +76,8 @@ def test_every_plot_has_a_text_alternative_and_its_data(study: list[Result]) -> 
     assert plots == [
         "trade-off-0", "latency-plot", "memory-plot", "precision-plot", "roofline-0", "roofline-1", "cold-start-plot",
     ]  # fmt: skip
-    labelled = re.findall(r'<div class="plot" id="([^"]*)" role="img" aria-label="([^"]+)"', page)
-    assert [id for id, _ in labelled] == plots
+    labeled = re.findall(r'<div class="plot" id="([^"]*)" role="img" aria-label="([^"]+)"', page)
+    assert [id for id, _ in labeled] == plots
 
 
 def test_the_pareto_front_is_drawn_from_the_fastest_to_the_most_accurate(study: list[Result]) -> None:

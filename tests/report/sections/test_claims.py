@@ -49,3 +49,26 @@ def test_accuracy_is_judged_only_if_both_networks_were_measured_on_the_same_imag
     assert claims.judge(pair)[-1].verdict == verdict
     other_images = [pair[0], replace(pair[1], data=replace(pair[1].data, fingerprint="other"))]  # type: ignore[type-var]
     assert claims.judge(other_images)[-1].verdict == "cannot be checked"
+
+
+def test_claims_are_shown_only_where_the_papers_networks_are(make_result: Make) -> None:
+    five_classes = make_result(ModelSpec(alpha=0.25, resolution=96, classes=5))
+    assert not claims.concern([five_classes])
+    assert claims.concern([make_result(ModelSpec(classes=10))])
+    assert claims.concern([five_classes, make_result(ModelSpec(family="vgg16", classes=5), "baseline")])
+    pruned = make_result(ModelSpec(widths=(8,) * 14))
+    assert not claims.concern([pruned])
+
+
+def test_a_shallow_or_pruned_network_is_not_the_one_of_the_claim(make_result: Make) -> None:
+    vgg16 = make_result(ModelSpec(family="vgg16"))
+    for model in (ModelSpec(variant="shallow"), ModelSpec(widths=(8,) * 14)):
+        results = [with_labels(result) for result in (make_result(model), vgg16)]
+        assert claims.judge(results)[-1].verdict == "cannot be checked"
+    assert claims.judge([with_labels(r) for r in (make_result(ModelSpec()), vgg16)])[-1].verdict == "holds"
+
+
+def with_labels(result: Result) -> Result:
+    """The result on images of 1000 classes."""
+    assert result.data is not None
+    return replace(result, data=replace(result.data, classes=1000))

@@ -56,9 +56,9 @@ def test_several_cells_get_a_table_of_those_with_energy(make_result: Make) -> No
 def test_energy_is_compared_with_the_baseline(make_result: Make) -> None:
     subject, vgg16 = with_energy(make_result()), with_energy(make_result(VGG16, "baseline", scale=100.0), images=20)
     text = markdown.render(summary_document([subject, vgg16]))
-    assert "| Energy per image | 10.1 mJ | 505 mJ | 50.0x |  |" in text
+    assert "| Energy per image | 10.1 mJ | 505 mJ | 50.0x |" in text
     text = markdown.render(summary_document([subject, make_result(VGG16, "baseline", scale=100.0)]))
-    assert "| Energy per image | 10.1 mJ | — | — |  |" in text
+    assert "| Energy per image | 10.1 mJ | — | — |" in text
 
 
 def test_a_page_has_a_section_with_the_reasons_for_missing_energy(make_result: Make) -> None:

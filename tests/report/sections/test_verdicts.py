@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,7 +13,7 @@ from mbbench.compare.record import CellVerdict, GateRecord
 from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.sections import verdicts
 from mbbench.report.summary import summary_document
-from mbbench.result import PausedCalls, Result, Window
+from mbbench.result import Failure, PausedCalls, Result, Window
 from mbbench.spec import Settings
 from mbbench.stats import Interval
 from tests.compare.test_gate import readings
@@ -55,7 +56,7 @@ UNLABELED = Verdict(
 
 @pytest.fixture
 def gate(make_result: Make) -> GateRecord:
-    """A cell that fails on a calibrated machine, one identical to the baseline, and one that cannot be judged."""
+    """A cell that fails on a calibrated machine, one identical to the baseline, one without labels, and an error."""
     result = make_result()
     noise = Noise(
         time_utc="2026-01-01T00:00:00+00:00",
@@ -81,9 +82,13 @@ def gate(make_result: Make) -> GateRecord:
         cell=replace(result.cell, precision="int8"), baseline_sha256="aa", candidate_sha256="cc", rounds=(readings(),),
         verdicts=(UNLABELED,), noise=None,
     )  # fmt: skip
+    error = CellVerdict(
+        cell=replace(result.cell, backend="onnxruntime"), baseline_sha256="aa", candidate_sha256="dd", rounds=(),
+        verdicts=(), noise=None, failure=Failure(cause="killed by SIGKILL", remedy="free memory", exit_code=7),
+    )  # fmt: skip
     return GateRecord(
         schema=1, time_utc="2026-01-02T03:04:05+00:00", machine=result.machine, versions=result.versions,
-        conditions=result.conditions, cells=(failed, same, unlabeled),
+        conditions=result.conditions, cells=(failed, same, unlabeled, error),
     )  # fmt: skip
 
 
@@ -100,13 +105,39 @@ def test_a_gate_as_junit(gate: GateRecord, golden: Golden) -> None:
 
 
 def test_the_headline_names_the_outcome_and_the_deciding_cells(gate: GateRecord) -> None:
-    failed, same, unlabeled = gate.cells
+    failed, same, unlabeled, error = gate.cells
     assert verdicts.headline(replace(gate, cells=(same,))) == "PASS, 1 of 1 cells."
     assert verdicts.headline(replace(gate, cells=(same, unlabeled))) == (
         "INCONCLUSIVE, 1 of 2 cells: 0.5 MobileNet-128 int8 on openvino (Top-1)."
     )
-    assert verdicts.headline(gate) == ("FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %).")
-    assert failed.outcome == "fail"
+    assert verdicts.headline(replace(gate, cells=(failed, same, unlabeled))) == (
+        "FAIL, 1 of 3 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %)."
+    )
+    assert verdicts.headline(gate) == (
+        "FAIL, 1 of 4 cells: 0.5 MobileNet-128 on openvino (p50 +3.2 %); 1 could not be measured."
+    )
+    assert verdicts.headline(replace(gate, cells=(error, same, unlabeled))) == (
+        "ERROR, 1 of 3 cells: 0.5 MobileNet-128 on onnxruntime (killed by SIGKILL)."
+    )
+
+
+def test_a_gate_without_a_measured_cell_is_an_error_in_every_document(gate: GateRecord) -> None:
+    broken = replace(gate, cells=gate.cells[3:], conditions=())
+    headline = "ERROR, 1 of 1 cells: 0.5 MobileNet-128 on onnxruntime (killed by SIGKILL)."
+    note = "Could not be measured: killed by SIGKILL; free memory."
+    document = verdicts.gate_document(broken)
+    (table,) = document.tables
+    assert (document.headline, table.rows, table.notes) == (headline, (("All", "—", "—", "—", "—", "ERROR"),), (note,))
+    for text in (markdown.render(document), terminal.render(document, width=100, color=False)):
+        assert headline in text and note in text
+        assert "pass" not in text.lower()
+    (suite,) = ElementTree.fromstring(junit.render_gate(broken))
+    counts = {name: suite.get(name) for name in ("tests", "failures", "skipped", "errors")}
+    assert counts == {"tests": "1", "failures": "0", "skipped": "0", "errors": "1"}
+    ((case,),) = (suite,)
+    (error,) = case
+    assert (case.get("name"), error.tag) == ("measurement", "error")
+    assert error.get("message") == "killed by SIGKILL; free memory"
 
 
 def test_the_noise_floor(gate: GateRecord, golden: Golden) -> None:

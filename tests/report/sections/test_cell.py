@@ -1,0 +1,42 @@
+"""The table of everything that was measured about one cell."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from mbbench.report.sections.cell import cell_table
+from mbbench.result import Memory, Phase, Result, Throughput
+
+Make = Callable[..., Result]
+
+
+def _memory(phase: Phase, rss_mb: int, peak_mb: int) -> Memory:
+    return Memory(phase=phase, rss_bytes=rss_mb * 10**6, peak_rss_bytes=peak_mb * 10**6)
+
+
+def _rows(result: Result, **measured: object) -> list[tuple[str, ...]]:
+    changed = replace(result, measured=replace(result.measured, **measured))  # type: ignore[arg-type]
+    return [tuple(map(str, row)) for row in cell_table(changed).rows]
+
+
+def test_added_memory_is_the_steady_peak_minus_what_was_resident_before_the_import(make_result: Make) -> None:
+    result = make_result()
+    memory = (_memory("start", 40, 45), _memory("first_inference", 90, 95), _memory("steady", 100, 140))
+    rows = _rows(result, memory=memory)
+    index = rows.index(("Peak memory", "140 MB resident (first inference 95.0 MB)"))
+    assert rows[index + 1] == ("", "of which the runtime and the network added 100 MB")
+    for readings in ((), memory[:-1], memory[1:]):
+        incomplete = replace(result, measured=replace(result.measured, memory=readings))
+        assert incomplete.added_rss_bytes() is None
+        assert not any("added" in text for _, text in _rows(result, memory=readings))
+
+
+def test_throughput_names_its_batch_size_and_the_others(make_result: Make) -> None:
+    rates = tuple(
+        Throughput(batch=batch, images=round(rate), seconds=1.0, images_per_s=rate)
+        for batch, rate in ((1, 172.0), (4, 174.0), (16, 149.0))
+    )
+    result = make_result()
+    rows = _rows(result, throughput=rates[1], throughputs=rates)
+    assert ("Throughput", "174 images/s at batch 4 (172 at 1, 149 at 16)") in rows
+    older = _rows(result, throughput=rates[2])
+    assert ("Throughput", "149 images/s at batch 16") in older
