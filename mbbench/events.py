@@ -11,7 +11,10 @@ from mbbench.spec import Cell
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Preparation has completed `done` of `total` steps of `what`."""
+    """Preparation has completed `done` of `total` steps of `what`.
+
+    `total` is 0 if a child process measures: then handlers must stay idle until the next event.
+    """
 
     what: str
     done: int
@@ -37,4 +40,4 @@ class Finished:
 
 Event = Preparing | Measuring | Finished
 Notify = Callable[[Event], None]  # receives all events of a run
-Announce = Callable[[Preparing], None]  # receives only preparation: a caller that measures nothing needs no more
+Announce = Callable[[Preparing], None]  # receives only preparation; a `Notify` can be passed for it

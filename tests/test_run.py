@@ -43,7 +43,7 @@ def test_a_run_measures_stores_and_announces_a_cell(tmp_path: Path) -> None:
     (result,) = run(spec_of(CELL), path, events.append)
     assert store.read(path) == [result]
     assert result.failure is None
-    assert result.cell == replace(CELL, model=replace(CELL.model, classes=10))
+    assert result.cell == replace(CELL, model=replace(CELL.model, classes=10), device="cpu")  # the default, resolved
     assert result.weights is not None and result.weights.origin == "random"
     assert result.data is not None and (result.data.name, result.data.images) == ("digits", 40)
     assert result.cost is not None and result.artifact is not None

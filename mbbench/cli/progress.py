@@ -41,6 +41,9 @@ class Display:
         from mbbench.events import Finished, Measuring, Preparing
 
         match event:
+            case Preparing(what, _, 0):
+                self._stop_drawing()
+                self._console.print(f"{what} ...", highlight=False)
             case Preparing(what, done, total):
                 self.update(what, done, total)
             case Measuring(cell, index, count, left_s):
@@ -72,13 +75,13 @@ class Display:
 
         if result.failure is None:
             return
-        if not is_unsupported(result, self._optional_backends):
-            self._console.print(f"failed: {result.failure.cause}", style="red", highlight=False, markup=False)
-            return
-        line = f"not supported: {result.cell.backend} {result.cell.precision}: {result.failure.cause}"
-        if line not in self._unsupported_lines:
-            self._console.print(line, highlight=False, markup=False)
-        self._unsupported_lines.add(line)
+        line, style = f"failed: {result.failure.cause}", "red"
+        if is_unsupported(result, self._optional_backends):
+            line, style = f"not supported: {result.cell.backend} {result.cell.precision}: {result.failure.cause}", ""
+            if line in self._unsupported_lines:
+                return
+            self._unsupported_lines.add(line)
+        self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def _start_drawing(self) -> Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

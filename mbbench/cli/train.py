@@ -15,7 +15,7 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.progress import Display, print_status, stderr_display
 from mbbench.errors import UsageError
-from mbbench.spec import Cell, ModelSpec, RunSpec, Settings, parse_seconds
+from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings, parse_seconds
 
 if TYPE_CHECKING:
     from mbbench.compress.pipeline import Request
@@ -86,6 +86,15 @@ def compress(
         ),
     ] = None,
     device: options.Device = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Precision in which the latency for --max-latency is measured: fp32, bf16, fp16 or int8.",
+            show_default="fp32",
+        ),
+    ] = None,
     threads: options.Threads = None,
     teacher: Annotated[
         str | None,
@@ -105,10 +114,10 @@ def compress(
     """
     mult_adds_share = None if prune is None else _remaining_share(prune)
     max_latency_ms = None if max_latency is None else _parse_max_latency(max_latency)
-    backends = None if backend is None else (backend,)
     profile = _network_profile(
-        threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, backend=backends, device=device
-    )
+        threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
+        backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
+    )  # fmt: skip
     with stderr_display() as display:
         test, images = _load_split(profile, "test", display), _load_split(profile, "train", display)
         start = _resolve_weights(profile, profile.weights, None, images, display)
@@ -132,7 +141,9 @@ def _compress_and_report(
     from mbbench.models.cost import cost_of
     from mbbench.report import units
 
-    compressed = pipeline.compress(start, images, request, partial(_latency_ms, profile), _show_training(display))
+    compressed = pipeline.compress(
+        start, images, request, partial(_latency_ms, profile, display), _show_training(display)
+    )
     before, after = reference.top1(start, test), reference.top1(compressed, test)
     _write_checkpoint_path(compressed, file)
     counts = [units.millions(cost_of(weights.spec).mult_adds) for weights in (start, compressed)]
@@ -211,16 +222,23 @@ def _show_training(display: Display) -> Callable[[Progress], None]:
     return lambda progress: display.update("training", progress.step, progress.steps, f"loss {progress.loss:.3f}")
 
 
-def _latency_ms(profile: Profile, spec: ModelSpec) -> float:
-    """Return the median latency of `spec` with random weights on the profile's first backend, from a short run."""
+def _latency_ms(profile: Profile, display: Display, spec: ModelSpec) -> float:
+    """Return the median latency of `spec` in the profile's first precision on its first backend, from a short run.
+
+    The weights are random, and so are the images that calibrate INT8: neither changes the latency. `display` draws
+    nothing while a child measures. Raises `MbbenchError`.
+    """
     from mbbench import plan, run
 
     backend = plan.expand_backends(profile.backend)[0]
-    cell = Cell(model=spec, role="subject", weights="random", backend=backend, device=profile.device)
+    cell = Cell(
+        model=spec, role="subject", weights="random", backend=backend, device=profile.device,
+        precision=profile.precision[0],
+    )  # fmt: skip
     settings = replace(_SHORT_SETTINGS, threads=profile.settings.threads)
     with tempfile.TemporaryDirectory() as folder:
-        request = RunSpec(cells=(cell,), data=profile.data, images=16, settings=settings)
-        (result,) = run.run(request, Path(folder, "results.jsonl"), lambda _: None)
+        request = RunSpec(cells=(cell,), data=profile.data, images=16, settings=settings, calibration="random")
+        (result,) = run.run(request, Path(folder, "results.jsonl"), display)
     run.raise_for_failures([result])
     assert result.measured.latency is not None
     return result.measured.latency.median_ms

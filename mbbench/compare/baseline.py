@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -79,7 +79,8 @@ def find_artifact(entries: Sequence[BaselineEntry], folder: Path, cell: Cell, ba
     Raises `UsageError` if there is none, or if its file does not have the recorded SHA-256.
     """
     for entry in entries:
-        if comparison_key(entry.cell) == comparison_key(cell):
+        device = entry.cell.device or cell.device  # earlier versions record no name for the default device
+        if comparison_key(replace(entry.cell, device=device)) == comparison_key(cell):
             path = folder / entry.file_name
             try:
                 sha256 = cache.sha256_of(path)

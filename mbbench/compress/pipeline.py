@@ -60,7 +60,8 @@ def compress(
 ) -> Weights:
     """Run the requested stages on `start` and return the weights of the last.
 
-    `latency_ms` measures the median latency of a network of a spec, whatever its weights. Raises `UsageError` if the
+    `latency_ms` measures the median latency of a network of a spec, whatever its weights, in the precision that the
+    budget is for. Raises `UsageError` if the
     network cannot be pruned, the classes differ, no stage is requested, or the latency budget cannot be met.
     """
     if start.spec.family != "mobilenet_v1" or start.spec.variant == "full-conv":

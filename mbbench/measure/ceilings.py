@@ -22,7 +22,7 @@ def machine_ceilings(machine: Machine, cpus: tuple[int, ...], settings: Settings
     key = content_key(machine.id, settings.threads, metadata.version("torch"), _KERNELS_VERSION)
 
     def measure_ceilings() -> Ceilings:
-        announce(Preparing("measuring the machine's ceilings", 0, 1))
+        announce(Preparing("measuring the machine's ceilings", 0, 0))
         job = roofs.Job(settings=settings, cpus=cpus, precisions=cell_precisions(machine), caches=cache_sizes(cpus))
         report = run_in_child(job, roofs.START)
         raise_failure(report.failure)

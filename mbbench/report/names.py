@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
+from mbbench.report.selection import images_label
 from mbbench.result import Result
 
 Name = Callable[[Result], str]
@@ -29,7 +30,7 @@ def namer(results: Sequence[Result]) -> Name:
     """
     candidates = (_device, _threads, _batch, _machine_namer(results))
     shown = [_cell, *(part for part in candidates if _differs(results, part))]
-    for part in (_images, _weights):
+    for part in (images_label, _weights):
         names = Counter(_join(result, shown) for result in results)
         ambiguous = [result for result in results if names[_join(result, shown)] > 1]
         if _differs(ambiguous, part):
@@ -71,10 +72,6 @@ def _machine_namer(results: Sequence[Result]) -> _Part:
         return f"{cpu} ({result.machine.id})" if cpus[cpu] > 1 else cpu
 
     return machine
-
-
-def _images(result: Result) -> str:
-    return "" if result.data is None else f"{result.data.images} images of {result.data.name}"
 
 
 def _weights(result: Result) -> str:

@@ -41,6 +41,11 @@ def device_label(result: Result) -> str:
     return f"{chip}, {threads} thread{'s' * (threads > 1)}{f', batch {batch}' * (batch > 1)}"
 
 
+def images_label(result: Result) -> str:
+    """Return the name and size of the set of test images, or an empty string; the resolution is the network's."""
+    return "" if result.data is None else f"{result.data.images} images of {result.data.name}"
+
+
 def pareto_front(results: Iterable[Result]) -> list[Result]:
     """Return the Pareto front of latency and top-1, fastest first: each result is more accurate than all faster ones.
 
@@ -88,14 +93,11 @@ def comparable_groups(results: Iterable[Result]) -> dict[str, list[Result]]:
 
     A group has one machine, device, thread count, batch size and set of test images.
     """
-    groups: dict[tuple[object, ...], list[Result]] = {}
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        setup = result.setup
-        key = (setup.machine, device_label(result), setup.data)
-        groups.setdefault(key, []).append(result)
+        groups.setdefault((result.setup.machine, device_label(result), images_label(result)), []).append(result)
     titles: dict[str, list[Result]] = {}
-    for (machine, device, _), group in groups.items():
-        data = "" if group[0].data is None else f", {group[0].data.images} images of {group[0].data.name}"
-        title = f"{device}{data}"
+    for (machine, device, images), group in groups.items():
+        title = f"{device}, {images}" if images else device
         titles[title if title not in titles else f"{title} (machine {machine})"] = group
     return titles

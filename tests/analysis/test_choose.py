@@ -110,6 +110,13 @@ def test_a_p99_without_enough_samples_violates_the_limit(make_result: Make) -> N
     assert choice.outside_limits[0].violations == ("p99: needs 662 samples, has 100",)
 
 
+def test_a_shortened_table_names_the_option_that_writes_all_rows(make_result: Make) -> None:
+    results = [make_result(ModelSpec(alpha=1 + index / 100)) for index in range(41)]
+    choice = choose(results, Limits(), published=False)
+    within = section.shortened(section.choice_document(choice, published=False)).tables[0]
+    assert within.notes[-1] == "1 more row: --format json or csv writes all rows."
+
+
 def test_a_choice_is_written_as_a_headline_tables_and_rows(study: list[Result]) -> None:
     choice = choose(study, Limits(max_p99_ms=8), published=False)
     assert markdown.render(section.choice_document(choice, published=False)) == (

@@ -42,16 +42,15 @@ def test_without_a_terminal_each_stage_prints_one_plain_line(make_result: Callab
 def test_what_an_optional_backend_does_not_support_is_shown_once_for_each_reason(
     make_result: Callable[..., Result],
 ) -> None:
-    unsupported = Failure(cause="no native [int8]", remedy="use fp32", exit_code=6)
+    cause = f"no native [int8] on {60 * 'x'} here"  # longer than a line
+    unsupported = Failure(cause=cause, remedy="use fp32", exit_code=6)
     console = make_console(terminal=False)
     with Display(console, ("openvino",)) as display:
         for scale in (1.0, 2.0):
             display(Finished(make_result(scale=scale, failure=unsupported)))
         display(Finished(make_result(backend="torch", failure=unsupported)))
         display(Finished(make_result(failure=replace(unsupported, exit_code=7))))
-    assert written(console) == (
-        "not supported: openvino fp32: no native [int8]\nfailed: no native [int8]\nfailed: no native [int8]\n"
-    )
+    assert written(console) == (f"not supported: openvino fp32: {cause}\nfailed: {cause}\nfailed: {cause}\n")
 
 
 def test_a_terminal_shows_a_bar_with_counts_and_details() -> None:
@@ -83,6 +82,18 @@ def test_nothing_is_drawn_while_a_child_measures(
         assert calls == ["start", "stop"]
         display(Finished(make_result()))
     assert calls == ["start", "stop"]
+
+
+def test_nothing_is_drawn_while_a_child_measures_the_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("rich.progress.Progress.start", lambda self: calls.append("start"))
+    monkeypatch.setattr("rich.progress.Progress.stop", lambda self: calls.append("stop"))
+    console = make_console(terminal=True)
+    with Display(console) as display:
+        display(Preparing("training", 1, 2))
+        display(Preparing("measuring the machine's ceilings", 0, 0))
+        assert calls == ["start", "stop"]
+    assert written(console).endswith("measuring the machine's ceilings ...\n")
 
 
 def test_an_interrupt_stops_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_an_unwritable_report_file_is_a_usage_error(stored: Path, tmp_path: Path
 
 def test_show_prints_the_report_in_the_terminal(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.show([stored])
-    assert "Against VGG16 and GoogLeNet ───" in capsys.readouterr().out
+    assert "Accuracy against latency ───" in capsys.readouterr().out
 
 
 def test_verify_fails_for_a_report_that_contradicts_its_records(

@@ -45,3 +45,35 @@ def test_many_results_are_represented_by_the_front_the_fastest_and_the_baselines
     baseline = make_result(ModelSpec(family="vgg16", classes=10), "baseline", scale=200.0)
     torch = make_result(ModelSpec(alpha=0.7, classes=10), backend="torch", scale=70.0)
     assert selection.representative([*many, best, baseline, torch]) == [many[0], torch, best, baseline]
+
+
+def test_resolutions_are_compared_and_machines_threads_batches_and_images_are_not(make_result: Make) -> None:
+    result = make_result()
+    assert result.data is not None
+    larger = make_result(ModelSpec(alpha=0.5, resolution=224, classes=10))
+    assert larger.data is not None
+    larger = replace(larger, data=replace(larger.data, fingerprint="at 224", preprocess="at 224"))
+    others = [
+        replace(result, settings=replace(result.settings, batch=8)),
+        replace(result, settings=replace(result.settings, threads=2)),
+        replace(result, data=replace(result.data, images=40)),
+        replace(result, machine=replace(result.machine, memory_bytes=2**30)),
+    ]
+    groups = selection.comparable_groups([result, larger, *others])
+    assert list(groups.values()) == [[result, larger], *([other] for other in others)]
+    twin = f"Test CPU, 1 thread, 359 images of digits (machine {others[-1].machine.id})"
+    assert list(groups) == [
+        "Test CPU, 1 thread, 359 images of digits",
+        "Test CPU, 1 thread, batch 8, 359 images of digits",
+        "Test CPU, 2 threads, 359 images of digits",
+        "Test CPU, 1 thread, 40 images of digits",
+        twin,
+    ]
+
+
+def test_a_gpu_is_not_grouped_with_the_cpu(make_result: Make) -> None:
+    cpu, gpu = make_result(), make_result(backend="tensorrt")
+    facts = {"device": "NVIDIA H100 (compute capability 9.0)"}
+    gpu = replace(gpu, cell=replace(gpu.cell, device="cuda:0"), measured=replace(gpu.measured, effective=facts))
+    titles = list(selection.comparable_groups([cpu, gpu]))
+    assert titles[1] == "NVIDIA H100 (compute capability 9.0), 1 thread, 359 images of digits"

@@ -9,7 +9,7 @@ from mbbench.models import paper
 from mbbench.models.cost import cost_of
 from mbbench.report import units
 from mbbench.report.document import Section, Table
-from mbbench.report.selection import device_label, measurements, subjects
+from mbbench.report.selection import device_label, images_label, measurements, subjects
 from mbbench.result import Result, Setup
 from mbbench.spec import ModelSpec
 
@@ -19,15 +19,16 @@ _ANY = ModelSpec()
 
 def section(results: Sequence[Result]) -> Section | None:
     """Return heat maps of latency and top-1 for each runtime and precision, and the paper's networks; or None."""
-    groups: dict[Setup, list[Result]] = {}
+    groups: dict[tuple[Setup, str], list[Result]] = {}
     for measurement in measurements(subjects(results)):
         result, model = measurement.result, measurement.result.cell.model
         if model.family == "mobilenet_v1" and model.variant == "standard" and model.widths is None:
-            groups.setdefault(result.setup.same_but(model=_ANY, weights=None), []).append(result)
+            setup = result.setup.same_but(model=_ANY, weights=None, data=None)
+            groups.setdefault((setup, images_label(result)), []).append(result)
     devices = {device_label(result) for group in groups.values() for result in group}
     heat_maps = [
         heat_map
-        for setup, group in groups.items()
+        for (setup, _), group in groups.items()
         for heat_map in _heat_maps(
             group,
             f"{setup.backend} in {setup.precision}{f', {device_label(group[0])}' if len(devices) > 1 else ''}",
