@@ -140,11 +140,12 @@ def explain(results: options.StoredResults = None, format: options.Format = "tab
     from mbbench.analysis.pairing import fp32_pairs, representatives
     from mbbench.models.cost import cost_of
     from mbbench.report.sections import explain as section
+    from mbbench.report.selection import supported
 
     paths = _paths(results)
+    measured = supported(representatives(_read_without_samples(paths)))
     explanations = [
-        analysis.explain(reference, result, cost_of(result.cell.model))
-        for result, reference in fp32_pairs(representatives(_read_without_samples(paths)))
+        analysis.explain(reference, result, cost_of(result.cell.model)) for result, reference in fp32_pairs(measured)
     ]
     if not explanations:
         raise UsageError(

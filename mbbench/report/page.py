@@ -19,8 +19,9 @@ _NOTES_TITLE = "Machine, settings and warnings"
 
 def build_page(stored: Sequence[Result]) -> Page:
     """Return the report of `stored` results; the most precise result of each setup counts."""
-    results = representatives(stored)
-    name = namer(results)
+    counted = representatives(stored)
+    results = selection.supported(counted)
+    name = namer(counted)
     judged = claims.judge(results) if claims.concern(results) else []
     complete = [measurement.result for measurement in selection.measurements(results)]
     with_memory = [result for result in complete if result.measured.memory]
@@ -32,7 +33,7 @@ def build_page(stored: Sequence[Result]) -> Page:
         compression.section(results, name),
         _baselines(results, judged),
         grid.section(results),
-        _cells(results, len(stored) - len(results), name),
+        _cells(results, len(stored) - len(counted), name),
         _plotted("latency", "Latency", complete, None, figures.distributions, name),
         _device(results, name),
         _plotted("memory", "Memory", with_memory, tables.memory, figures.memory, name),
@@ -42,11 +43,11 @@ def build_page(stored: Sequence[Result]) -> Page:
         _plotted("cold-start", "Cold start", with_cold_start, tables.cold_start, figures.cold_start, name),
         _scenarios(results, name),
         _curves(results),
-        _machines(results, name),
+        _machines(counted, name),
     )
     return Page(
-        _title(results),
-        tuple(_headline(results, judged, name)),
+        _title(counted),
+        tuple(_headline(counted, judged, name)),
         tuple(section for section in sections if section is not None),
     )
 

@@ -27,6 +27,11 @@ def measurements(results: Iterable[Result]) -> list[Measurement]:
     ]
 
 
+def supported(results: Iterable[Result]) -> list[Result]:
+    """Return the results without cells that their runtimes do not support; notes have the reasons."""
+    return [result for result in results if result.failure is None or not result.failure.is_unsupported]
+
+
 def subjects(results: Iterable[Result]) -> list[Result]:
     """Return the results that are not baselines."""
     return [result for result in results if result.cell.role == "subject"]

@@ -19,7 +19,7 @@ from mbbench.result import Result
 
 def summary_document(results: Sequence[Result]) -> Document:
     """Return the summary of `results`: a table of everything about a single cell, or tables that compare cells."""
-    subjects = selection.subjects(results)
+    subjects = selection.subjects(selection.supported(results))
     tables: list[Table] = []
     if len(subjects) == 1:
         tables.append(cell_table(subjects[0]))

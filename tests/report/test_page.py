@@ -9,7 +9,7 @@ from mbbench.report.document import Document
 from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.page import build_page
 from mbbench.report.sections.cell import cell_table
-from mbbench.result import DeviceTimes, Result
+from mbbench.result import DeviceTimes, Failure, Measured, Result
 from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
@@ -110,3 +110,16 @@ def test_a_call_on_a_device_is_shown_if_the_runtime_reports_it(make_result: Make
         "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built, kernels compiled), first inference 2.50 ms"
     )
     assert not {"On the device", "Device memory"} & {row[0] for row in cell_table(cpu).rows}
+
+
+def test_a_cell_that_its_runtime_does_not_support_is_a_note_and_no_row(make_result: Make) -> None:
+    failure = Failure(cause="no driver", remedy="install one", exit_code=6)
+    unsupported = replace(make_result(backend="tensorrt"), failure=failure, measured=Measured(), reasons={})
+    report = build_page([make_result(), unsupported])
+    (cells,) = [section for section in report.sections if section.id == "cells"]
+    assert [row[0] for row in cells.tables[0].rows] == ["0.5 MobileNet-128 on openvino"]
+    assert report.headline[-1] == (
+        "1 of 2 cells is not supported here; the reasons are under Machine, settings and warnings."
+    )
+    (notes,) = [section for section in report.sections if section.id == "machine"]
+    assert "0.5 MobileNet-128 on tensorrt is not supported: no driver; install one." in notes.text
