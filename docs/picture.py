@@ -1,30 +1,26 @@
-"""Draw the terminal report of stored results as SVG: `python docs/picture.py RESULTS.jsonl > report.svg`.
-
-The README's picture, docs/report.png, is a screenshot of that SVG in a browser.
-"""
+"""Take the README's picture of a report in a browser: `python docs/picture.py reports/reference/report.html`."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
-from rich.terminal_theme import MONOKAI
-from rich.text import Text
+from playwright.sync_api import sync_playwright
 
-from mbbench import store
-from mbbench.report.formats import terminal
-from mbbench.report.summary import summary_document
-
-_WIDTH = 96
+_PICTURE = Path(__file__).parent / "report.png"
+_WIDTH, _HEIGHT = 1200, 1180
 
 
-def main(results: Path) -> None:
-    report = terminal.render(summary_document(list(store.read(results))), width=_WIDTH, color=True)
-    console = Console(record=True, width=_WIDTH, file=StringIO())
-    console.print(Text.from_ansi(report.strip("\n")))
-    print(console.export_svg(title="make demo", theme=MONOKAI))
+def main(page_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
+        page.goto(page_path.resolve().as_uri())
+        page.locator(".js-plotly-plot").first.wait_for()
+        page.screenshot(path=_PICTURE)
+        browser.close()
 
 
 if __name__ == "__main__":

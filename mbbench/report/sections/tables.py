@@ -234,8 +234,8 @@ def settings(results: Sequence[Result]) -> Table:
         chosen = result.settings
         text = (
             f"{chosen.threads} thread{'s' * (chosen.threads > 1)}, batch {chosen.batch}, at least {chosen.min_samples}"
-            f" runs and {chosen.min_s:g} s, at most {chosen.max_s:g} s; throughput at batches of up to {chosen.bulk_batch} for"
-            f" {chosen.throughput_s:g} s"
+            f" runs and {chosen.min_s:g} s, at most {chosen.max_s:g} s; throughput at batches up to {chosen.bulk_batch}"
+            f" for {chosen.throughput_s:g} s"
         )
         versions = ", ".join(f"{package} {version}" for package, version in sorted(result.versions.items()))
         groups.setdefault((text, versions), []).append(result)
