@@ -122,7 +122,7 @@ def calibrate(spec: RunSpec, rounds: int, seconds: float, notify: Notify) -> Ite
     cpus = pick_cpus(spec.settings.threads)
     limits = changes.parse_limits(
         [limit for limit in changes.DEFAULT_LIMITS if limit.partition(":")[0] in noise.METRICS]
-    )
+    )  # a limit on rss measures added-rss too
     for ready in _ready(spec, notify):
         exported = prepare.make_artifact(spec, ready, notify)
         artifact = exported.artifact(ready.cell.model, spec.settings.batch, ready.cell.precision)
@@ -191,13 +191,15 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
         "cpus": cpus,
     }
 
-    def peak(artifact: Artifact) -> int | None:
+    def measure_footprint(artifact: Artifact) -> footprint.Report:
+        if not metrics & {"rss", "added-rss"}:
+            return footprint.START
         job = footprint.Job(artifact=artifact, **placement)
         report = run_in_child(job, footprint.START)
         raise_failure(report.failure)
-        return report.peak_rss_bytes
+        return report
 
-    peaks = [peak(artifact) if "rss" in metrics else None for artifact in (pair.baseline, pair.candidate)]
+    footprints = [measure_footprint(artifact) for artifact in (pair.baseline, pair.candidate)]
     report = alternation.START
     job = alternation.Job(
         baseline=pair.baseline,
@@ -215,8 +217,10 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
     return Readings(
         replicates=report.replicates,
         answers=report.answers,
-        baseline_rss_bytes=peaks[0],
-        candidate_rss_bytes=peaks[1],
+        baseline_rss_bytes=footprints[0].peak_rss_bytes,
+        candidate_rss_bytes=footprints[1].peak_rss_bytes,
+        baseline_added_rss_bytes=footprints[0].added_rss_bytes,
+        candidate_added_rss_bytes=footprints[1].added_rss_bytes,
         baseline_size_bytes=pair.baseline.path.stat().st_size,
         candidate_size_bytes=pair.candidate.path.stat().st_size,
     )

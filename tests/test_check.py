@@ -109,10 +109,13 @@ def test_a_slower_network_fails_after_two_rounds(misnamed_baseline: Path) -> Non
 
 
 def test_a_bigger_file_fails_without_a_second_round(misnamed_baseline: Path) -> None:
-    record = check(WIDER, misnamed_baseline, parse_limits(["size:1%", "rss:300%"]), 0.5, quiet)
+    record = check(WIDER, misnamed_baseline, parse_limits(["size:1%", "rss:300%", "added-rss:900%"]), 0.5, quiet)
     (cell,) = record.cells
     assert len(cell.rounds) == 1
-    assert [verdict.outcome for verdict in cell.verdicts] == ["fail", "pass"]
+    assert [verdict.outcome for verdict in cell.verdicts] == ["fail", "pass", "pass"]
+    _, rss, added = (verdict.change for verdict in cell.verdicts)
+    for peak, addition in ((rss.baseline, added.baseline), (rss.candidate, added.candidate)):
+        assert peak is not None and addition is not None and 10e6 < peak - addition < 200e6  # the process's start
 
 
 def test_an_inconclusive_outcome_is_an_error_only_if_strict(misnamed_baseline: Path) -> None:

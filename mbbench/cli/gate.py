@@ -57,7 +57,8 @@ def check(
         typer.Option(
             "--fail-on",
             metavar="METRIC:LIMIT",
-            help="Metric to check and the largest change allowed, e.g. p50:3%. Can be repeated.",
+            help="Metric to check (p50, p99, rss, added-rss, size or top1) and the largest change allowed, e.g. p50:3%."
+            " Can be repeated.",
             show_default=_LIMITS,
         ),
     ] = None,
@@ -111,8 +112,8 @@ def compare(
         typer.Option(
             "--margin",
             metavar="METRIC:LIMIT",
-            help="Metric to compare and its margin, e.g. p50:3%: a change whose 95 % interval is within the margin is"
-            " `same`, even if it is significant. Can be repeated.",
+            help="Metric to compare (as in `check --fail-on`) and its margin, e.g. p50:3%: a change whose 95 % interval"
+            " is within the margin is `same`, even if it is significant. Can be repeated.",
             show_default=_LIMITS,
         ),
     ] = None,

@@ -10,7 +10,8 @@ noise.py                     `METRICS` if it is noisy
 stored.py                    its words in `_WORDS`, and a case in `_change`
 check.py                     its measurement in `_readings`
 report/sections/verdicts.py  `_NAMES`, a case in `_value`, its unit in `change_text`
-docs/gate.md                 how it is measured, and its default limit
+cli/gate.py                  the help of --fail-on and --margin; `_LIMITS` if it has a default limit
+docs/gate.md                 how it is measured, and its default limit if it has one
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mbbench.errors import UsageError
 from mbbench.spec import Cell
 from mbbench.stats import Interval
 
-Metric = Literal["p50", "p99", "rss", "size", "top1"]
+Metric = Literal["p50", "p99", "rss", "added-rss", "size", "top1"]
 
 DEFAULT_LIMITS = ("p50:3%", "p99:10%", "rss:5%", "size:1%", "top1:-0.5pt")
 
@@ -48,9 +49,11 @@ def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     """Return the limits written as `p50:3%` or `top1:-0.5pt`; the last one of a metric counts. Raises `UsageError`."""
     limits: dict[Metric, Limit] = {}
     for text in texts:
-        match = re.fullmatch(r"(p50|p99|rss|size):(\d+(?:\.\d+)?)%|(top1):-(\d+(?:\.\d+)?)pt", text)
+        match = re.fullmatch(r"(p50|p99|rss|added-rss|size):(\d+(?:\.\d+)?)%|(top1):-(\d+(?:\.\d+)?)pt", text)
         if match is None:
-            raise UsageError(f"unknown limit {text!r}", f"write limits such as {' '.join(DEFAULT_LIMITS)}")
+            raise UsageError(
+                f"unknown limit {text!r}", f"write limits such as {' '.join(DEFAULT_LIMITS)} or added-rss:5%"
+            )
         metric, amount = match[1] or match[3], match[2] or match[4]
         limits[metric] = Limit(metric=metric, worse=float(amount) / 100)  # type: ignore[index, arg-type]
     return tuple(limits.values())
@@ -103,10 +106,14 @@ def from_readings(
     """Return the change of a metric that is read once per measurement, such as a file's size.
 
     `spread` is the standard deviation of the change if nothing changed, estimated from `rounds` rounds; 0 means that
-    the readings are exact, or that their noise is unknown.
+    the readings are exact, or that their noise is unknown. The change from a baseline of 0 is unknown, for
+    example that of a runtime that added no memory.
     """
     if baseline is None or candidate is None:
         reason = "the kernel does not report it"
+        return Change(metric=metric, baseline=baseline, candidate=candidate, change=None, reason=reason)
+    if baseline <= 0:
+        reason = "the baseline's value is 0"
         return Change(metric=metric, baseline=baseline, candidate=candidate, change=None, reason=reason)
     share = (candidate - baseline) / baseline
     if not spread:

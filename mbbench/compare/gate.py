@@ -27,7 +27,7 @@ Outcome = Literal["pass", "fail", "inconclusive", "error"]
 
 _SEVERITY: tuple[Outcome, ...] = ("pass", "inconclusive", "error", "fail")
 _SIGNIFICANT = 0.05
-_NOISY: tuple[Metric, ...] = ("p50", "p99", "rss")
+_NOISY: tuple[Metric, ...] = ("p50", "p99", "rss", "added-rss")
 _COUPLE = 2  # replicates that differ in which session was opened first
 
 
@@ -35,8 +35,8 @@ _COUPLE = 2  # replicates that differ in which session was opened first
 class Readings:
     """What one round measured of a cell's baseline and candidate.
 
-    A metric without a limit is not measured: it has no replicates, or None. RSS is None also if the kernel does not
-    report it.
+    A metric without a limit is not measured: it has no replicates, or None. A limit on RSS or added RSS measures both;
+    they are None also if the kernel does not report them. Older records have no added RSS.
     """
 
     replicates: tuple[Replicate, ...]
@@ -45,6 +45,8 @@ class Readings:
     candidate_rss_bytes: int | None
     baseline_size_bytes: int
     candidate_size_bytes: int
+    baseline_added_rss_bytes: int | None = None
+    candidate_added_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,14 @@ def compute_change(
             return _p50(replicates)
         case "p99":
             return _p99(replicates)
-        case "rss":
-            baseline = _mean([readings.baseline_rss_bytes for readings in rounds])
-            candidate = _mean([readings.candidate_rss_bytes for readings in rounds])
+        case "rss" | "added-rss":
+            sides = [
+                (readings.baseline_rss_bytes, readings.candidate_rss_bytes)
+                if metric == "rss"
+                else (readings.baseline_added_rss_bytes, readings.candidate_added_rss_bytes)
+                for readings in rounds
+            ]
+            baseline, candidate = _mean([before for before, _ in sides]), _mean([after for _, after in sides])
             spread_of_mean = spread / math.sqrt(len(rounds))
             return changes.from_readings(metric, baseline, candidate, spread_of_mean, calibration_rounds)
         case "size":

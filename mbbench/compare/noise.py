@@ -16,7 +16,7 @@ from mbbench.compare.gate import Readings
 from mbbench.machine import Machine
 from mbbench.spec import Cell, content_key
 
-METRICS: tuple[Metric, ...] = ("p50", "p99", "rss")  # a file's size and its answers have no noise
+METRICS: tuple[Metric, ...] = ("p50", "p99", "rss", "added-rss")  # a file's size and its answers have no noise
 _MIN_ROUNDS = 3
 
 

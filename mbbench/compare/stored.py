@@ -23,6 +23,7 @@ _WORDS: dict[Metric, tuple[Word, Word]] = {  # for a change for the better, for 
     "p50": ("faster", "slower"),
     "p99": ("faster", "slower"),
     "rss": ("smaller", "bigger"),
+    "added-rss": ("smaller", "bigger"),
     "size": ("smaller", "bigger"),
     "top1": ("better", "worse"),
 }
@@ -169,6 +170,9 @@ def _change(metric: Metric, before: Result, after: Result, noise: Noise | None) 
         case "rss":
             peaks = before.peak_rss_bytes(), after.peak_rss_bytes()
             return changes.from_readings(metric, *peaks, spread * math.sqrt(2), rounds)
+        case "added-rss":
+            added = before.added_rss_bytes(), after.added_rss_bytes()
+            return changes.from_readings(metric, *added, spread * math.sqrt(2), rounds)
         case "size":
             sizes = [None if result.artifact is None else result.artifact.size_bytes for result in (before, after)]
             return changes.from_readings(metric, sizes[0], sizes[1])

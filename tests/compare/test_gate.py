@@ -1,5 +1,6 @@
 """The gate's decisions on scripted latencies, without a runtime or a clock."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -58,6 +59,8 @@ def readings(**changes: object) -> Readings:
         "answers": answers(),
         "baseline_rss_bytes": 100_000_000,
         "candidate_rss_bytes": 100_000_000,
+        "baseline_added_rss_bytes": 50_000_000,
+        "candidate_added_rss_bytes": 50_000_000,
         **SAME_SIZE,
     }
     return Readings(**(defaults | changes))  # type: ignore[arg-type]
@@ -80,13 +83,21 @@ def test_the_last_limit_of_a_metric_counts() -> None:
     assert parse_limits(["p50:3%", "p50:2.5%"]) == (Limit(metric="p50", worse=0.025),)
 
 
-@pytest.mark.parametrize("text", ["p95:3%", "p50", "p50:-3%", "p50:3", "top1:0.5%", "top1:-0.5%", "size:1pt", ""])
+@pytest.mark.parametrize(
+    "text", ["p95:3%", "added_rss:5%", "p50", "p50:-3%", "p50:3", "top1:0.5%", "top1:-0.5%", "size:1pt", ""]
+)
 def test_an_unknown_limit_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_limits([text])
     assert str(caught.value) == (
-        f"unknown limit {text!r}; write limits such as p50:3% p99:10% rss:5% size:1% top1:-0.5pt"
+        f"unknown limit {text!r}; write limits such as p50:3% p99:10% rss:5% size:1% top1:-0.5pt or added-rss:5%"
     )
+
+
+def test_added_memory_can_be_limited_but_is_not_by_default() -> None:
+    (limit,) = parse_limits(["added-rss:5%"])
+    assert (limit, limit.text) == (Limit(metric="added-rss", worse=0.05), "5%")
+    assert not any(text.startswith("added-rss") for text in DEFAULT_LIMITS)
 
 
 def test_equal_latencies_pass() -> None:
@@ -235,6 +246,7 @@ def test_only_noisy_metrics_need_a_second_round() -> None:
     assert not repeats("size:1%", readings(candidate_size_bytes=2000))
     assert not repeats("top1:-0.5pt", readings(answers=answers(lost=100)))
     assert repeats("rss:5%", readings(candidate_rss_bytes=200_000_000))
+    assert repeats("added-rss:5%", readings(candidate_added_rss_bytes=60_000_000))
     assert repeats("p50:1%", readings(replicates=replicates(0.05)))
     assert not repeats("p50:1%", readings())
 
@@ -254,6 +266,39 @@ def test_uncalibrated_memory_beyond_its_limit_in_one_round_is_inconclusive() -> 
     assert verdict_on("rss", "5%", *rounds).outcome == "inconclusive"
     assert verdict_on("rss", "5%", readings(candidate_rss_bytes=108_000_000), rounds[0]).outcome == "fail"
     assert verdict_on("rss", "5%", readings(candidate_rss_bytes=104_000_000), rounds[1]).outcome == "pass"
+
+
+def test_added_memory_is_judged_separately_from_the_peak() -> None:
+    """The candidate adds 4 MB, and then 5 MB: 4.5 % of the peak, and 9 % of what the baseline adds."""
+    rounds = [
+        readings(candidate_rss_bytes=100_000_000 + growth, candidate_added_rss_bytes=50_000_000 + growth)
+        for growth in (4_000_000, 5_000_000)
+    ]
+    assert verdict_on("rss", "5%", *rounds).outcome == "pass"
+    verdict = verdict_on("added-rss", "5%", *rounds)
+    assert (verdict.outcome, verdict.confirmed) == ("fail", True)
+    change = verdict.change
+    assert (change.metric, change.baseline, change.candidate) == ("added-rss", 50_000_000, 54_500_000)
+    assert (change.change, change.ci95) == (0.09, None)
+    calibrated = compute_change("added-rss", rounds, spread=0.01, calibration_rounds=20)
+    assert calibrated.ci95 is not None
+    half_width = 2.0930240544 * 0.01 / 2**0.5  # t(0.975, 19)
+    assert (calibrated.ci95.low, calibrated.ci95.high) == pytest.approx((0.09 - half_width, 0.09 + half_width))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "reason"), [(None, "the kernel does not report it"), (0, "the baseline's value is 0")]
+)
+def test_added_memory_without_a_baseline_value_is_inconclusive(baseline: int | None, reason: str) -> None:
+    verdict = verdict_on("added-rss", "5%", readings(baseline_added_rss_bytes=baseline))
+    assert (verdict.outcome, verdict.change.change, verdict.change.reason) == ("inconclusive", None, reason)
+
+
+def test_readings_stored_before_added_memory_still_load() -> None:
+    stored = msgspec.to_builtins(readings(replicates=()))
+    del stored["baseline_added_rss_bytes"], stored["candidate_added_rss_bytes"]
+    older = msgspec.convert(stored, Readings)
+    assert older == readings(replicates=(), baseline_added_rss_bytes=None, candidate_added_rss_bytes=None)
 
 
 def test_a_cell_that_could_not_be_measured_is_an_error() -> None:

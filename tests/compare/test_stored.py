@@ -88,6 +88,40 @@ def test_a_size_is_bigger_or_smaller(make_result: Make) -> None:
     assert words(compare_pair(make_result(scale=1.5), make_result()))["size"] == "smaller"
 
 
+def test_added_memory_is_compared_separately_from_the_peak(make_result: Make) -> None:
+    """Both start with 30 MB; the peak grows from 125 to 130 MB (4.0 %), what was added from 95 to 100 MB (5.3 %)."""
+    before = make_result()
+    grown = tuple(
+        replace(reading, peak_rss_bytes=130_000_000) if reading.phase == "steady" else reading
+        for reading in before.measured.memory
+    )
+    after = replace(before, measured=replace(before.measured, memory=grown))
+    margins = parse_limits(["rss:5%", "added-rss:5%"])
+    (cell,) = compare([before], [after], margins, lambda _: None, anyway=False)
+    assert words(cell) == {"rss": "same", "added-rss": "bigger"}
+    change = cell.metrics[1].change
+    assert (change.baseline, change.candidate, change.change) == (95_000_000, 100_000_000, 5 / 95)
+    (cell,) = compare([after], [before], margins, lambda _: None, anyway=False)
+    assert words(cell) == {"rss": "same", "added-rss": "same"}  # -5.0 %
+    (cell,) = compare([after], [before], parse_limits(["added-rss:4%"]), lambda _: None, anyway=False)
+    assert words(cell) == {"added-rss": "smaller"}
+    floor = Floor(within=0.001, between=0.1, detectable=0.01)
+    calibrated = Noise(time_utc="2026", rounds=20, seconds=5.0, floors={"added-rss": floor})
+    (cell,) = compare([before], [after], margins, lambda _: calibrated, anyway=False)
+    rss, added = (metric.change for metric in cell.metrics)
+    assert rss.ci95 is None and added.ci95 is not None
+    assert added.ci95.high - added.ci95.low == pytest.approx(2 * 2.0930240544 * 0.1 * 2**0.5, rel=1e-6)
+
+
+def test_added_memory_without_a_reading_at_the_start_is_inconclusive(make_result: Make) -> None:
+    before = make_result()
+    later = tuple(reading for reading in before.measured.memory if reading.phase != "start")
+    after = replace(before, measured=replace(before.measured, memory=later))
+    (cell,) = compare([before], [after], parse_limits(["added-rss:5%"]), lambda _: None, anyway=False)
+    (metric,) = cell.metrics
+    assert (metric.word, metric.change.candidate, metric.change.change) == ("inconclusive", None, None)
+
+
 def test_top1_is_paired_by_image(make_result: Make) -> None:
     """100 wrong answers before; then the same ones, 40 others, 20 more, or 20 fewer."""
     base = with_misclassified(make_result(), range(100))
@@ -207,17 +241,19 @@ def test_noise_is_estimated_from_identical_artifacts_and_read_back(make_result: 
     rounds = [
         readings(
             replicates=replicates(float(rng.normal(0, 0.002))),
-            candidate_rss_bytes=round(100_000_000 * (1 + rng.normal(0, 0.01))),
+            candidate_rss_bytes=100_000_000 + growth,
+            candidate_added_rss_bytes=50_000_000 + growth,
         )
-        for _ in range(20)
+        for growth in (round(100_000_000 * rng.normal(0, 0.01)) for _ in range(20))
     ]
     estimate = noise.estimate(rounds, 5.0, "2026-01-02")
-    assert set(estimate.floors) == {"p50", "p99", "rss"}
-    p50, rss = estimate.floors["p50"], estimate.floors["rss"]
+    assert set(estimate.floors) == {"p50", "p99", "rss", "added-rss"}
+    p50, rss, added = (estimate.floors[metric] for metric in ("p50", "rss", "added-rss"))
     assert 0.001 < p50.within < 0.003
     assert p50.between == pytest.approx(0.0, abs=1e-9)  # the baseline is the same in every round
     assert p50.within < p50.detectable < 0.02
     assert rss.detectable == pytest.approx(2 * 2.0930240544 * rss.within, rel=1e-6)  # t(0.975, 19), as in a gate
+    assert (added.within, added.detectable) == pytest.approx((2 * rss.within, 2 * rss.detectable), rel=1e-6)
     assert (rss.rounds, estimate.rounds_of("p50")) == (20, 20)
     result: Any = make_result()
     assert noise.read(result.machine, result.cell, 1, 1) is None

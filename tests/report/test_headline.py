@@ -24,7 +24,7 @@ def rated(result: Result, correct: int, images: int = 1000) -> Result:
 
 
 def in_int8(result: Result, lost: int, gained: int = 0, images: int = 1000) -> Result:
-    """The result in int8, which lost and gained so many answers against fp32."""
+    """The result in int8, with these numbers of answers lost and gained against fp32."""
     accuracy = result.measured.accuracy
     assert accuracy is not None
     drop = Top1Drop(

@@ -30,11 +30,13 @@ class Job:
 class Report:
     """The report that the child writes.
 
-    `peak_rss_bytes` is the kernel's high-water mark; None where the kernel keeps none.
+    `peak_rss_bytes` is the kernel's high-water mark; `added_rss_bytes` is that peak minus the resident memory before
+    the runtime is imported, as in `Result.added_rss_bytes`. Both are None where the kernel keeps no high-water mark.
     """
 
     phase: str
     peak_rss_bytes: int | None = None
+    added_rss_bytes: int | None = None
     failure: Failure | None = None
 
 
@@ -42,15 +44,19 @@ START = Report(phase="start")
 
 
 def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report:
-    """Return the peak memory after a few inferences. Raises `MbbenchError`."""
+    """Return the peak memory after a few inferences, and how much the session added. Raises `MbbenchError`."""
     import numpy as np
 
     save(Report(phase="memory"))
 
     backend = registry.load(job.backend)
     images = np.random.default_rng(0).uniform(-1, 1, job.artifact.input_shape).astype(np.float32)
+    start = memory.read("start")
     with backend.open(job.artifact, job.device, threads=job.settings.threads, stage=lambda _: None) as session:
         for _ in range(_CALLS):
             session.run(images)
-        reading = memory.read("steady")
-    return Report(phase="done", peak_rss_bytes=None if reading is None else reading.peak_rss_bytes)
+        steady = memory.read("steady")
+    if start is None or steady is None:
+        return Report(phase="done")
+    peak = steady.peak_rss_bytes
+    return Report(phase="done", peak_rss_bytes=peak, added_rss_bytes=peak - start.rss_bytes)

@@ -90,7 +90,7 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
 
 
 def _whisker_share(samples: int) -> float:
-    """Return the share of samples beyond each whisker that so many samples can show."""
+    """Return the share of samples beyond each whisker that this number of samples can show."""
     return next((1 - q for q in (0.99, 0.90) if samples >= samples_needed(q)), 0.0)
 
 

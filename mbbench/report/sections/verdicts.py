@@ -18,6 +18,7 @@ _NAMES: dict[Metric, str] = {
     "p50": "p50",
     "p99": "p99",
     "rss": "Peak RSS",
+    "added-rss": "Added RSS",
     "size": "Size",
     "top1": "Top-1",
 }
@@ -177,7 +178,7 @@ def _value(metric: Metric, value: float | None) -> str:
     match metric:
         case "p50" | "p99":
             return units.milliseconds(value)
-        case "rss" | "size":
+        case "rss" | "added-rss" | "size":
             return units.megabytes(None if value is None else int(value))
         case "top1":
             return units.percent(value)

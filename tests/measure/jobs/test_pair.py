@@ -9,11 +9,13 @@ import pytest
 from mbbench import data, weights
 from mbbench.artifacts.export import export
 from mbbench.machine import pick_cpus
+from mbbench.measure import memory
 from mbbench.measure.jobs import footprint, pair
 from mbbench.measure.jobs.pair import MIN_REPLICATES, Job, Report
 from mbbench.measure.latency import time_pairs
 from mbbench.measure.process import run_in_child
 from mbbench.models import normalization
+from mbbench.result import Memory
 from mbbench.spec import ModelSpec, Settings
 from mbbench.testing import FakeClock
 
@@ -133,3 +135,19 @@ def test_the_footprint_is_the_memory_of_one_session(job: Job) -> None:
     )
     assert report.failure is None
     assert report.peak_rss_bytes is not None and 20e6 < report.peak_rss_bytes < 500e6
+    assert report.added_rss_bytes is not None and 5e6 < report.added_rss_bytes < report.peak_rss_bytes - 10e6
+
+
+def test_added_memory_is_the_peak_minus_what_was_resident_before_the_runtime(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = {
+        "start": Memory(phase="start", rss_bytes=30_000_000, peak_rss_bytes=45_000_000),
+        "steady": Memory(phase="steady", rss_bytes=90_000_000, peak_rss_bytes=125_000_000),
+    }
+    request = footprint.Job(artifact=job.baseline, backend="onnxruntime", device="", settings=SETTINGS, cpus=job.cpus)
+    monkeypatch.setattr(memory, "read", readings.get)
+    report = footprint.measure(request, (), lambda _: None)
+    assert report == footprint.Report(phase="done", peak_rss_bytes=125_000_000, added_rss_bytes=95_000_000)
+    monkeypatch.setattr(memory, "read", lambda _: None)
+    assert footprint.measure(request, (), lambda _: None) == footprint.Report(phase="done")

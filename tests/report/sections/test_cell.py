@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from mbbench.report.sections.cell import cell_table
-from mbbench.result import Memory, Phase, Result, Throughput
+from mbbench.report.sections.cell import cell_table, drop_text
+from mbbench.result import Memory, Phase, Result, Throughput, Top1Drop
+from mbbench.stats import Interval
 
 Make = Callable[..., Result]
 
@@ -40,3 +41,14 @@ def test_throughput_names_its_batch_size_and_the_others(make_result: Make) -> No
     assert ("Throughput", "174 images/s at batch 4 (172 at 1, 149 at 16)") in rows
     older = _rows(result, throughput=rates[2])
     assert ("Throughput", "149 images/s at batch 16") in older
+
+
+def test_a_drop_names_the_class_that_lost_most_only_if_one_lost_images() -> None:
+    lost = Top1Drop(
+        share=0.0125, ci95=Interval(0.0, 0.025), only_reference_right=6, only_this_right=1, p_value=0.125,
+        worst_class=3, worst_class_share=0.06,
+    )  # fmt: skip
+    text = "top-1 -1.25 points [-2.50, +0.00], not significant on 400 images (McNemar's p 0.12)"
+    assert drop_text(lost, 400) == f"{text}; class 3 lost most, 6.0 points"
+    for share in (0.0, -0.02):  # every class kept its images, or gained some
+        assert drop_text(replace(lost, worst_class_share=share), 400) == text
