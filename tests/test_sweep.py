@@ -88,7 +88,7 @@ def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_points_measures_every_cell_once(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(PROFILE)
-    command = [sys.executable, "-m", "mbbench", "sweep", "--output", "json", "--results", "results.jsonl"]
+    command = [sys.executable, "-m", "mbbench", "sweep", "--format", "json", "--results", "results.jsonl"]
     options = ["--profile", "tiny.toml", "--alpha", "0.25-1+0.25"]
     rng = random.Random(7)
     path = tmp_path / "results.jsonl"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -152,3 +153,10 @@ def test_fields_that_older_records_lack_are_not_faults(measured: list[Result]) -
     assert latency is not None
     old = _with(measured[0], latency=replace(latency, imprecise=None, outliers=None, drift=None))
     assert verify.verify(html.render([old]), "page.html").faults == ()
+
+
+@pytest.mark.slow
+def test_the_reference_report_agrees_with_its_records() -> None:
+    """A change of wording or figures must regenerate it: see CONTRIBUTING.md."""
+    page = Path(__file__).parents[2] / "reports" / "reference" / "report.html"
+    assert verify.verify(page.read_text(), page.name).faults == ()
