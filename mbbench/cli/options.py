@@ -165,7 +165,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "variant": _CellOption(MobileNetVariant),
     "backend": _CellOption(
-        _text("--backend", "Backends, comma-separated, or all that can start here.", "openvino", "NAMES|all"),
+        _text("--backend", "Backends, comma-separated, or all installed ones.", "openvino", "NAMES|all"),
         split_names,
     ),
     "device": _CellOption(Device),

@@ -35,7 +35,7 @@ def report(
 ) -> None:
     """Write a report on stored results: self-contained HTML, Markdown, CSV, JSON or JUnit.
 
-    If a cell has several results, the newest is used.
+    If a cell has several results, the most precise one with the newest versions is used.
     """
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))

@@ -22,13 +22,15 @@ def fastest_sentence(results: Sequence[Result]) -> str:
     if not complete:
         return "No measurement was completed."
     batch = min(measurement.latency.batch for measurement in complete)
+    of_all_batches = len(complete)
     complete = [measurement for measurement in complete if measurement.latency.batch == batch]
     fastest = min(complete, key=lambda measurement: measurement.latency.median_ms)
     subject, latency = fastest.result, fastest.latency
     accuracy = subject.measured.accuracy
     per = "per image" if batch == 1 else f"per batch of {batch}"
     if len(complete) > 1:
-        per += f" ({_rank(fastest, complete)})"
+        of_batch = f" of batch {batch}" if len(complete) < of_all_batches else ""
+        per += f" ({_rank(fastest, complete, of_batch)})"
     parts = [f"{subject.cell.label}: {units.milliseconds(latency.median_ms)} {per}"]
     if accuracy is not None and accuracy.top1 is not None and subject.data is not None:
         parts.append(f"{units.percent(accuracy.top1)} top-1 on {subject.data.name}")
@@ -41,9 +43,9 @@ def fastest_sentence(results: Sequence[Result]) -> str:
     return ", ".join(parts) + "."
 
 
-def _rank(fastest: Measurement, complete: Sequence[Measurement]) -> str:
+def _rank(fastest: Measurement, complete: Sequence[Measurement], of_batch: str) -> str:
     """Return that this is the lowest median, and how many others its interval cannot tell apart from it."""
-    text = f"lowest median of {len(complete)} cells"
+    text = f"lowest median of {len(complete)} cells{of_batch}"
     interval = fastest.latency.median_ci95_ms
     if interval is None:
         return text
@@ -84,7 +86,7 @@ def failures(results: Sequence[Result], place: str) -> Iterator[str]:
 
 
 def _most_accurate(group: Sequence[Result], name: Name) -> Iterator[str]:
-    """Yield a sentence on the most accurate cell, or on the fastest of those that cannot be told apart from it."""
+    """Yield a sentence on the most accurate cell, or on the fastest of those whose intervals overlap with its own."""
     rated = [
         (top1, accuracy.top1_ci95, measurement)
         for measurement in selection.measurements(group)
@@ -93,20 +95,21 @@ def _most_accurate(group: Sequence[Result], name: Name) -> Iterator[str]:
     if len(rated) < 2:
         return
     best_top1, best_ci, best = max(rated, key=lambda row: (row[0], -row[2].latency.median_ms))
-    tied = [row for row in rated if row[1] is not None and row[1].high >= best_top1]
-    top1, ci, fast = min(tied or [(best_top1, best_ci, best)], key=lambda row: row[2].latency.median_ms)
-    if fast is best:
+    lowest = best_top1 if best_ci is None else best_ci.low
+    tied = [row for row in rated if row[1] is not None and row[1].high >= lowest] or [(best_top1, best_ci, best)]
+    top1, ci, fast = min(tied, key=lambda row: row[2].latency.median_ms)
+    if len(tied) == 1:
         yield (
             f"{name(best.result)} is the most accurate: {units.percent(best_top1, best_ci)} top-1 in"
             f" {units.milliseconds(best.latency.median_ms)}."
         )
         return
     assert best.result.measured.accuracy is not None
+    gain = "" if fast is best else f", {units.ratio(best.latency.median_ms, fast.latency.median_ms)} faster"
     yield (
         f"{name(fast.result)} is the fastest of the {len(tied)} cells whose top-1 cannot be told from the highest"
         f" ({units.percent(best_top1)}, {name(best.result)}) on {best.result.measured.accuracy.images} images:"
-        f" {units.percent(top1, ci)} in {units.milliseconds(fast.latency.median_ms)},"
-        f" {units.ratio(best.latency.median_ms, fast.latency.median_ms)} faster."
+        f" {units.percent(top1, ci)} in {units.milliseconds(fast.latency.median_ms)}{gain}."
     )
 
 
@@ -136,5 +139,7 @@ def _loss(drops: Sequence[Top1Drop]) -> str:
         largest = max(significant, key=lambda drop: drop.share)
         return f"loses {'up to ' * (len(drops) > 1)}{largest.share * 100:.2f} points of top-1"
     if worst.share <= 0:
-        return "loses no top-1"
-    return f"loses no top-1 significantly (at most {worst.share * 100:.2f} points, McNemar's p {worst.p_value:.2g})"
+        return "shows no loss of top-1"
+    return (
+        f"shows no significant loss of top-1 (at most {worst.share * 100:.2f} points, McNemar's p {worst.p_value:.2g})"
+    )

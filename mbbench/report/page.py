@@ -68,7 +68,9 @@ def _headline(results: Sequence[Result], judged: Sequence[Claim], name: Name) ->
     checked = [claim for claim in judged if claim.verdict != "cannot be checked"]
     if checked:
         holding = sum(claim.verdict == "holds" for claim in checked)
-        yield f"Of the paper's claims that can be checked here, {holding} of {len(checked)} hold{'s' * (holding == 1)}."
+        count = f"All {holding}" if holding == len(checked) else f"{holding} of {len(checked)}"
+        verb = "holds" if holding == 1 else "hold"
+        yield f"{count} of the paper's claims that can be checked here {verb}."
     yield from failures(results, _NOTES_TITLE)
 
 
@@ -79,8 +81,8 @@ def _cells(results: Sequence[Result], left_out: int, name: Name) -> Section:
     ]
     if left_out:
         text.append(
-            f"{left_out} result{'s' * (left_out > 1)} of the same cells {'are' if left_out > 1 else 'is'} left out: the"
-            " most precise one with the newest versions counts."
+            f"{left_out} repeated result{'s' * (left_out > 1)} left out: of each cell the most precise one with the"
+            " newest versions is shown."
         )
     return Section(
         "cells", "Cells", tuple(text), (tables.speed(results, name), tables.size_and_accuracy(results, name))

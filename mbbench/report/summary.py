@@ -8,7 +8,7 @@ from dataclasses import replace
 from mbbench.report import selection
 from mbbench.report.document import Document, Table
 from mbbench.report.headline import fastest_sentence
-from mbbench.report.names import namer, runtime_label
+from mbbench.report.names import Name, namer, runtime_label
 from mbbench.report.sections import tables as report_tables
 from mbbench.report.sections import versus
 from mbbench.report.sections.cell import cell_table, drop_text
@@ -30,7 +30,7 @@ def summary_document(results: Sequence[Result]) -> Document:
         if len(models) == 1:
             speed = replace(speed, title=f"Speed of {models.pop().label}")
         accuracy = report_tables.size_and_accuracy(subjects, name)
-        tables += [speed, replace(accuracy, notes=(*accuracy.notes, *_drops(subjects)))]
+        tables += [speed, replace(accuracy, notes=(*accuracy.notes, *_drops(subjects, name)))]
         energy = report_tables.energy(subjects, name)
         tables += [energy] if energy.rows else []
     if (scenarios := report_tables.scenarios(subjects, namer(subjects))) is not None:
@@ -40,10 +40,10 @@ def summary_document(results: Sequence[Result]) -> Document:
     return Document(fastest_sentence(results), tuple(tables), tuple(collect_notes(results)))
 
 
-def _drops(results: Sequence[Result]) -> tuple[str, ...]:
+def _drops(results: Sequence[Result], name: Name) -> tuple[str, ...]:
     """Return a note on the top-1 that each cell in a lower precision lost, and a warning if INT8 is meaningless."""
     notes = [
-        f"{runtime_label(result)} against fp32: {drop_text(accuracy.drop, accuracy.images)}."
+        f"{name(result)} against fp32: {drop_text(accuracy.drop, accuracy.images)}."
         for result in results
         if result.cell.precision != "fp32"
         and (accuracy := result.measured.accuracy) is not None

@@ -65,6 +65,8 @@ def test_latencies_of_other_batch_sizes_are_not_compared(make_result: Make) -> N
     assert latency is not None
     of_8 = replace(make_result(), measured=replace(make_result().measured, latency=replace(latency, batch=8)))
     assert fastest_sentence([of_1, of_8]).startswith("0.5 MobileNet-128 on openvino: 1.01 ms per image, ")
+    torch = replace(of_1, cell=replace(of_1.cell, backend="torch"))
+    assert "(lowest median of 2 cells of batch 1, statistically tied with 1)" in fastest_sentence([of_1, torch, of_8])
 
 
 def test_the_most_accurate_is_named_only_if_the_images_can_show_it(make_result: Make) -> None:
@@ -72,6 +74,13 @@ def test_the_most_accurate_is_named_only_if_the_images_can_show_it(make_result: 
     slow = make_result(ModelSpec(alpha=1.0, classes=10), scale=8.0)
     (_, distinct) = sentences(rated(fast, 850), rated(slow, 950))
     assert distinct == "1.0 MobileNet-224 on openvino is the most accurate: 95.0 % [93.5, 96.2] top-1 in 4.04 ms."
+    (_, equal) = sentences(rated(fast, 990), rated(slow, 990))
+    assert equal == (
+        "0.25 MobileNet-224 on openvino is the fastest of the 2 cells whose top-1 cannot be told from the highest"
+        " (99.0 %, 0.25 MobileNet-224 on openvino) on 1000 images: 99.0 % [98.2, 99.5] in 0.504 ms."
+    )
+    (_, overlapping) = sentences(rated(fast, 356, 359), rated(slow, 359, 359))
+    assert "cannot be told from the highest (100.0 %" in overlapping
     (_, tied) = sentences(rated(fast, 22, 40), rated(slow, 23, 40))
     assert tied == (
         "0.25 MobileNet-224 on openvino is the fastest of the 2 cells whose top-1 cannot be told from the highest"
@@ -82,8 +91,8 @@ def test_the_most_accurate_is_named_only_if_the_images_can_show_it(make_result: 
 @pytest.mark.parametrize(
     ("lost", "gained", "images", "text"),
     [
-        (3, 0, 40, "loses no top-1 significantly (at most 7.50 points, McNemar's p 0.25)"),
-        (0, 25, 1000, "loses no top-1"),
+        (3, 0, 40, "shows no significant loss of top-1 (at most 7.50 points, McNemar's p 0.25)"),
+        (0, 25, 1000, "shows no loss of top-1"),
         (30, 5, 1000, "loses 2.50 points of top-1"),
     ],
 )
@@ -99,7 +108,7 @@ def test_a_span_of_one_value_is_one_value_and_networks_are_counted_once(make_res
     results = [on(make_result(model), cpu) for model in models for cpu in ("A", "B")]
     texts = sentences(*results, *(in_int8(result, 0) for result in results))
     assert [text for text in texts if "takes" in text] == [
-        f"On {cpu}: openvino in int8 takes 1.00 times as long as in fp32 and loses no top-1 (2 networks)."
+        f"On {cpu}: openvino in int8 takes 1.00 times as long as in fp32 and shows no loss of top-1 (2 networks)."
         for cpu in "AB"
     ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_only_the_last_of_equally_precise_results_of_a_cell_is_shown(make_result
     (cells,) = [section for section in build_page([old, new]).sections if section.id == "cells"]
     assert cells.tables[0].rows == (("0.5 MobileNet-128 on openvino", "1.01 [1.01, 1.01]", "1.02", "1.02", "800"),)
     assert cells.text[-1] == (
-        "1 result of the same cells is left out: the most precise one with the newest versions counts."
+        "1 repeated result left out: of each cell the most precise one with the newest versions is shown."
     )
 
 
@@ -123,3 +124,16 @@ def test_a_cell_that_its_runtime_does_not_support_is_a_note_and_no_row(make_resu
     )
     (notes,) = [section for section in report.sections if section.id == "machine"]
     assert "0.5 MobileNet-128 on tensorrt is not supported: no driver; install one." in notes.text
+
+
+def test_junit_skips_a_cell_that_its_runtime_does_not_support(make_result: Make) -> None:
+    failed, unsupported = (
+        replace(
+            make_result(backend=backend), measured=Measured(), reasons={},
+            failure=Failure(cause="it cannot", remedy="leave it out", exit_code=exit_code),
+        )
+        for backend, exit_code in (("torch", 7), ("tensorrt", 6))
+    )  # fmt: skip
+    suite = ElementTree.fromstring(junit.render_results([make_result(), failed, unsupported]))[0]
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["3", "0", "1", "1"]
+    assert [[child.tag for child in case][1:] for case in suite] == [[], ["error"], ["skipped"]]

@@ -42,19 +42,23 @@ def render_gate(gate: GateRecord) -> str:
 
 
 def render_results(results: Sequence[Result]) -> str:
-    """Return a suite per machine with a test case per cell: figures are properties, and a failed cell is an error."""
+    """Return a suite per machine with a test case per cell: figures are properties, and a failed cell is an error.
+
+    A cell that its runtime does not support is skipped.
+    """
     root = ElementTree.Element("testsuites", name="mbbench")
     for machine in dict.fromkeys(result.machine for result in results):
         group = [result for result in results if result.machine == machine]
-        errors = sum(result.failure is not None for result in group)
+        failures = [result.failure for result in group if result.failure is not None]
+        unsupported = sum(failure.is_unsupported for failure in failures)
         suite = ElementTree.SubElement(
             root,
             "testsuite",
             name=machine.summary,
             tests=str(len(group)),
             failures="0",
-            skipped="0",
-            errors=str(errors),
+            skipped=str(unsupported),
+            errors=str(len(failures) - unsupported),
         )
         for result in group:
             case = ElementTree.SubElement(
@@ -64,7 +68,8 @@ def render_results(results: Sequence[Result]) -> str:
             for name, value in _figures(result):
                 ElementTree.SubElement(properties, "property", name=name, value=str(value))
             if (failure := result.failure) is not None:
-                ElementTree.SubElement(case, "error", message=f"{failure.cause}; {failure.remedy}")
+                kind = "skipped" if failure.is_unsupported else "error"
+                ElementTree.SubElement(case, kind, message=f"{failure.cause}; {failure.remedy}")
     return _text(root)
 
 

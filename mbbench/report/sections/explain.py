@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from mbbench.analysis.explain import Explanation
 from mbbench.report import units
 from mbbench.report.document import Table
+from mbbench.report.names import Name, namer
 
 
 def tables(explanations: Sequence[Explanation]) -> list[Table]:
     """Return one table for each explanation: the ratio of the medians, then the reasons."""
-    return [_table(explanation) for explanation in explanations]
+    name = namer([explanation.result for explanation in explanations])
+    return [_table(explanation, name) for explanation in explanations]
 
 
 def record(explanations: Sequence[Explanation]) -> list[dict[str, object]]:
@@ -22,9 +24,7 @@ def record(explanations: Sequence[Explanation]) -> list[dict[str, object]]:
     ]
 
 
-def _table(explanation: Explanation) -> Table:
-    cell = explanation.result.cell
+def _table(explanation: Explanation, name: Name) -> Table:
     ratio = units.MISSING if explanation.ratio is None else f"{explanation.ratio:.2f}"
     rows = (("Median relative to fp32", ratio), *(("", reason) for reason in explanation.reasons))
-    title = f"{cell.model.label} in {cell.precision} on {cell.backend}"
-    return Table(title, ("Quantity", "Value"), rows, numeric=False, header=False)
+    return Table(name(explanation.result), ("Quantity", "Value"), rows, numeric=False, header=False)

@@ -74,7 +74,7 @@ def pareto_front(front: Sequence[Result], name: Name, title: str) -> Table:
             )
         )
     columns = ("Cell", "Median", "Top-1 [95 %]", "Size", "Peak memory")
-    notes = ("No other cell is both faster and more accurate than one of these.",)
+    notes = ("No cell is both faster and more accurate than any of these.",)
     return Table(f"Pareto front: {title}", columns, tuple(rows), notes=notes)
 
 
