@@ -14,7 +14,8 @@ from mbbench.report.document import Figure, Section, Table
 from mbbench.report.names import Name
 from mbbench.report.sections.figures import COLORS
 from mbbench.report.selection import subjects
-from mbbench.result import Ceilings, LayerTime, LayerTimes, Result
+from mbbench.result import Ceilings, LayerTime, LayerTimes, Result, Setup
+from mbbench.spec import ModelSpec
 
 _MAX_NETWORKS = 6
 _TYPES = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully connected")
@@ -22,11 +23,11 @@ _TYPES = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully connected")
 
 def section(results: Sequence[Result], name: Name) -> Section | None:
     """Return layer tables and roofline plots of the largest networks, or None if no runtime reports layer times."""
-    largest: dict[tuple[str, ...], Result] = {}
+    largest: dict[Setup, Result] = {}
     for result in subjects(results):
         if result.layer_times is None or result.cost is None:
             continue
-        key = (result.machine.id, result.cell.backend, result.cell.device, result.cell.precision)
+        key = result.setup.same_but(model=ModelSpec(), weights=None, data=None)
         previous = largest.get(key)
         if previous is None or previous.cost is None or result.cost.mult_adds > previous.cost.mult_adds:
             largest[key] = result
@@ -46,7 +47,13 @@ def section(results: Sequence[Result], name: Name) -> Section | None:
         " Roof: share of the arithmetic roof; above 100 %, the layer is faster than the kernel that set the roof."
         " Moves: nodes that only convert or reorder tensors."
     )
-    return Section("layers", "Layers against the roofline", (text,), tuple(tables), tuple(figures))
+    texts = [text]
+    if len(largest) > _MAX_NETWORKS:
+        texts.append(
+            f"{_MAX_NETWORKS} of {len(largest)} runtimes and precisions are shown; `mbbench report -o report.json` has"
+            " all layer times."
+        )
+    return Section("layers", "Layers against the roofline", tuple(texts), tuple(tables), tuple(figures))
 
 
 def bottleneck(layer: LayerTime, ceilings: Ceilings) -> str:
