@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,22 +59,21 @@ def compression_pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
     A network that was not pruned has its fp32 partner; a pruned one has the whole network of the same setup in fp32,
     with any weights.
     """
-    whole = by_setup(
+    unpruned_fp32 = by_setup(
         (r for r in results if r.cell.precision == "fp32" and r.cell.model.widths is None), weights=None, data=None
     )
-
-    def pruned() -> Iterator[tuple[Result, Result]]:
-        for result in results:
-            model = result.cell.model
-            if model.widths is None:
-                continue
-            key = result.setup.same_but(model=replace(model, widths=None), weights=None, precision="fp32", data=None)
-            if (reference := whole.get(key)) is not None:
-                yield result, reference
-
-    lower = [pair for pair in fp32_pairs(results) if pair[0].cell.model.widths is None]
-    order = {id(result): index for index, result in enumerate(results)}
-    return sorted([*lower, *pruned()], key=lambda pair: order[id(pair[0])])
+    partners = {result.setup: partner for result, partner in fp32_pairs(results)}
+    pairs = []
+    for result in results:
+        model = result.cell.model
+        if model.widths is None:
+            reference = partners.get(result.setup)
+        else:
+            setup = result.setup.same_but(model=replace(model, widths=None), weights=None, precision="fp32", data=None)
+            reference = unpruned_fp32.get(setup)
+        if reference is not None:
+            pairs.append((result, reference))
+    return pairs
 
 
 def baselines_of(subject: Result, results: Iterable[Result]) -> list[Result]:

@@ -12,6 +12,7 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
+from mbbench.compare.changes import DEFAULT_LIMITS
 from mbbench.errors import UsageError
 from mbbench.spec import parse_seconds
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 GateFormat = Literal["table", "json", "markdown", "junit"]
 CompareFormat = Literal["table", "json", "markdown"]
-_LIMITS = "p50:3% p99:10% rss:5% size:1% top1:-0.5pt"
 _FILE_FORMATS = {".json": "json", ".md": "markdown", ".xml": "junit"}
 _MIN_ROUNDS = 5
 _MIN_TIME_S, _MAX_TIME_S = 1, 3600
@@ -59,7 +59,7 @@ def check(
             metavar="METRIC:LIMIT",
             help="Metric to check (p50, p99, rss, added-rss, size or top1) and the largest change allowed, e.g. p50:3%."
             " Can be repeated.",
-            show_default=_LIMITS,
+            show_default=" ".join(DEFAULT_LIMITS),
         ),
     ] = None,
     time: Annotated[
@@ -89,7 +89,7 @@ def check(
     from mbbench import plan as planning
     from mbbench.compare import changes
 
-    limits = changes.parse_limits(fail_on or changes.DEFAULT_LIMITS)
+    limits = changes.parse_limits(fail_on or DEFAULT_LIMITS)
     seconds = _parse_time(time)
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
@@ -114,7 +114,7 @@ def compare(
             metavar="METRIC:LIMIT",
             help="Metric to compare (as in `check --fail-on`) and its margin, e.g. p50:3%: a change whose 95 % interval"
             " is within the margin is `same`, even if it is significant. Can be repeated.",
-            show_default=_LIMITS,
+            show_default=" ".join(DEFAULT_LIMITS),
         ),
     ] = None,
     anyway: Annotated[
@@ -133,7 +133,7 @@ def compare(
     comparisons = stored.compare(
         store.read(before),
         store.read(after),
-        changes.parse_limits(margin or changes.DEFAULT_LIMITS),
+        changes.parse_limits(margin or DEFAULT_LIMITS),
         lambda result: noise.read(result.machine, result.cell, result.settings.threads, result.settings.batch),
         anyway=anyway,
     )

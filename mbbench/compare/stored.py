@@ -132,20 +132,22 @@ def _pairs(first: Sequence[Result], second: Sequence[Result]) -> Iterator[tuple[
     A cell may differ in weights and pruned widths, which are what is compared. Of several candidates the one with the
     most similar setup is its partner.
     """
-    befores, afters = (list({r.setup: r for r in results if r.failure is None}.values()) for results in (first, second))
+    befores, afters = ({r.setup: r for r in results if r.failure is None} for results in (first, second))
+    afters_of: dict[tuple[str, Setup], list[Setup]] = {}
+    for setup, after in afters.items():
+        afters_of.setdefault((after.cell.role, _comparable(setup)), []).append(setup)
     candidates = [
-        (before, after)
-        for before in befores
-        for after in afters
-        if before.cell.role == after.cell.role and _comparable(before.setup) == _comparable(after.setup)
+        (setup, candidate)
+        for setup, before in befores.items()
+        for candidate in afters_of.get((before.cell.role, _comparable(setup)), ())
     ]
-    partners: dict[Setup, Result] = {}
+    partners: dict[Setup, Setup] = {}
     taken: set[Setup] = set()
-    for before, after in sorted(candidates, key=lambda pair: _similarity(pair[0].setup, pair[1].setup), reverse=True):
-        if before.setup not in partners and after.setup not in taken:
-            partners[before.setup] = after
-            taken.add(after.setup)
-    yield from ((before, partners[before.setup]) for before in befores if before.setup in partners)
+    for setup, candidate in sorted(candidates, key=lambda pair: _similarity(*pair), reverse=True):
+        if setup not in partners and candidate not in taken:
+            partners[setup] = candidate
+            taken.add(candidate)
+    yield from ((before, afters[partners[setup]]) for setup, before in befores.items() if setup in partners)
 
 
 def _comparable(setup: Setup) -> Setup:
