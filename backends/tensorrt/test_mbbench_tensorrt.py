@@ -297,6 +297,7 @@ def test_a_batch_above_the_engines_maximum_is_refused(tmp_path: Path) -> None:
         session.run(np.zeros((65, *SHAPE[1:]), np.float32))
 
 
+@pytest.mark.gpu
 class TestTensorRt(BackendContract):
     """Skipped, with the reason, on a machine without a GPU."""
 

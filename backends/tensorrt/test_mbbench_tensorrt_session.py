@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda.bindings import runtime as real
-from mbbench_tensorrt import cuda as cuda_module
-from mbbench_tensorrt.cuda import count, cuda, driver_version, memory_of
 from mbbench_tensorrt.session import TensorRtSession
 
 from mbbench.backend import DeviceCall, Executed, OnDevice
 from mbbench.errors import BackendError
+from mbbench.nvidia import runtime
+from mbbench.nvidia.runtime import count, cuda
 
 SHAPE = (1, 3, 4, 4)
 CLASSES = 5
@@ -220,7 +220,7 @@ RTX = SimpleNamespace(**vars(TENSORRT), IRuntimeCache=Kernels, DynamicShapesKern
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
-    monkeypatch.setattr(cuda_module, "bindings", lambda: fake)
+    monkeypatch.setattr(runtime, "bindings", lambda: fake)
     monkeypatch.setattr("mbbench_tensorrt.session.bindings", lambda: fake)
     return fake
 
@@ -270,11 +270,6 @@ def test_the_fake_functions_take_as_many_arguments_as_cudas() -> None:
 def test_the_real_bindings_fail_only_because_there_is_no_driver(function: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(BackendError, match="no NVIDIA driver was found"):
         cuda(function, *arguments)
-
-
-@no_driver
-def test_without_nvml_the_driver_version_is_a_cuda_version() -> None:
-    assert driver_version() == "CUDA 0"
 
 
 def test_calls_replay_a_graph_and_results_outlive_the_next_call(session: TensorRtSession, gpu: FakeCuda) -> None:
@@ -331,11 +326,3 @@ def test_kernels_compiled_just_in_time_are_cached_for_the_next_session(gpu: Fake
     (tmp_path / "key.kernels").write_bytes(b"malicious")
     make(gpu, tmp_path, RTX).close()
     assert (tmp_path / "key.kernels").read_bytes() == b"kernels of a run "
-
-
-def test_the_driver_reports_a_processs_memory_or_a_reason() -> None:
-    assert memory_of(7, [(6, 1), (7, 400_000_000)]) == 400_000_000
-    with pytest.raises(BackendError, match="the driver does not list process 7 on the GPU"):
-        memory_of(7, [(6, 1)])
-    with pytest.raises(BackendError, match="the driver does not report memory per process"):
-        memory_of(7, [(7, 2**64 - 1)])

@@ -1,9 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
-from mbbench_torch import CompiledBackend, _node_times
+from mbbench_torch.backend import CompiledBackend
 
-from mbbench.backend import Artifact, Backend, Executed, NodeTime, Session, Stage
+from mbbench.backend import Artifact, Backend, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.testing import BackendContract
 
@@ -49,31 +47,3 @@ def test_without_a_compiler_the_remedy_names_eager_mode(monkeypatch: pytest.Monk
         CompiledBackend().devices()
     assert caught.value.cause == "torch.compile needs a C++ compiler, and no-such-compiler is not on the PATH"
     assert "--backend torch-eager" in caught.value.remedy
-
-
-def event(name: str, start: float, us: float, *children: SimpleNamespace) -> SimpleNamespace:
-    return SimpleNamespace(
-        name=name, time_range=SimpleNamespace(start=start, elapsed_us=lambda: us), cpu_children=list(children)
-    )
-
-
-def call(stem: float, classifier: float) -> SimpleNamespace:
-    convolution = event("aten::conv2d", 1, stem, event("aten::_convolution", 2, stem / 2))
-    product = event("Torch-Compiled Region", 9, classifier + 8, event("mkldnn::_linear_pointwise", 10, classifier))
-    return event("call", 0, 9999, product, event("aten::to", 5, 3), convolution)  # not in chronological order
-
-
-EXECUTED = (Executed(("stem",), "conv", "fp32"), Executed(("classifier",), "linear", "int8"))
-
-
-def test_events_are_matched_to_layers_by_order_and_the_rest_to_operators() -> None:
-    assert _node_times([call(20, 40), call(30, 50), call(90, 45)], EXECUTED) == (
-        NodeTime(("stem",), "conv", "fp32", 0.03),
-        NodeTime(("classifier",), "linear", "int8", 0.045),
-        NodeTime((), "aten::to", "unknown", 0.003),
-        NodeTime((), "Torch-Compiled Region", "unknown", 0.008),
-    )
-
-
-def test_a_different_number_of_events_than_layers_gives_no_times() -> None:
-    assert _node_times([call(20, 40)], EXECUTED[:1]) == ()

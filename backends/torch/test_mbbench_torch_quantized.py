@@ -1,8 +1,8 @@
 """Comparison of int8 weights in PyTorch with ONNX Runtime on the same Q/DQ graph."""
 
-import mbbench_torch_quantized as quantized
 import numpy as np
 import torch
+from mbbench_torch import quantized
 from torch import nn
 
 from mbbench.compress import calibrate, quantize

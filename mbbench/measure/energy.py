@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Protocol
 
+from mbbench.errors import BackendError
 from mbbench.machine import read_text
 from mbbench.measure.latency import Clock, no_garbage_collection
+from mbbench.nvidia import nvml
 from mbbench.result import Energy, Stretch
 from mbbench.stats import trimmed_effect
 
@@ -77,29 +79,24 @@ def _read_integer(file: Path) -> int:
 
 
 class Nvml:
-    """A GPU's energy counter: of the whole board, since its driver was loaded. GPUs have one from Volta on."""
+    """A GPU's energy counter."""
 
     def __init__(self, index: int) -> None:
         self.name = f"NVML cuda:{index}"
-        try:
-            self._nvml, runtime = map(import_module, ("cuda.bindings.nvml", "cuda.bindings.runtime"))
-        except ImportError as error:
-            raise CounterError(
-                f"NVML cannot be imported ({error}); run `pip install -U cuda-bindings` (12.9.6, 13.2 or newer)"
-            ) from error
-        try:
-            self._nvml.init_v2()
-            # NVML numbers all GPUs in the order of their slots; CUDA numbers the visible GPUs in another order.
-            _, slot = runtime.cudaDeviceGetPCIBusId(32, index)
-            self._gpu = self._nvml.device_get_handle_by_pci_bus_id_v2(slot.partition(b"\0")[0].decode())
-        except Exception as error:  # the driver, and the search for its library, raise exceptions of any type
-            raise CounterError(f"{self.name} cannot be opened ({error})") from error
+        with _reasons():
+            self._board = nvml.Board(index)
 
     def microjoules(self) -> int:
-        try:
-            return 1000 * int(self._nvml.device_get_total_energy_consumption(self._gpu))
-        except Exception as error:  # the driver raises exceptions of any type
-            raise CounterError(f"{self.name} reports no energy ({error})") from error
+        with _reasons():
+            return self._board.microjoules()
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    try:
+        yield
+    except BackendError as error:
+        raise CounterError(str(error)) from error
 
 
 def open_counter(device: str, root: Path = Path("/")) -> Counter:

@@ -1,17 +1,15 @@
 """Energy of simulated chips: a tree of powercap files, a fake NVML and a scripted clock."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from mbbench.errors import BackendError
 from mbbench.measure import energy
-from mbbench.measure.energy import CounterError, Nvml, Rapl
+from mbbench.measure.energy import Rapl
 from mbbench.result import Energy, Measured, Stretch
 from mbbench.testing import FakeClock
 
@@ -189,70 +187,44 @@ def test_other_devices_have_no_counter(tmp_path: Path, device: str) -> None:
     assert measure(Chip(lambda _: None), tmp_path, device) == (None, reasons)
 
 
-class FakeNvml:
-    """Two GPUs with their millijoules, by slot; the second slot is CUDA's device 0."""
+class FakeBoard:
+    """A GPU that draws the energy it is told."""
 
-    def __init__(self) -> None:
-        self.millijoules = {"0000:17:00.0": 9_000_000, "0000:65:00.0": 1_000_000}
-        self.started = False
+    uj: ClassVar[dict[int, int]] = {}
 
-    def init_v2(self) -> None:
-        self.started = True
+    def __init__(self, index: int) -> None:
+        if index not in self.uj:
+            raise BackendError("NVML cannot find the GPU (Not Found)", "check the driver")
+        self._index = index
 
-    def device_get_handle_by_pci_bus_id_v2(self, slot: str) -> str:
-        assert self.started
-        return {known: known for known in self.millijoules}[slot]
-
-    def device_get_total_energy_consumption(self, gpu: str) -> int:
-        return self.millijoules[gpu]
+    def microjoules(self) -> int:
+        if self.uj[self._index] < 0:
+            raise BackendError("NVML reports no energy (Not Supported)", "see the driver's documentation")
+        return self.uj[self._index]
 
 
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    fake = FakeNvml()
-    slots = {0: b"0000:65:00.0\0".ljust(32), 1: b"0000:17:00.0\0".ljust(32)}
-    runtime = SimpleNamespace(cudaDeviceGetPCIBusId=lambda length, index: (0, slots[index]))
-    monkeypatch.setitem(sys.modules, "cuda.bindings.nvml", fake)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    return fake
+@pytest.fixture(autouse=True)
+def boards(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    monkeypatch.setattr(FakeBoard, "uj", {0: 1_000_000_000})
+    monkeypatch.setattr("mbbench.nvidia.nvml.Board", FakeBoard)
+    return FakeBoard.uj
 
 
-def test_the_energy_of_a_gpu_is_read_from_its_slot(tmp_path: Path, nvml: FakeNvml) -> None:
-    def publish(uj: int) -> None:
-        nvml.millijoules["0000:65:00.0"] = uj // 1000
-
-    chip = Chip(publish, update_ms=100)
+def test_the_energy_of_a_gpu_is_its_boards(tmp_path: Path, boards: dict[int, int]) -> None:
+    chip = Chip(lambda uj: boards.update({0: uj}), update_ms=100)
     figures, reasons = measure(chip, tmp_path, "cuda:0")
     assert reasons == {}
     assert figures is not None
     assert figures.counter == "NVML cuda:0"
     assert figures.joules_per_image == pytest.approx(0.04, rel=1e-9)
-    assert Nvml(1).microjoules() == 9_000_000_000
 
 
-def test_a_gpu_without_a_counter_has_a_reason(tmp_path: Path, nvml: FakeNvml) -> None:
-    def refuse(gpu: str) -> int:
-        raise RuntimeError("Not Supported")
-
-    nvml.device_get_total_energy_consumption = refuse  # type: ignore[method-assign]
-    reasons = {"energy": "NVML cuda:0 reports no energy (Not Supported)"}
+def test_a_gpu_without_a_counter_has_a_reason(tmp_path: Path, boards: dict[int, int]) -> None:
+    boards[0] = -1
+    reasons = {"energy": "NVML reports no energy (Not Supported); see the driver's documentation"}
     assert measure(Chip(lambda _: None), tmp_path, "cuda:0") == (None, reasons)
-
-
-def test_a_missing_driver_is_a_reason(tmp_path: Path, nvml: FakeNvml) -> None:
-    def missing() -> None:
-        raise RuntimeError("libnvidia-ml.so.1 not found")
-
-    nvml.init_v2 = missing  # type: ignore[method-assign]
-    reasons = {"energy": "NVML cuda:0 cannot be opened (libnvidia-ml.so.1 not found)"}
-    assert measure(Chip(lambda _: None), tmp_path, "cuda:0") == (None, reasons)
-
-
-@pytest.mark.usefixtures("nvml")
-def test_a_missing_binding_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings.nvml", None)
-    with pytest.raises(CounterError, match=r"NVML cannot be imported \(.*\); run `pip install -U cuda-bindings`"):
-        energy.open_counter("cuda:0")
+    reasons = {"energy": "NVML cannot find the GPU (Not Found); check the driver"}
+    assert measure(Chip(lambda _: None), tmp_path, "cuda:1") == (None, reasons)
 
 
 def stretch(busy_joules: float, idle_joules: float = 5.0) -> Stretch:

@@ -14,10 +14,11 @@ from typing import ClassVar
 
 from mbbench.backend import AheadOfTime, Artifact, Backend, Dialect, Format, Session, Stage, pick_device
 from mbbench.errors import BackendError
+from mbbench.nvidia.nvml import driver_version
+from mbbench.nvidia.runtime import Gpu, count, cuda, gpu, index_of, native_precisions
 from mbbench.spec import Precision, content_key
 from mbbench_tensorrt import cache as engine_cache
 from mbbench_tensorrt.build import build_engine, installed, make_logger, supported_capability
-from mbbench_tensorrt.cuda import Gpu, count, cuda, driver_version, gpu
 from mbbench_tensorrt.session import TensorRtSession
 
 _BUILDER = 1  # increment when `build_engine` builds another engine from the same file
@@ -38,16 +39,7 @@ class TensorRtBackend(Backend, AheadOfTime):
         return {f"cuda:{index}": gpu(index).name for index in range(count())}
 
     def precisions(self, device: str) -> frozenset[Precision]:
-        """Return the native precisions: tensor cores run fp16 from capability 7.0, int8 from 7.2 and bf16 from 8.0."""
-        capability = _capability(device)
-        precisions: set[Precision] = {"fp32"}
-        if capability >= (7, 0):
-            precisions.add("fp16")
-        if capability >= (7, 2):
-            precisions.add("int8")
-        if capability >= (8, 0):
-            precisions.add("bf16")
-        return frozenset(precisions)
+        return native_precisions(_capability(device))
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
         return {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "s8s8"}
@@ -55,7 +47,7 @@ class TensorRtBackend(Backend, AheadOfTime):
     def build(self, artifact: Artifact, target: Path, device: str) -> None:
         capability = None if _is_local(device) else device
         if capability is None:
-            cuda("cudaSetDevice", _index(device))
+            cuda("cudaSetDevice", index_of(device))
         target.write_bytes(build_engine(artifact.path.read_bytes(), artifact.input_shape, capability))
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
@@ -64,7 +56,7 @@ class TensorRtBackend(Backend, AheadOfTime):
         trt = import_module(module)
         devices = self.devices()
         name = pick_device(device, devices)
-        index = _index(name)
+        index = index_of(name)
         cuda("cudaSetDevice", index)
         stage("load")
         content = artifact.path.read_bytes()
@@ -87,7 +79,7 @@ class TensorRtBackend(Backend, AheadOfTime):
             raise BackendError(f"TensorRT cannot load the engine: {logger.last}", f"build it for {devices[name]}")
         facts = {
             "tf32": "off",
-            "device": f"{devices[name]} (compute capability {'.'.join(map(str, gpu(index).capability))})",
+            "device": gpu(index).description,
             "package": distribution,
             "engine": origin,
             "engine_bytes": str(len(engine)),
@@ -107,14 +99,10 @@ def _is_local(device: str) -> bool:
     return device.startswith("cuda:")
 
 
-def _index(device: str) -> int:
-    return int(device.rpartition(":")[2])
-
-
 def _capability(device: str) -> tuple[int, ...]:
     """Return the compute capability of a local GPU, or the one that `device` names."""
     if _is_local(device):
-        return gpu(_index(device)).capability
+        return gpu(index_of(device)).capability
     return tuple(map(int, supported_capability(device).split(".")))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mbbench import cache
 from mbbench.errors import BackendError
-from mbbench_tensorrt.cuda import DRIVER
+from mbbench.nvidia.runtime import DRIVER
 
 _PACKAGES = {"tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "tensorrt_rtx": ("tensorrt-rtx-cu13",)}
 _LARGEST_BATCH = 64

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mbbench.backend import DeviceCall, Executed, LayerAudit, LayerProfile, NodeTime, OnDevice, Session
 from mbbench.errors import BackendError
+from mbbench.nvidia.nvml import Board
+from mbbench.nvidia.runtime import bindings, cuda
 from mbbench_tensorrt import cache as engine_cache
 from mbbench_tensorrt import layers
-from mbbench_tensorrt.cuda import Pinned, bindings, cuda, process_memory_bytes
+from mbbench_tensorrt.pinned import Pinned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,7 +184,7 @@ class TensorRtSession(Session, LayerAudit, LayerProfile, OnDevice):
         return tuple(calls[1:])
 
     def device_memory_bytes(self) -> int:
-        return process_memory_bytes(self._index)
+        return Board(self._index).process_memory_bytes()
 
     def executed(self) -> tuple[Executed, ...]:
         return tuple(self._layers().values())

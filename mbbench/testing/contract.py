@@ -1,17 +1,9 @@
-"""Test support: a fake backend with scripted latencies, and the conformance suite that every backend must pass.
-
-    from mbbench.testing import BackendContract
-
-    class TestMine(BackendContract):
-        name = "mine"
-
-pytest then runs the suite against the installed backend called `mine`.
-"""
+"""The conformance suite that every backend must pass."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +26,7 @@ from mbbench.backend import (
     OnDevice,
     Session,
     Stage,
+    pick_device,
 )
 from mbbench.errors import BackendError
 from mbbench.spec import ModelSpec, Precision
@@ -44,60 +37,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class FakeClock:
-    """A clock in nanoseconds that moves only when `now_ns` is set."""
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
-class FakeSession(Session):
-    """A session whose calls advance `clock` by the next of `latencies_ms`, or the last; the logits are zeros."""
-
-    def __init__(self, latencies_ms: Iterable[float], clock: FakeClock, classes: int = 10) -> None:
-        self.facts: Mapping[str, str] = {"precision": "float32"}
-        self._latencies_ms = iter(latencies_ms)
-        self._latency_ms = 0.0
-        self._clock, self._classes = clock, classes
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        import numpy as np
-
-        self._latency_ms = next(self._latencies_ms, self._latency_ms)
-        self._clock.now_ns += round(self._latency_ms * 1e6)
-        return np.zeros((len(images), self._classes), np.float32)
-
-
-class FakeBackend(Backend):
-    """A backend that opens any artifact as a `FakeSession`."""
-
-    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-
-    def __init__(self, latencies_ms: Iterable[float] = (1.0,), clock: FakeClock | None = None) -> None:
-        self._latencies_ms, self._clock = latencies_ms, clock or FakeClock()
-
-    def versions(self) -> Mapping[str, str]:
-        return {"fake": "1"}
-
-    def devices(self) -> Mapping[str, str]:
-        return {"cpu": "a fake"}
-
-    def precisions(self, device: str) -> frozenset[Precision]:
-        return frozenset({"fp32"})
-
-    def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:
-        for name in get_args(Stage):
-            stage(name)
-        return FakeSession(self._latencies_ms, self._clock, artifact.spec.classes)
-
-
 class BackendContract:
-    """The conformance suite: a subclass that sets `name` tests that backend against the contract."""
+    """The conformance suite: a subclass that sets `name` tests that backend against the contract.
+
+    `device` is a value of `--device`, by default the backend's first; the tests are skipped where it is missing.
+    """
 
     name: ClassVar[str]
+    device: ClassVar[str] = ""
     spec: ClassVar[ModelSpec] = ModelSpec(alpha=0.25, resolution=32, classes=10)
     tolerance: ClassVar[float] = 1e-4  # as a share of the largest logit
 
@@ -107,7 +54,7 @@ class BackendContract:
         """Return the backend; skip its tests, with the reason, if it cannot start here."""
         try:
             backend = registry.load(cls.name)
-            backend.devices()
+            pick_device(cls.device, backend.devices())
             if isinstance(backend, Converter):
                 backend.tools()
         except BackendError as error:
@@ -127,7 +74,7 @@ class BackendContract:
     def opened(cls, backend: Backend, artifact: Artifact) -> Iterator[tuple[Session, list[Stage]]]:
         """Yield an open session, and the stages that opening it announced."""
         stages: list[Stage] = []
-        with backend.open(artifact, "", threads=1, stage=stages.append) as session:
+        with backend.open(artifact, cls.device, threads=1, stage=stages.append) as session:
             yield session, stages
 
     @classmethod
@@ -200,7 +147,7 @@ class BackendContract:
     def test_every_claimed_precision_is_executed(
         self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Check on the first device that logits are close to fp32's, and what precision a `LayerAudit` reports."""
+        """Check that logits are close to fp32's, and what precision a `LayerAudit` reports."""
         import numpy as np
         import torch
 
@@ -213,7 +160,7 @@ class BackendContract:
         monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
         images = self._images(8)
         reference = self._module()(torch.from_numpy(images)).detach().numpy()
-        device = next(iter(backend.devices()))
+        device = pick_device(self.device, backend.devices())
         native = backend.native(device)
         assert "fp32" in native
         graph = to_onnx(fold_batch_norm(self._module()), self.spec.resolution)
@@ -296,5 +243,5 @@ class BackendContract:
         damaged = tmp_path / artifact.path.name
         damaged.write_bytes(b"damaged")
         with pytest.raises(BackendError) as caught:
-            backend.open(replace(artifact, path=damaged), "", threads=1, stage=lambda _: None)
+            backend.open(replace(artifact, path=damaged), self.device, threads=1, stage=lambda _: None)
         assert "\n" not in str(caught.value)

@@ -1,0 +1,1 @@
+"""PyTorch as two mbbench backends: `torch` (torch.compile) and `torch-eager`."""
