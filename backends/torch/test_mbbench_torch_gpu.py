@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -15,66 +14,15 @@ from mbbench_torch import backend as backend_module
 from mbbench_torch import gpu as gpu_module
 from mbbench_torch.backend import CompiledBackend, EagerBackend
 from mbbench_torch.gpu import GpuSession
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbbench.backend import Artifact, Backend, DeviceCall, Executed, OnDevice, Session, Stage
 from mbbench.errors import BackendError
 from mbbench.nvidia import runtime
 from mbbench.testing import BackendContract
+from mbbench.testing.cuda import FakeCuda
 
 SHAPE = (1, 3, 4, 4)
 CPU = torch.device("cpu")
-
-
-class FakeGraph(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A fake CUDA graph: it records PyTorch's operators, and repeats them on the same memory."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operators: list[tuple[Any, Any, Any, Any]] = []
-        self.replays = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = function(*args, **(kwargs or {}))
-        self.operators.append((function, args, kwargs or {}, output))
-        return output
-
-    def replay(self) -> None:
-        self.replays += 1
-        for function, args, kwargs, output in self.operators:
-            output.copy_(function(*args, **kwargs))
-
-
-class FakeCuda:
-    """A fake of `torch.cuda`. Tensors stay on the CPU; each event is a millisecond later than the one before."""
-
-    def __init__(self) -> None:
-        self.graphs: list[FakeGraph] = []
-        self.refuses_graphs = False
-        self.now = 0
-
-    def Stream(self, device: torch.device) -> SimpleNamespace:  # noqa: N802  (PyTorch's name)
-        return SimpleNamespace(synchronize=lambda: None)
-
-    def CUDAGraph(self) -> FakeGraph:  # noqa: N802
-        self.graphs.append(FakeGraph())
-        return self.graphs[-1]
-
-    def graph(self, graph: FakeGraph, *, stream: object, capture_error_mode: str) -> FakeGraph:
-        assert capture_error_mode == "thread_local"
-        if self.refuses_graphs:
-            raise RuntimeError("operation not permitted when stream is capturing\nSearch for it")
-        return graph
-
-    def Event(self, *, enable_timing: bool) -> SimpleNamespace:  # noqa: N802
-        event = SimpleNamespace()
-
-        def record() -> None:
-            self.now += 1
-            event.at = self.now
-
-        event.record, event.elapsed_time = record, lambda end: float(end.at - event.at)
-        return event
 
 
 @pytest.fixture
@@ -83,12 +31,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def install(patch: pytest.MonkeyPatch) -> FakeCuda:
+    """Simulate two GPUs for the backend."""
     fake = FakeCuda()
-    for name in ("Stream", "CUDAGraph", "graph", "Event"):
-        patch.setattr(torch.cuda, name, getattr(fake, name))
-    patch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    patch.setattr(torch.cuda, "synchronize", lambda device: None)
-    patch.setattr(torch.cuda, "empty_cache", lambda: None)
+    for name, replacement in fake.replacements.items():
+        patch.setattr(torch.cuda, name, replacement)
     patch.setattr(gpu_module, "_pinned", torch.empty)
     patch.setattr(backend_module, "_built_with_cuda", lambda: True)
     patch.setattr(backend_module, "_start_gpu", lambda index: (CPU, {"tf32": "off", "device": f"fake {index}"}))
@@ -175,7 +121,7 @@ def test_half_precision_computes_in_it_and_returns_fp32(cuda: FakeCuda) -> None:
 
 def test_the_memory_is_the_drivers_figure_for_the_sessions_gpu(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     board = SimpleNamespace(process_memory_bytes=lambda: 400_000_000)
-    monkeypatch.setattr(gpu_module, "Board", lambda index: board if index == CPU.index else None)
+    monkeypatch.setattr("mbbench.nvidia.nvml.Board", lambda index: board if index == CPU.index else None)
     with make() as session:
         assert session.device_memory_bytes() == 400_000_000
 

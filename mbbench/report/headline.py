@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mbbench.analysis.pairing import baselines_of, fp32_pairs
 from mbbench.report import selection, units
-from mbbench.report.names import Name
+from mbbench.report.names import Name, backend_label
 from mbbench.report.selection import Measurement
 from mbbench.result import Result, Top1Drop
 
@@ -57,18 +57,22 @@ def _rank(fastest: Measurement, complete: Sequence[Measurement], of_batch: str) 
 
 
 def conclusions(results: Sequence[Result], name: Name) -> Iterator[str]:
-    """Yield the conclusions about the subjects on each machine: the fastest, the most accurate, what precision gains.
+    """Yield the conclusions about the subjects on each chip: the fastest, the most accurate, what precision gains.
 
-    With several machines, a sentence names its machine.
+    With several chips, a sentence names its chip.
     """
-    machines: dict[str, list[Result]] = {}
+    chips: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        machines.setdefault(result.machine.id, []).append(result)
-    for group in machines.values():
-        place = f"On {group[0].machine.cpu}: " if len(machines) > 1 else ""
+        if result.failure is None:
+            chips.setdefault((result.machine.id, selection.chip(result)), []).append(result)
+    if not chips:
+        yield fastest_sentence(results)
+    for (_, chip), group in chips.items():
+        place = f"On {chip}: " if len(chips) > 1 else ""
         yield place + fastest_sentence(group)
         for comparable in selection.comparable_groups(selection.subjects(group)).values():
-            yield from _most_accurate(comparable, name)
+            for sentence in _most_accurate(comparable, name):
+                yield place + sentence
         for sentence in _effects_of_precision(group):
             yield place + sentence
 
@@ -119,7 +123,7 @@ def _effects_of_precision(results: Sequence[Result]) -> Iterator[str]:
     for result, partner in fp32_pairs(selection.subjects(results)):
         median_ms, fp32_ms = result.median_ms(), partner.median_ms()
         if median_ms is not None and fp32_ms is not None:
-            groups.setdefault((result.cell.backend, result.cell.precision), []).append((result, median_ms / fp32_ms))
+            groups.setdefault((backend_label(result), result.cell.precision), []).append((result, median_ms / fp32_ms))
     for (backend, precision), group in groups.items():
         low, high = (f"{edge(ratio for _, ratio in group):.2f}" for edge in (min, max))
         span = low if low == high else f"{low} to {high}"

@@ -13,6 +13,11 @@ Name = Callable[[Result], str]
 _Part = Callable[[Result], str]
 
 
+def backend_label(result: Result) -> str:
+    """Return the backend, with the device unless it is the CPU: `torch cuda:0`."""
+    return f"{result.cell.backend} {_device(result)}".rstrip()
+
+
 def runtime_label(result: Result) -> str:
     """Return backend, version, device unless it is the CPU, and precision unless fp32: `openvino 2026.4.1 int8`."""
     runtime = result.cell.backend.split("-")[0]  # of `torch-eager`; LiteRT's distribution is `ai-edge-litert`

@@ -147,8 +147,11 @@ def _scenarios(results: Sequence[Result], name: Name) -> Section | None:
 
 def _energy(results: Sequence[Result], name: Name) -> Section | None:
     table = tables.energy(results, name)
-    reasons = dict.fromkeys(result.reasons["energy"] for result in results if "energy" in result.reasons)
-    text = tuple(f"Not measured: {reason}." for reason in reasons)
+    reasons = dict.fromkeys(
+        (selection.chip(result), result.reasons["energy"]) for result in results if "energy" in result.reasons
+    )
+    several = len({selection.chip(result) for result in results}) > 1
+    text = tuple(f"Not measured{f' on {chip}' * several}: {reason}." for chip, reason in reasons)
     return Section("energy", "Energy", text, (table,) if table.rows else ()) if table.rows or text else None
 
 

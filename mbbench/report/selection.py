@@ -37,13 +37,17 @@ def subjects(results: Iterable[Result]) -> list[Result]:
     return [result for result in results if result.cell.role == "subject"]
 
 
+def chip(result: Result) -> str:
+    """Return the full name of the processor that computed: the CPU's, or the device's."""
+    if result.setup.on_cpu:
+        return result.machine.cpu
+    return result.measured.effective.get("device", result.cell.device)
+
+
 def device_label(result: Result) -> str:
     """Return the chip, the thread count and the batch size: latencies are comparable with these equal."""
-    chip = result.machine.cpu
-    if not result.setup.on_cpu:
-        chip = result.measured.effective.get("device", result.cell.device)
     threads, batch = result.settings.threads, result.settings.batch
-    return f"{chip}, {threads} thread{'s' * (threads > 1)}{f', batch {batch}' * (batch > 1)}"
+    return f"{chip(result)}, {threads} thread{'s' * (threads > 1)}{f', batch {batch}' * (batch > 1)}"
 
 
 def images_label(result: Result) -> str:
@@ -76,7 +80,7 @@ def pareto_front(results: Iterable[Result]) -> list[Result]:
 def representative(results: Sequence[Result]) -> list[Result]:
     """Return the results to plot with a row each, fastest first.
 
-    If there are more than 24: the Pareto fronts, the fastest of each runtime and precision, and the baselines.
+    If there are more than 24: the Pareto fronts, the fastest of each runtime, device and precision, and the baselines.
     """
     complete = [
         measurement.result
@@ -86,7 +90,8 @@ def representative(results: Sequence[Result]) -> list[Result]:
         return complete
     fastest: dict[tuple[str, ...], Result] = {}
     for result in subjects(complete):
-        fastest.setdefault((result.machine.id, result.cell.backend, result.cell.precision), result)
+        setup = result.setup
+        fastest.setdefault((setup.machine, setup.backend, setup.device, setup.precision), result)
     fronts = [result for group in comparable_groups(subjects(complete)).values() for result in pareto_front(group)]
     baselines = [result for result in complete if result.cell.role == "baseline"]
     chosen = {id(result) for result in (*fronts, *fastest.values(), *baselines)}

@@ -52,6 +52,26 @@ def test_each_machine_has_its_own_sentences(make_result: Make) -> None:
     assert any(text.startswith("On B: 0.25 MobileNet-224 on openvino: 1.01 ms per image") for text in texts)
 
 
+def test_a_cpu_and_a_gpu_have_their_own_sentences(make_result: Make) -> None:
+    """The runtime and the machine are the same; a precision is compared with fp32 on the same device."""
+    facts = {"device": "NVIDIA H100 (compute capability 9.0)"}
+    cpu = [make_result(backend="torch", scale=8.0), in_int8(make_result(backend="torch", scale=4.0), 0)]
+    gpu = [
+        replace(result, cell=replace(result.cell, device="cuda:0"), measured=replace(result.measured, effective=facts))
+        for result in (make_result(backend="torch"), in_int8(make_result(backend="torch", scale=0.2), 0))
+    ]
+    texts = [text for text in sentences(*cpu, *gpu) if "cannot be told" not in text]
+    assert texts == [
+        "On Test CPU: 0.5 MobileNet-128 in int8 on torch: 2.02 ms per image (lowest median of 2 cells),"
+        " 99.0 % top-1 on digits, 21.2 MB on disk.",
+        "On Test CPU: torch in int8 takes 0.50 times as long as in fp32 and shows no loss of top-1 (1 network).",
+        "On NVIDIA H100 (compute capability 9.0): 0.5 MobileNet-128 in int8 on torch: 0.101 ms per image (lowest median"
+        " of 2 cells), 99.0 % top-1 on digits, 1.06 MB on disk.",
+        "On NVIDIA H100 (compute capability 9.0): torch cuda:0 in int8 takes 0.20 times as long as in fp32 and shows no"
+        " loss of top-1 (1 network).",
+    ]
+
+
 def test_tied_medians_are_said_to_be_tied(make_result: Make) -> None:
     first, second = make_result(ModelSpec(alpha=0.25, classes=10)), make_result(ModelSpec(alpha=0.5, classes=10))
     assert "(lowest median of 2 cells, statistically tied with 1)" in fastest_sentence([first, second])

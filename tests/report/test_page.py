@@ -9,7 +9,9 @@ import pytest
 from mbbench.report.document import Document
 from mbbench.report.formats import junit, markdown, terminal
 from mbbench.report.page import build_page
+from mbbench.report.sections import versus
 from mbbench.report.sections.cell import cell_table
+from mbbench.report.sections.tables import size_and_accuracy
 from mbbench.result import DeviceTimes, Failure, Measured, Result
 from mbbench.spec import ModelSpec
 
@@ -111,6 +113,25 @@ def test_a_call_on_a_device_is_shown_if_the_runtime_reports_it(make_result: Make
         "import 50.0 ms, load 20.0 ms, compile 80.0 ms (engine built, kernels compiled), first inference 2.50 ms"
     )
     assert not {"On the device", "Device memory"} & {row[0] for row in cell_table(cpu).rows}
+    memory = size_and_accuracy([cpu, gpu], lambda result: result.cell.backend)
+    assert memory.columns[:3] == ("Cell", "Peak memory", "Device memory")
+    assert [row[:3] for row in memory.rows] == [("openvino", "125 MB", "—"), ("tensorrt", "125 MB", "412 MB")]
+    assert "Device memory" not in size_and_accuracy([cpu], lambda result: result.cell.backend).columns
+
+
+def test_the_devices_memory_is_compared_with_the_baselines(make_result: Make) -> None:
+    vgg16 = make_result(ModelSpec(family="vgg16", resolution=128, classes=10), "baseline", scale=100.0)
+    subject, baseline = (
+        replace(
+            result,
+            cell=replace(result.cell, device="cuda:0"),
+            measured=replace(result.measured, device_memory_bytes=size),
+        )
+        for result, size in ((make_result(), 400_000_000), (vgg16, 1_000_000_000))
+    )
+    (table,) = versus.tables([subject, baseline])
+    assert table.title == "0.5 MobileNet-128 against VGG16 on openvino cuda:0"
+    assert ("Device memory", "400 MB", "1000 MB", "2.50x") in table.rows
 
 
 def test_a_cell_that_its_runtime_does_not_support_is_a_note_and_no_row(make_result: Make) -> None:

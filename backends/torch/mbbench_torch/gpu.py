@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbbench.backend import DeviceCall, Executed, LayerAudit, LayerProfile, NodeTime, OnDevice, Session
 from mbbench.errors import BackendError
-from mbbench.nvidia.nvml import Board
+from mbbench.nvidia import nvml
 from mbbench_torch import layers
 from mbbench_torch.compiled import Call, first_line
 
@@ -133,7 +133,7 @@ class GpuSession(Session, LayerAudit, LayerProfile, OnDevice):
         return tuple(calls[1:])
 
     def device_memory_bytes(self) -> int:
-        return Board(self._device.index).process_memory_bytes()
+        return nvml.Board(self._device.index).process_memory_bytes()
 
     def executed(self) -> tuple[Executed, ...]:
         return self._executed

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from mbbench.compare.record import GateRecord
+from mbbench.report.names import backend_label
 from mbbench.report.sections import verdicts
 from mbbench.result import Result
 
@@ -62,7 +63,7 @@ def render_results(results: Sequence[Result]) -> str:
         )
         for result in group:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=result.cell.backend, name=result.cell.label, timestamp=result.time_utc
+                suite, "testcase", classname=backend_label(result), name=result.cell.label, timestamp=result.time_utc
             )
             properties = ElementTree.SubElement(case, "properties")
             for name, value in _figures(result):

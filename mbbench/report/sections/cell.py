@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from mbbench.report import units
 from mbbench.report.document import Table
 from mbbench.report.names import runtime_label
+from mbbench.report.selection import chip
 from mbbench.result import Accuracy, DataInfo, Result, Throughput, Top1Drop
 
+_SHOWN_FACTS = ("precision", "tf32", "streams", "mode", "layout")
 _MAX_P_VALUE = 0.05  # of a significant change
 
 
@@ -61,6 +63,8 @@ def cell_table(result: Result) -> Table:
         rows.append(("Cost", f"{counts}, {activations}"))
     rows += _precision(result)
     rows.append(("Settings", _settings(result)))
+    if not result.setup.on_cpu:
+        rows.append(("Device", chip(result)))
     rows.append(("Machine", result.machine.summary))
     title = f"{result.cell.model.label} on {runtime_label(result)}"
     notes = ("Brackets hold 95 % confidence intervals.",)
@@ -143,9 +147,7 @@ def _memory_phases(result: Result) -> list[tuple[str, int]]:
 
 def _settings(result: Result) -> str:
     effective = result.measured.effective
-    facts = [
-        f"{name} {value}" for name, value in effective.items() if name in ("precision", "streams", "mode", "layout")
-    ]
+    facts = [f"{name} {value}" for name, value in effective.items() if name in _SHOWN_FACTS]
     count = effective.get("threads", str(result.settings.threads))
     threads = f"{count} thread{'s' * (count != '1')}"
     pinned = [f"pinned to CPU {effective['cpus']}"] if "cpus" in effective else []

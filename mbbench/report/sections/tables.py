@@ -37,7 +37,8 @@ def speed(results: Sequence[Result], name: Name) -> Table:
 
 
 def size_and_accuracy(results: Sequence[Result], name: Name) -> Table:
-    """Return peak memory, artifact size, top-1, and agreement with PyTorch."""
+    """Return peak memory, the device's memory if it has its own, artifact size, top-1, and agreement with PyTorch."""
+    on_device = any(result.measured.device_memory_bytes is not None for result in results)
     rows = []
     for result in results:
         accuracy = result.measured.accuracy
@@ -45,13 +46,15 @@ def size_and_accuracy(results: Sequence[Result], name: Name) -> Table:
             (
                 name(result),
                 units.megabytes(result.peak_rss_bytes()),
+                *([units.megabytes(result.measured.device_memory_bytes)] if on_device else []),
                 units.megabytes(result.size_bytes()),
                 units.MISSING if accuracy is None else units.percent(accuracy.top1, accuracy.top1_ci95),
                 units.MISSING if accuracy is None else units.percent(accuracy.agreement),
             )
         )
     data = sorted({f"{r.data.images} images of {r.data.name}" for r in results if r.data is not None})
-    columns = ("Cell", "Peak memory", "Size", "Top-1 [95 %]", "Agreement")
+    device_memory = ("Device memory",) if on_device else ()
+    columns = ("Cell", "Peak memory", *device_memory, "Size", "Top-1 [95 %]", "Agreement")
     notes = (
         f"Accuracy on {', '.join(data)}. Agreement: share of images with the same top-1 class as PyTorch in fp32.",
     )
@@ -124,10 +127,12 @@ def device(results: Sequence[Result], name: Name) -> Table:
                 units.megabytes(result.measured.device_memory_bytes),
             )
         )  # fmt: skip
+    tf32 = {fact for result in results if (fact := result.measured.effective.get("tf32")) is not None}
     columns = ("Cell", "Copy in, ms", "Compute, ms", "Copy out, ms", "Host median, ms", "Device memory")
     notes = (
         "Copies and compute: medians of a few calls, timed by the device's clock. Host median: of all calls, timed by"
         " the host's clock. Device memory: held by the process, as reported by the driver.",
+        *(("TF32 is off: fp32 cells multiply in fp32.",) if tf32 == {"off"} else ()),
     )
     return Table("Time of a call on the device", columns, tuple(rows), notes=notes)
 

@@ -10,6 +10,7 @@ from mbbench.analysis.pairing import baselines_of
 from mbbench.models import paper
 from mbbench.report import selection, units
 from mbbench.report.document import Table
+from mbbench.report.names import backend_label
 from mbbench.result import Result, Setup
 from mbbench.spec import ModelSpec
 
@@ -44,9 +45,10 @@ def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
     for baseline in baselines:
         columns += [_network(baseline), "ratio", *(["paper"] if in_paper else [])]
     rows = []
-    quantities = _QUANTITIES if subject.measured.energy is None else (*_QUANTITIES, _ENERGY)
-    for name, value_of, render, claim in quantities:
+    for name, value_of, render, claim in (*_QUANTITIES, *_MEASURED_ON_SOME_CHIPS):
         value = value_of(subject)
+        if value is None and (name, value_of, render, claim) in _MEASURED_ON_SOME_CHIPS:
+            continue
         row = [name, render(value)]
         for baseline in baselines:
             baseline_value = value_of(baseline)
@@ -69,13 +71,17 @@ def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
         caption.append("The baselines have random weights.")
     if published:
         caption.append(f"Published ImageNet top-1, not measured here: {published}.")
-    title = f"{model.label} against {' and '.join(map(_network, baselines))} on {subject.cell.backend}"
+    title = f"{model.label} against {' and '.join(map(_network, baselines))} on {backend_label(subject)}"
     return Table(title, tuple(columns), tuple(rows), notes=(" ".join(caption),))
 
 
 def _network(result: Result) -> str:
     """Return the network's label without its resolution."""
     return result.cell.model.label.rpartition("-")[0]
+
+
+def _device_memory_bytes(result: Result) -> int | None:
+    return result.measured.device_memory_bytes
 
 
 def _mult_adds(result: Result) -> int | None:
@@ -87,11 +93,15 @@ def _parameters(result: Result) -> int | None:
 
 
 # Name, value, formatter, and the index of the paper's claim on it (0: parameters, 1: Mult-Adds).
-_QUANTITIES: tuple[tuple[str, Callable[[Result], Any], Callable[[Any], str], int | None], ...] = (
+_Quantity = tuple[str, Callable[[Result], Any], Callable[[Any], str], int | None]
+_QUANTITIES: tuple[_Quantity, ...] = (
     ("Mult-Adds", _mult_adds, units.millions, 1),
     ("Parameters", _parameters, units.millions, 0),
     ("Size on disk", Result.size_bytes, units.megabytes, None),
     ("Median latency", Result.median_ms, units.milliseconds, None),
     ("Peak memory", Result.peak_rss_bytes, units.megabytes, None),
 )
-_ENERGY = ("Energy per image", Result.joules_per_image, units.millijoules, None)
+_MEASURED_ON_SOME_CHIPS: tuple[_Quantity, ...] = (
+    ("Device memory", _device_memory_bytes, units.megabytes, None),
+    ("Energy per image", Result.joules_per_image, units.millijoules, None),
+)
