@@ -1,12 +1,12 @@
 """Error rates of `mbbench check`: A/A gates, which must pass, and slowdowns of 2 % and 5 %, which must fail.
 
-    .venv/bin/python benchmarks/gate.py RECORDS [--bursts] [--same 200] [--slower 100] [--rivals 50]
+    .venv/bin/python benchmarks/gate.py RECORDS [--bursts] [--same 200] [--slower 100] [--rivals 50] [--backend NAME]
 
 Targets: at most 1 of 200 A/A gates fails, at least 95 of 100 slowdowns of 2 % fail, and all of 5 %.
 
-The candidate is the baseline's network in a file with other bytes, on OpenVINO, with each call slowed by the injected
-share. A gate has `--fail-on p50:1%` and five seconds of timing, and five more to confirm a failure. With `--bursts`,
-another process loads a core in bursts of 0.1 to 1 s, with pauses of 0.1 to 1 s.
+The candidate is the baseline's network in a file with other bytes, on OpenVINO or another backend, with each call
+slowed by the injected share. A gate has `--fail-on p50:1%` and five seconds of timing, and five more to confirm a
+failure. With `--bursts`, another process loads a core in bursts of 0.1 to 1 s, with pauses of 0.1 to 1 s.
 
 The rivals are pytest-benchmark's `--benchmark-compare-fail=median:1%`, `pyperf compare_to --min-speed 1` and a
 Mann-Whitney test at 1 % (SciPy). All three judge the same samples: 2.5 s of the baseline, then 2.5 s of the candidate,
@@ -36,12 +36,13 @@ from pathlib import Path
 import msgspec
 import onnx
 from common import NARROW, images, row
+from safetensors.torch import load_file, save_file
 
 _SLOWED = Path(__file__).parent / "slowed"  # makes the backend visible to this process and its children
 sys.path.insert(0, str(_SLOWED))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_SLOWED), os.environ.get("PYTHONPATH"))))
 
-from mbbench_slowed import MARK, SlowedBackend  # noqa: E402
+from mbbench_slowed import SlowedBackend  # noqa: E402
 
 from mbbench import check  # noqa: E402
 from mbbench.artifacts.export import Exported  # noqa: E402
@@ -104,14 +105,19 @@ def burst_load(enabled: bool) -> Iterator[None]:
 
 
 def mark_baseline(folder: Path) -> None:
-    """Mark the only baseline in `folder`, so that its bytes differ from the candidate's and it is not slowed."""
+    """Change the bytes of the only baseline in `folder`: the candidate has others, and only the baseline is not slowed."""
     (entry,) = baseline.read_manifest(folder)
-    model = onnx.load(folder / entry.file_name)
-    model.doc_string = MARK
-    content = model.SerializeToString()
-    marked = folder.parent / "marked.onnx"
-    marked.write_bytes(content)
+    source = folder / entry.file_name
+    marked = folder.parent / f"marked{source.suffix}"
+    if source.suffix == ".safetensors":
+        save_file(load_file(source), marked, {"note": "baseline"})
+    else:
+        model = onnx.load(source)
+        model.doc_string = "baseline"
+        marked.write_bytes(model.SerializeToString())
+    content = marked.read_bytes()
     info = replace(entry.artifact, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    os.environ["MBBENCH_BASELINE"] = info.sha256
     baseline.write(folder, [(entry.cell, Exported(marked, info), entry.versions)])
 
 
@@ -134,7 +140,8 @@ def time_separately(path: Path, share: float) -> list[float]:
 
 def child(path: Path) -> None:
     os.sched_setaffinity(0, pick_cpus(1))
-    artifact = Artifact(path=path, format="onnx", precision="fp32", dialect="fp32", spec=NARROW, batch=1, sha256="")
+    format = path.suffix.removeprefix(".")
+    artifact = Artifact(path=path, format=format, precision="fp32", dialect="fp32", spec=NARROW, batch=1, sha256="")
     inputs = images(NARROW)
     with SlowedBackend().open(artifact, "", threads=1, stage=lambda _: None) as session, no_garbage_collection():
         warm_up(lambda: session.run(inputs), max_s=1.0)
@@ -186,7 +193,7 @@ def run_trials(spec: RunSpec, folder: Path, share: float, *, bursts: bool, judge
         yield Trial(_MBBENCH, share, bursts, failed, change, time.monotonic() - start)
         return
     (entry,) = baseline.read_manifest(folder)
-    candidate = folder.parent / "candidate.onnx"
+    candidate = folder.parent / f"candidate.{entry.artifact.format}"
     before, after = time_separately(folder / entry.file_name, 0.0), time_separately(candidate, share)
     seconds = time.monotonic() - start
     for name, failed, change in rival_verdicts(before, after):
@@ -215,16 +222,19 @@ def main() -> None:
     parser.add_argument("--same", type=int, default=200, help="Number of A/A trials (default: 200).")
     parser.add_argument("--slower", type=int, default=100, help="Number of trials per slowdown (default: 100).")
     parser.add_argument("--rivals", type=int, default=0, help="Number of A/A trials of the rivals; half per slowdown.")
+    parser.add_argument("--backend", default="openvino", help="Backend to slow (default: openvino).")
+    parser.add_argument("--device", default="", help="Device (default: the first; always for rivals).")
     arguments = parser.parse_args()
+    os.environ["MBBENCH_SLOWED"] = arguments.backend
     records: Path = arguments.records.resolve()
     trials = read(records)
-    cell = Cell(model=NARROW, role="subject", weights="random", backend="slowed", device="")
+    cell = Cell(model=NARROW, role="subject", weights="random", backend="slowed", device=arguments.device)
     spec = RunSpec(cells=(cell,), data="digits", images=16, settings=Settings())
     with tempfile.TemporaryDirectory() as temporary, burst_load(arguments.bursts):
         folder = Path(temporary, "baseline")
         check.keep(spec, folder, lambda _: None)
         (entry,) = baseline.read_manifest(folder)
-        shutil.copyfile(folder / entry.file_name, Path(temporary, "candidate.onnx"))
+        shutil.copyfile(folder / entry.file_name, Path(temporary, f"candidate.{entry.artifact.format}"))
         mark_baseline(folder)
         for judge_rivals, same, slower in (
             (False, arguments.same, arguments.slower),
