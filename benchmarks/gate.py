@@ -105,7 +105,7 @@ def burst_load(enabled: bool) -> Iterator[None]:
 
 
 def mark_baseline(folder: Path) -> None:
-    """Change the bytes of the only baseline in `folder`: the candidate has others, and only the baseline is not slowed."""
+    """Change the bytes of the only baseline in `folder`, by which it is told from the candidate and not slowed."""
     (entry,) = baseline.read_manifest(folder)
     source = folder / entry.file_name
     marked = folder.parent / f"marked{source.suffix}"

@@ -2,9 +2,9 @@
 
     python tools/gpu-check/run.py --out reports/reference/gpu
 
-With parts that pack.py wrote, it first installs them and mbbench, without a network and outside the checkout. Steps that
-an earlier call has run are not repeated: on a machine that receives one part at a time, call it once with each. Without
-a GPU the steps run on the CPU, and those of TensorRT say why they cannot.
+With parts that pack.py wrote, it first installs them and mbbench, without a network and outside the checkout. Steps
+that an earlier call has run are not repeated: on a machine that receives one part at a time, call it once with each.
+Without a GPU the steps run on the CPU, and those of TensorRT say why they cannot.
 
 Only the standard library is used: the machine has nothing else yet.
 """
@@ -30,6 +30,7 @@ _ROOT = _HERE.parent.parent
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _BACKENDS = ("torch", "onnxruntime", "tensorrt")
 _TENSORRT_LIBRARY = "tensorrt_rtx_cu13_libs"
+_THREADS = 4  # of the host: torch.compile uses as many to compile
 _GRACE_S = 5.0  # between the request to end and the kill
 _LEAST_S = 10.0  # a step is not started with less time left
 
@@ -81,7 +82,7 @@ def steps(backends: Mapping[str, Backend], weights: Path, out: Path) -> list[Ste
         return (
             "--backend", backend, "--device", device, "--alpha", alpha, "--res", resolution,
             "--precision", ",".join(precisions), "--weights", str(checkpoint) if checkpoint.exists() else "random",
-            "--profile", str(_HERE / "profile.toml"), "--results", str(out / "results.jsonl"),
+            "--threads", str(min(_THREADS, len(os.sched_getaffinity(0)))), "--profile", str(_HERE / "profile.toml"), "--results", str(out / "results.jsonl"),
         )  # fmt: skip
 
     def run(backend: str, alpha: str, resolution: str, names: Sequence[str], *more: str) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ def install(parts: Path, work: Path) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONNOUSERSITE": "1", "COLUMNS": "140"}
     pip = [
         sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile",
-        "--no-build-isolation", "--root-user-action", "ignore", "--target", str(site),
+        "--no-build-isolation", "--upgrade", "--root-user-action", "ignore", "--target", str(site),
     ]  # fmt: skip
     has_tensorrt = any(store.glob(f"{_TENSORRT_LIBRARY}*.whl"))
     wheels = [path for path in sorted(store.glob("*.whl")) if has_tensorrt or not path.name.startswith("tensorrt")]
