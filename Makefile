@@ -15,10 +15,8 @@ test: $(INSTALLED)  ## set up, then run the tests
 test-all: $(INSTALLED) mobile  ## also run the slow tests, and those of LiteRT and ExecuTorch
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
-test-gpu: $(INSTALLED)  ## run the tests and the reference run of TensorRT, which need an NVIDIA GPU
-	$(VENV)/bin/python -m pytest -m "not slow" backends/tensorrt
-	$(VENV)/bin/mbbench run --alpha 0.5 --res 128 --backend tensorrt --precision fp32,fp16,bf16,int8 --baselines \
-	  --results reports/reference/tensorrt.jsonl
+test-gpu: $(INSTALLED)  ## run the GPU checks: tests, reference networks and gate, which need an NVIDIA GPU
+	$(VENV)/bin/python tools/gpu-check/run.py --out reports/reference/gpu
 
 mobile: $(INSTALLED)  ## install LiteRT and ExecuTorch (their converters take a gigabyte)
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e "backends/litert[convert]" -e backends/executorch

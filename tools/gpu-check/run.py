@@ -79,10 +79,12 @@ def steps(backends: Mapping[str, Backend], weights: Path, out: Path) -> list[Ste
         device = next((name for name in available if name.startswith("cuda")), next(iter(available), "cpu"))
         precisions = [name for name in names if name in available.get(device, names)]
         checkpoint = weights / f"{alpha}-{resolution}.safetensors"
+        threads = min(_THREADS, len(os.sched_getaffinity(0)))
         return (
             "--backend", backend, "--device", device, "--alpha", alpha, "--res", resolution,
             "--precision", ",".join(precisions), "--weights", str(checkpoint) if checkpoint.exists() else "random",
-            "--threads", str(min(_THREADS, len(os.sched_getaffinity(0)))), "--profile", str(_HERE / "profile.toml"), "--results", str(out / "results.jsonl"),
+            "--threads", str(threads), "--profile", str(_HERE / "profile.toml"),
+            "--results", str(out / "results.jsonl"),
         )  # fmt: skip
 
     def run(backend: str, alpha: str, resolution: str, names: Sequence[str], *more: str) -> tuple[str, ...]:

@@ -52,8 +52,7 @@ class GpuSession(Session, LayerAudit, LayerProfile, OnDevice):
         self._call, self._dtype, self._executed = call, dtype, executed
         self._device, self._graphs, self._mode = device, graphs, facts["mode"]
         self._stream = self._torch.cuda.Stream(device)
-        self._graph: Any = None
-        self._graph_logits: torch.Tensor
+        self._graph: tuple[torch.cuda.CUDAGraph, torch.Tensor] | None = None  # with the logits that it writes
         torch.cuda.synchronize(device)  # the weights were copied on another stream
         self._prepare(input_shape)
         self.facts = {**facts, "mode": self._mode}
@@ -85,11 +84,11 @@ class GpuSession(Session, LayerAudit, LayerProfile, OnDevice):
                 torch.inference_mode(),
                 torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
             ):
-                self._graph_logits = self._forward()
+                logits = self._forward()
         except RuntimeError as error:
             self._mode = f"compile, since no CUDA graph can be captured: {first_line(error)}"
             return
-        self._graph = graph
+        self._graph = (graph, logits)
         self._mode = "compile, CUDA graph"
 
     def _forward(self) -> torch.Tensor:
@@ -100,8 +99,9 @@ class GpuSession(Session, LayerAudit, LayerProfile, OnDevice):
         """Return what `_forward` does, by the graph if there is one."""
         if self._graph is None:
             return self._forward()
-        self._graph.replay()
-        return self._graph_logits
+        graph, logits = self._graph
+        graph.replay()
+        return logits
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         self._work(images, self._compute)
