@@ -33,6 +33,7 @@ def test_the_steps_use_the_gpu_and_its_precisions_where_there_is_one(tmp_path: P
         assert option(found[small], "--device") == device
         assert option(found[small], "--precision") == precisions
         assert option(found["torch-eager: gate"], "--device") == device
+        assert ("--baselines" in found[small]) == (device == "cuda:0")
     assert option(on_gpu["tensorrt: 0.5/128 and baselines"], "--precision") == "fp32,fp16,bf16,int8"
     assert option(on_gpu[small], "--weights") == str(tmp_path / "0.5-128.safetensors")
     assert option(on_gpu["torch: 1.0/224"], "--weights") == "random"
@@ -90,7 +91,7 @@ def test_a_second_call_runs_only_what_the_first_did_not(tmp_path: Path) -> None:
     outcomes: list[Outcome] = []
     refused = Backend({}, "no NVIDIA driver was found; install it")
     run_all(todo, outcomes, {"refused": refused}, tmp_path, os.environ, 600)
-    assert [(outcome.name, outcome.status) for outcome in outcomes] == [("first", "ok"), ("third", "unavailable")]
+    assert [(outcome.name, outcome.status) for outcome in outcomes] == [("first", "ok")]
     run_all(todo, outcomes, {"refused": refused, "tensorrt": Backend({}, None)}, tmp_path, os.environ, 600)
     assert [(outcome.name, outcome.status) for outcome in outcomes] == [
         ("first", "ok"),
