@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = str  # the suffix of a file: one of `EXPORTED_FORMATS`, or what a `Converter` or `AheadOfTime` backend writes
-EXPORTED_FORMATS: tuple[Format, ...] = ("onnx", "safetensors")  # what mbbench writes itself
+EXPORTED_FORMATS: tuple[Format, ...] = ("onnx",)  # what mbbench writes itself
 DATA_FORMATS = (*EXPORTED_FORMATS, "tflite", "pte", "ncnn")  # known to execute no code when loaded, unlike any other
 Stage = Literal["import", "load", "compile"]
 Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8", "s8s8f"]
@@ -36,9 +36,8 @@ class Artifact:
     """An exported model on disk, with batch norm folded into the convolutions.
 
     Formats:
-        onnx         one input `images` (N, 3, H, W) float32 with symbolic N, one output `logits` (N, classes) float32
-        safetensors  the parameters of `mbbench.models.fold_batch_norm(mbbench.models.build(spec))`
-        others       built from one of these by an `AheadOfTime` backend, or converted by a `Converter` backend
+        onnx    one input `images` (N, 3, H, W) float32 with symbolic N, one output `logits` (N, classes) float32
+        others  built from one of these by an `AheadOfTime` backend, or converted by a `Converter` backend
 
     Dialects; those of INT8 have Q/DQ pairs around every int8 operator:
         fp32         all tensors in fp32

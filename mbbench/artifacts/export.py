@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_EXPORTER_VERSION = 2  # raise it when this module writes other files from the same input
+_EXPORTER_VERSION = 3  # raise it when this module writes other files from the same input
 # Allowed error, as a share of the largest logit. bf16 has 8 significant bits, fp16 has 11; errors grow over 28 layers.
 _TOLERANCES: dict[Dialect, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 _CHECKED_IMAGES = 2
@@ -58,28 +58,24 @@ def export(
     logits, and `BackendError` if mbbench does not write `format`.
     """
     _require_exported(format)
-    tools = [metadata.version(name) for name in ("torch", "onnx", "onnxscript", "safetensors")]
+    tools = [metadata.version(name) for name in ("torch", "onnx", "onnxscript")]
 
     def write(path: Path) -> float:
         import onnx
         import torch
 
+        from mbbench.graphs.cast import cast
         from mbbench.graphs.onnx import to_onnx
         from mbbench.models import fold_batch_norm
 
         module = build()
-        folded = fold_batch_norm(module)
+        graph = to_onnx(fold_batch_norm(module), spec.resolution)
+        onnx.save(cast(graph, dialect) if dialect in ("bf16", "fp16") else graph, path)
         images = torch.rand(
             (_CHECKED_IMAGES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0)
         )
         images = images * 2 - 1
-        if format == "onnx":
-            onnx.save(to_onnx(_cast(folded, dialect), spec.resolution), path)
-            logits = _run_onnx(path, images.numpy())
-        else:
-            _write_safetensors(folded, path)
-            logits = _run_safetensors(path, spec, images)
-        return _check_parity(module, images, logits, _TOLERANCES[dialect])
+        return _check_parity(module, images, _run_onnx(path, images.numpy()), _TOLERANCES[dialect])
 
     return _cached(content_key(spec, weights_key, format, dialect, tools, _EXPORTER_VERSION), format, dialect, write)
 
@@ -94,14 +90,8 @@ def export_quantized(graph: Callable[[], onnx.ModelProto], key: str, format: For
 
     def write(path: Path) -> None:
         import onnx
-        from safetensors.numpy import save_file
 
-        from mbbench.graphs.tensors import parameters
-
-        if format == "onnx":
-            onnx.save(graph(), path)
-        else:
-            save_file(parameters(graph()), path)
+        onnx.save(graph(), path)
 
     return _cached(content_key(key, format, dialect, _EXPORTER_VERSION), format, dialect, write)
 
@@ -146,19 +136,6 @@ def _cached(key: str, format: Format, dialect: Dialect, write: Callable[[Path], 
     with cache.atomic(info_path) as temporary:
         temporary.write_bytes(msgspec.json.encode(info))
     return Exported(path, info)
-
-
-def _cast(folded: nn.Module, dialect: Dialect) -> nn.Module:
-    """Cast the module to the dialect's type, except for its input and output."""
-    if dialect == "fp32":
-        return folded
-    import torch
-
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[dialect]
-    folded.to(dtype)
-    folded.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
-    folded.register_forward_hook(lambda _, __, logits: logits.float())
-    return folded
 
 
 def _check_parity(module: nn.Module, images: object, logits: NDArray[np.float32], tolerance: float) -> float:
@@ -206,23 +183,4 @@ def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
     evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[MaxPool])
     logits: NDArray[np.float32] = evaluator.run(None, {"images": images})[0]  # type: ignore[index]
-    return logits
-
-
-def _write_safetensors(module: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
-
-
-def _run_safetensors(path: Path, spec: ModelSpec, images: object) -> NDArray[np.float32]:
-    import torch
-    from safetensors.torch import load_file
-
-    from mbbench.models import build, fold_batch_norm, load_parameters
-
-    module = fold_batch_norm(build(spec))
-    load_parameters(module, load_file(path), str(path))
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = module(images).numpy()
     return logits

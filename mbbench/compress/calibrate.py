@@ -177,7 +177,7 @@ def _observer(
     observed.CopyFrom(model)
     input_name = observed.graph.input[0].name
     outputs = {value.name for value in observed.graph.output}
-    inner = [node.output[0] for node in observed.graph.node if node.output[0] not in outputs]
+    inner = [name for node in observed.graph.node for name in node.output if name and name not in outputs]
     for name in inner:
         observed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     names = [*inner, *outputs]

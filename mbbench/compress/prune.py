@@ -31,10 +31,10 @@ def importance(module: nn.Module, images: Tensor, labels: Tensor) -> list[NDArra
     import torch
     from torch.nn import functional
 
-    from mbbench.compress.equalize import conv_blocks
+    from mbbench.models.mobilenet_v1 import ConvBlock
 
     module.eval()
-    blocks = conv_blocks(module)
+    blocks = [block for block in module.modules() if isinstance(block, ConvBlock)]
     scores = [np.zeros(block.conv.out_channels) for block in blocks]
     for start in range(0, len(images), _BATCH):
         module.zero_grad()

@@ -29,7 +29,7 @@ def input_covariance(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
         positions = x.shape[0] * (x.shape[2] // layer.stride[0]) * (x.shape[3] // layer.stride[1])
         step = max(math.isqrt(positions // _SAMPLES), 1)
         strides = tuple(stride * step for stride in layer.stride)
-        patches = functional.unfold(x, layer.kernel_size, padding=layer.padding, stride=strides)
+        patches = functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, strides)
         patches = patches.reshape(len(x), layer.groups, -1, patches.shape[-1])
         samples = patches.permute(1, 2, 0, 3).flatten(2)
     samples = samples.double()

@@ -104,7 +104,7 @@ def best_quantization(
 class _Trial:
     """One method, applied to the network and evaluated."""
 
-    network: nn.Module  # folded
+    network: nn.Module  # made from a graph (`graphs.fx`)
     fp32_graph: onnx.ModelProto  # of `network`
     graph: onnx.ModelProto  # to quantize: `fp32_graph`, or that with corrected parameters
     ranges: Mapping[str, Range]
@@ -122,15 +122,16 @@ def _search(
     """Try every method and return the best trial with a record of all."""
     import torch
 
-    from mbbench.compress.equalize import conv_blocks, equalize
+    from mbbench.compress.equalize import equalize, scalable_pairs
+    from mbbench.graphs.fx import to_module
     from mbbench.graphs.onnx import to_onnx
     from mbbench.models import fold_batch_norm
 
-    folded = fold_batch_norm(module)
-    exported = to_onnx(folded, spec.resolution)
-    networks = {False: (folded, exported)}
-    if conv_blocks(folded):
-        equalized_network = equalize(folded, torch.from_numpy(data.images))
+    exported = to_onnx(fold_batch_norm(module), spec.resolution)
+    plain = to_module(exported)
+    networks: dict[bool, tuple[nn.Module, onnx.ModelProto]] = {False: (plain, exported)}
+    if pairs := scalable_pairs(exported):
+        equalized_network = equalize(plain, pairs, torch.from_numpy(data.images))
         networks[True] = equalized_network, with_parameters(exported, equalized_network)
     evaluate = _Evaluator(data, dialect, calibrate.logits(exported, data.validation_images))
     total = len(networks) * (len(_RANGE_METHODS) + 1)

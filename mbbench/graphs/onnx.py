@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,14 @@ _TRACED_IMAGES = 2  # in the batch that the exporter traces
 
 
 def to_onnx(module: nn.Module, resolution: int) -> onnx.ModelProto:
-    """Return the graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`."""
+    """Return the graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`.
+
+    A module that was made from a graph (`graphs.fx`) has that graph.
+    """
     import torch
+
+    if isinstance(module, torch.fx.GraphModule) and "onnx" in module.meta:
+        return module.meta["onnx"]  # type: ignore[no-any-return]
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with _out_of_place(module), warnings.catch_warnings():
@@ -66,9 +73,12 @@ def with_parameters(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProt
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
     nodes = {node.name: node for node in result.graph.node}
     for name, parameter in module.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        if layer not in nodes or kind not in ("weight", "bias"):
+            continue
         tensor = tensors.get(name)
         if tensor is None:  # the exporter drops a bias of zeros
-            nodes[name.removesuffix(".bias")].input.append(name)
+            nodes[layer].input.append(name)
             tensor = result.graph.initializer.add()
         tensor.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), name))
     return result
@@ -78,7 +88,7 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
     """Name nodes and tensors after the module they come from, and drop the exporter's metadata, which holds file paths.
 
     A module's last node and its output get the module's name (`blocks.0.1.conv`). Earlier nodes of the module get that
-    name with their operator's after a slash.
+    name with their operator's after a slash, and a number if there are several.
     """
     import ast
 
@@ -90,12 +100,14 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
         last[node.name] = node.output[0]
     outputs = {value.name for value in graph.output}
     names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     for node in graph.node:
         if node.output[0] != last[node.name]:
             node.name = f"{node.name}/{node.op_type}"
+            counts[node.name] += 1
+            node.name += f"-{counts[node.name]}" if counts[node.name] > 1 else ""
         if node.output[0] not in outputs:
             names[node.output[0]] = node.name
-    assert len(set(names.values())) == len(names)
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]

@@ -52,6 +52,7 @@ class Cost:
 
     layers: tuple[Layer, ...]
     activation_peak_bytes: int
+    other_parameters: int = 0  # learned, but of no layer: batch norm that follows no convolution, for example
 
     @property
     def mult_adds(self) -> int:
@@ -63,7 +64,7 @@ class Cost:
 
     @property
     def parameters(self) -> int:
-        return sum(layer.parameters for layer in self.layers)
+        return sum(layer.parameters for layer in self.layers) + self.other_parameters
 
     @property
     def weight_bytes(self) -> int:

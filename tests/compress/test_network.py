@@ -11,8 +11,9 @@ from torch import nn
 
 from mbbench.compress import calibrate, fake, quantize, search
 from mbbench.compress.correct import correct
-from mbbench.compress.equalize import conv_blocks, equalize
+from mbbench.compress.equalize import equalize, scalable_pairs
 from mbbench.errors import UsageError
+from mbbench.graphs.fx import to_module
 from mbbench.graphs.onnx import to_onnx
 from mbbench.graphs.tensors import parameters
 from mbbench.models import build, fold_batch_norm, normalization, randomize
@@ -172,21 +173,29 @@ def test_bias_correction_reduces_the_mean_error_of_the_logits(
     assert largest_mean_error(to_onnx(corrected, SPEC.resolution)) < 0.5 * largest_mean_error(graph)
 
 
-def test_equalization_fills_the_range_and_keeps_the_logits(module: nn.Module, images: torch.Tensor) -> None:
-    equalized = equalize(module, images)
+def test_equalization_fills_the_range_and_keeps_the_logits(graph: onnx.ModelProto, images: torch.Tensor) -> None:
+    network = to_module(graph)
+    pairs = scalable_pairs(graph)
+    assert pairs[:2] == [("stem.conv", "blocks.0.0.conv"), ("blocks.0.1.conv", "blocks.1.0.conv")]
+    assert len(pairs) == 13
+    equalized = equalize(network, pairs, images)
+    peaks: list[torch.Tensor] = []
     with torch.inference_mode():
-        torch.testing.assert_close(equalized(images), module(images), rtol=1e-4, atol=1e-4)
-        before, after = (conv_blocks(network)[2].conv.weight.abs().sum() for network in (module, equalized))
-        starts = [nn.Sequential(*conv_blocks(network)[:3]) for network in (module, equalized)]
-        peaks = [network(images).amax((0, 2, 3)) for network in starts]
+        for module in (network, equalized):
+            module.get_submodule("blocks.0.1.conv").register_forward_hook(
+                lambda _, __, output: peaks.append(output.clamp(0, 6).amax((0, 2, 3)))
+            )
+        torch.testing.assert_close(equalized(images), network(images), rtol=1e-4, atol=1e-4)
+    peaks.reverse()  # `equalized` ran first
+    before, after = (module.get_parameter("blocks.0.1.conv.weight").abs().sum() for module in (network, equalized))
     assert after > before
     scalable = (peaks[0] > 6 / 1.1 / 32) & (peaks[0] < 6 / 1.1)  # by at most 32, to 6 / 1.1
     assert scalable.any()
     torch.testing.assert_close(peaks[1][scalable], torch.full((int(scalable.sum()),), 6 / 1.1))
 
 
-def test_another_family_has_no_blocks_to_equalize() -> None:
-    assert conv_blocks(build(ModelSpec(family="googlenet", classes=5))) == []
+def test_a_network_without_relu6_has_nothing_to_equalize() -> None:
+    assert scalable_pairs(to_onnx(fold_batch_norm(build(ModelSpec(family="googlenet", classes=5))), 64)) == []
 
 
 def data(labeled: bool = True) -> calibrate.Calibration:

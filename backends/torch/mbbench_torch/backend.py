@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mbbench.backend import Artifact, Backend, Dialect, Executed, Format, Session, Stage, installed_version, pick_device
-from mbbench.errors import BackendError, UsageError
+from mbbench.errors import BackendError
 from mbbench.machine import fingerprint
 from mbbench.nvidia import runtime
 from mbbench.spec import Precision
-from mbbench_torch import layers, quantized
+from mbbench_torch import layers
 from mbbench_torch.compiled import Call, channels_last, compile_module, first_line
 from mbbench_torch.cpu import CpuSession
 from mbbench_torch.gpu import GpuSession
@@ -37,12 +37,12 @@ _CUDA_LIBRARIES = ("libtorch_cuda.so", "torch_cuda.dll")
 
 
 class _TorchBackend(Backend):
-    formats: ClassVar[tuple[Format, ...]] = ("safetensors",)
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
     mode: ClassVar[str]
     graphs: ClassVar[bool]  # whether calls on a GPU are CUDA graphs
 
     @abstractmethod
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+    def prepare(self, module: torch.fx.GraphModule, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         """Return the function that a session calls, and the nodes that it executes."""
 
     def versions(self) -> Mapping[str, str]:
@@ -101,10 +101,10 @@ class EagerBackend(_TorchBackend):
     mode = "eager"
     graphs = False
 
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+    def prepare(self, module: torch.fx.GraphModule, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         executed = [
-            Executed((name,), type(layer).__name__, layers.precision_name(layer.weight.dtype))
-            for name, layer in layers.of_module(module)
+            Executed((name,), operator, layers.precision_name(example.dtype))
+            for name, operator in layers.of_module(module)
         ]
         return channels_last(module), tuple(executed)
 
@@ -128,7 +128,7 @@ class CompiledBackend(_TorchBackend):
         int8: Mapping[Precision, Dialect] = {} if _is_gpu(device) else {"int8": "u8s8"}
         return {**super().dialects(device), **int8}
 
-    def prepare(self, module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+    def prepare(self, module: torch.fx.GraphModule, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
         return compile_module(module, example)
 
 
@@ -152,22 +152,18 @@ def _built_with_cuda() -> bool:
     return any(Path(str(torch.locate_file(f"torch/lib/{name}"))).exists() for name in _CUDA_LIBRARIES)
 
 
-def _load(artifact: Artifact) -> torch.nn.Module:
-    """Return the artifact's network with batch norm folded, on the CPU. Raises `BackendError`."""
-    from mbbench.models import build, fold_batch_norm, load_parameters
-    from mbbench.weights import checkpoint
+def _load(artifact: Artifact) -> torch.fx.GraphModule:
+    """Return the artifact's network, on the CPU. Raises `BackendError`."""
+    import onnx
 
-    module = fold_batch_norm(build(artifact.spec))
+    from mbbench.graphs.fx import to_module
+
     try:
-        state = checkpoint.read_state(artifact.path)
-        if artifact.dialect == "u8s8":
-            quantized.load(module, state)
-        else:
-            load_parameters(module, state, str(artifact.path))
-    except (UsageError, KeyError) as error:
-        cause = error.cause if isinstance(error, UsageError) else f"{artifact.path} has no tensor {error}"
-        raise BackendError(cause, "export the model again") from error
-    return module
+        return to_module(onnx.load(artifact.path), unsigned=True)
+    except Exception as error:  # a damaged file can raise any exception in the parser
+        raise BackendError(
+            f"PyTorch cannot read {artifact.path}: {first_line(error)}", "export the model again"
+        ) from error
 
 
 def _start_gpu(index: int) -> tuple[torch.device, dict[str, str]]:

@@ -19,7 +19,7 @@ Call = Callable[["torch.Tensor"], "torch.Tensor"]
 _SESSIONS = count()
 
 
-def compile_module(module: torch.nn.Module, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
+def compile_module(module: torch.fx.GraphModule, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
     """Return the compiled `module`, ready for inputs like `example`, and its layers as Inductor's graph has them.
 
     Raises `BackendError` if PyTorch cannot compile it.

@@ -1,4 +1,4 @@
-"""The convolutions and fully connected layers of a module, of Inductor's graph, and of the profiler's events."""
+"""The convolutions and matrix products of a module, of Inductor's graph, and of the profiler's events."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ TimeUs = Callable[[Any], float]
 
 CALL = "mbbench call"  # labels a call in the profiler's events
 _WEIGHTED = re.compile(
-    r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm)"
+    r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm|bmm|matmul)"
 )
 
 
-def of_module(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the module of each convolution and fully connected layer."""
-    from torch import nn
+def of_module(module: torch.fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """Yield the name and the operator of each convolution and matrix product, in the order in which they run."""
+    from mbbench.graphs.fx import layer_calls
 
-    yield from ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    for name, node in layer_calls(module):
+        if node.op == "call_module":
+            yield name, type(module.get_submodule(str(node.target))).__name__
+        else:
+            yield name, getattr(node.target, "__name__", str(node.target))
 
 
 def of_graph(graph: Any) -> Iterator[tuple[str, str]]:
