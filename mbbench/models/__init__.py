@@ -119,9 +119,9 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 def load_parameters(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load all tensors of `state` into `module`.
 
-    The auxiliary heads of GoogLeNet and Inception V3, which torchvision's checkpoints include, are ignored. The counters that batch norm
-    keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that names `source` and the first
-    tensor that is missing, unexpected or of the wrong shape.
+    The auxiliary heads of GoogLeNet and Inception V3, which torchvision's checkpoints include, are ignored. The
+    counters that batch norm keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that
+    names `source` and the first tensor that is missing, unexpected or of the wrong shape.
     """
     expected = module.state_dict()
     loaded = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY_HEADS)}

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, Table 2) as in torchvision, with torchvision's parameter names."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, Table 2) as in torchvision, with its parameter names."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ _GRID = 7  # height and width of the input of the first fully connected layer
 class AdaptiveAveragePool(nn.Module):
     """Average pooling of (N, C, H, W) to (N, C, grid, grid): `nn.AdaptiveAvgPool2d` as two matrix products.
 
-    torchvision's VGG16 pools to 7x7 at every resolution, its AlexNet to 6x6. If the input is not a multiple of that,
-    as VGG16's at 128 pixels (4x4), the bins overlap; ONNX has no operator for that. A product with a matrix of bin weights is exact and runs in every
-    runtime.
+    torchvision's VGG16 pools to 7x7 at every resolution, its AlexNet to 6x6. If the input is not a multiple of that, as
+    VGG16's at 128 pixels (4x4), the bins overlap; ONNX has no operator for that. A product with a matrix of bin weights
+    is exact and runs in every runtime.
     """
 
     def __init__(self, grid: int) -> None:

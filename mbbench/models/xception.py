@@ -71,13 +71,14 @@ class Xception(nn.Module):
         self.conv2 = nn.Conv2d(first, width, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(width, EPSILON)
         self.act2 = nn.ReLU(inplace=True)
+        keras = spec.padding == "keras"
         size = (spec.resolution - 1) // 2 - 2
         for number, (table, halves) in enumerate(_BLOCKS, 1):
             pool = None
             if halves:
                 # "Same" padding in Keras: one pixel all round if the size is odd, else on the right and bottom only,
                 # where ceil_mode lets the last window end.
-                pool = nn.MaxPool2d(3, 2, size % 2, ceil_mode=True) if spec.padding == "keras" else nn.MaxPool2d(3, 2, 1)
+                pool = nn.MaxPool2d(3, 2, size % 2 if keras else 1, ceil_mode=keras)
                 size = (size + 1) // 2
             self.add_module(f"block{number}", Block(width, table, pool, leading_relu=number > 1))
             width = table[-1]
