@@ -8,17 +8,16 @@ from dataclasses import replace
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
-from mbbench.spec import Cell, Family, ModelSpec, RunSpec
-
-_BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
+from mbbench.spec import Cell, ModelSpec, RunSpec, family_info
 
 
 def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
     """Return the run that `profile`, with the command line's options applied, describes. Raises `UsageError`.
 
-    `profile.baselines` adds each baseline at the largest resolution only: one measurement of VGG16 may take longer than
-    all others. If the profile names MobileNetV1 among several families, the others are baselines too; their weights are
-    random unless the profile names some, since mbbench does not train them.
+    `profile.baselines` adds each baseline at the largest resolution only, or at the smallest that the baseline accepts:
+    one measurement of VGG16 may take longer than all others. If the profile names MobileNetV1 among several families,
+    the others are baselines too; their weights are random unless the profile names some, since mbbench does not train
+    them.
 
     The backend `all` means every installed backend that can start here; with `list_unavailable`, every installed one,
     so that the results of the others record the reason.
@@ -27,21 +26,24 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
         raise UsageError("--accuracy-control requires --max-drop", "add --max-drop POINTS, such as 0.5")
     cells: list[Cell] = []
     models = profile.models
+    largest = max(model.resolution for model in models)
+    compared = [
+        ModelSpec(family, resolution=max(largest, family_info(family).smallest))
+        for family in dict.fromkeys(profile.baseline_families)
+    ]
     backends = expand_backends(profile.backend, list_unavailable=list_unavailable)
     for name in backends:
         template = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
             cell = replace(template, model=model)
-            if model.family in _BASELINES and "mobilenet_v1" in profile.model:
+            if model.family != "mobilenet_v1" and "mobilenet_v1" in profile.model:
                 cell = replace(cell, role="baseline", weights=profile.weights or "random")
             cells += [replace(cell, precision=precision) for precision in dict.fromkeys(profile.precision)]
-        if profile.baselines:
-            resolution = max(profile.res)
-            cells += [
-                replace(template, model=ModelSpec(family, resolution=resolution), role="baseline", weights="random")
-                for family in _BASELINES
-                if family not in profile.model
-            ]
+        cells += [
+            replace(template, model=model, role="baseline", weights="random")
+            for model in compared
+            if model not in models
+        ]
     return RunSpec(
         cells=tuple(cells),
         data=profile.data,

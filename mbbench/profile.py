@@ -12,21 +12,26 @@ from typing import Any, Literal
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant
+from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant, family_info
 
 DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
 
+DEFAULT_BASELINES: tuple[Family, ...] = ("vgg16", "googlenet")
 NAME_DATA = "give a folder of images, fashion-mnist:DIR or digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The options of a run. Several models, alphas, resolutions, backends or precisions make a grid of cells."""
+    """The options of a run. Several models, alphas, resolutions, backends or precisions make a grid of cells.
+
+    Without `res`, each family has the resolution of its authors. `baselines`: families, or whether to measure the usual
+    ones (`DEFAULT_BASELINES`).
+    """
 
     description: str = ""
     model: tuple[Family, ...] = ("mobilenet_v1",)
     alpha: tuple[float, ...] = (1.0,)
-    res: tuple[int, ...] = (224,)
+    res: tuple[int, ...] = ()
     variant: Variant = "standard"
     backend: tuple[str, ...] = ("openvino",)
     device: str = ""
@@ -38,48 +43,66 @@ class Profile:
     data: str = "digits"
     images: int | None = None
     weights: str | None = None
-    baselines: bool = False
+    baselines: bool | tuple[Family, ...] = False
     settings: Settings = field(default_factory=Settings)
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The grid's networks, by family, then width, then resolution. Raises `UsageError` for an invalid network.
 
-        If there are several families, alpha and variant apply to MobileNet only.
+        Alpha and variant apply to the families that have them; it is an error if none has them.
         """
+        families = {family: family_info(family) for family in self.model}
+        no_alpha = not any(info.has_alpha for info in families.values())
+        no_variant = not any(self.variant in info.variants for info in families.values())
         return tuple(
-            ModelSpec(family, alpha, resolution, variant=self.variant if has_variants else "standard")
-            for family in dict.fromkeys(self.model)
-            for has_variants in (family == "mobilenet_v1" or len(self.model) == 1,)
-            for alpha in (dict.fromkeys(self.alpha) if has_variants else (1.0,))
-            for resolution in dict.fromkeys(self.res)
+            ModelSpec(family, alpha, resolution, variant=variant)
+            for family, info in families.items()
+            for variant in (self.variant if no_variant or self.variant in info.variants else "standard",)
+            for alpha in (dict.fromkeys(self.alpha) if no_alpha or info.has_alpha else (1.0,))
+            for resolution in dict.fromkeys(self.res or (info.resolution,))
         )
+
+    @property
+    def baseline_families(self) -> tuple[Family, ...]:
+        """The families to measure as baselines."""
+        if isinstance(self.baselines, bool):
+            return DEFAULT_BASELINES if self.baselines else ()
+        return self.baselines
 
 
 def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Profile:
     """Return `profile` with the settings and options of the command line that are not None.
 
-    If the options name other networks than MobileNet, the profile's alpha and variant are dropped.
+    If the options name other families than the profile, its alpha and variant are dropped unless one of them has them.
     """
     changes = {name: value for name, value in options.items() if value is not None}
-    families = changes.get("model", profile.model)
-    if families != profile.model and "mobilenet_v1" not in families:
-        changes = {"alpha": (1.0,), "variant": "standard"} | changes
+    names = changes.get("model", profile.model)
+    if names != profile.model:
+        families = [family_info(name) for name in names]
+        if not any(info.has_alpha for info in families):
+            changes = {"alpha": (1.0,)} | changes
+        if not any(profile.variant in info.variants for info in families):
+            changes = {"variant": "standard"} | changes
     changed_settings = {name: value for name, value in settings.items() if value is not None}
     return replace(profile, settings=replace(profile.settings, **changed_settings), **changes)
 
 
 def to_options(profile: Profile) -> list[str]:
     """Return command-line options for the profile's artifacts that work with any profile and in any checkout."""
-    arguments = ["--data", _absolute(profile.data), "--res", ",".join(map(str, profile.res))]
+    resolutions = sorted({model.resolution for model in profile.models})
+    arguments = ["--data", _absolute(profile.data), "--res", ",".join(map(str, resolutions))]
     for name, values in (
         ("--model", profile.model),
         ("--backend", profile.backend),
         ("--precision", profile.precision),
     ):
         arguments += [name, ",".join(values)]
-    if "mobilenet_v1" in profile.model:
-        arguments += ["--alpha", ",".join(map(str, profile.alpha)), "--variant", profile.variant]
+    families = [family_info(name) for name in profile.model]
+    if any(info.has_alpha for info in families):
+        arguments += ["--alpha", ",".join(map(str, profile.alpha))]
+    if any(info.variants for info in families):
+        arguments += ["--variant", profile.variant]
     for name, value in (
         ("--device", profile.device),
         ("--weights", profile.weights),

@@ -4,35 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import msgspec
 
 from mbbench.errors import UsageError
 
-Family = Literal["mobilenet_v1", "vgg16", "googlenet"]
-Variant = Literal["standard", "full-conv", "shallow"]
+Family = str  # a key of FAMILIES
+Variant = str  # a key of FamilyInfo.variants
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
-MIN_RESOLUTION = 32  # the stem and the four strided blocks reduce it to one pixel
 MAX_RESOLUTION = 2048
 PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
 
-_FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
+
+@dataclass(frozen=True, slots=True)
+class FamilyInfo:
+    """What is known about a network family without building a network."""
+
+    label: str  # printed name
+    network: str  # "module:Class" in mbbench/models; the class takes a `ModelSpec`
+    classifier: str  # name of the weight that has one row for each class
+    normalization: Literal["imagenet", "symmetric"]  # of its published checkpoints, see `models.normalization`
+    resolution: int = 224  # side of the square input that its authors use, in pixels
+    smallest: int = 32  # smallest side that leaves at least one pixel for every layer
+    has_alpha: bool = False  # whether it has a width multiplier
+    variants: Mapping[Variant, str] = field(default_factory=dict)  # besides `standard`: variant -> prefix of the label
+
+
+# The docstring of mbbench/models explains how to add a family.
+FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
+    "mobilenet_v1": FamilyInfo(
+        "MobileNet", "mobilenet_v1:MobileNetV1", "classifier.weight", "symmetric",
+        has_alpha=True, variants={"full-conv": "Conv", "shallow": "Shallow"},
+    ),
+    "vgg16": FamilyInfo("VGG16", "vgg16:VGG16", "classifier.6.weight", "imagenet"),
+    "googlenet": FamilyInfo("GoogLeNet", "googlenet:GoogLeNet", "fc.weight", "symmetric", variants={"5x5": "5x5"}),
+    "mobilenet_v2": FamilyInfo(
+        "MobileNetV2", "mobilenet_v2:MobileNetV2", "classifier.1.weight", "imagenet", has_alpha=True
+    ),
+    "squeezenet1_0": FamilyInfo("SqueezeNet 1.0", "squeezenet:SqueezeNet", "classifier.1.weight", "imagenet"),
+    "squeezenet1_1": FamilyInfo("SqueezeNet 1.1", "squeezenet:SqueezeNet", "classifier.1.weight", "imagenet"),
+    "alexnet": FamilyInfo(
+        "AlexNet", "alexnet:AlexNet", "classifier.6.weight", "imagenet", smallest=63, variants={"grouped": "Grouped"}
+    ),
+    "inception_v3": FamilyInfo(
+        "Inception V3", "inception_v3:InceptionV3", "fc.weight", "symmetric", resolution=299, smallest=75
+    ),
+    "xception": FamilyInfo("Xception", "xception:Xception", "fc.weight", "symmetric", resolution=299),
+})  # fmt: skip
+
+
+def family_info(name: Family) -> FamilyInfo:
+    """Return the family of that name. Raises `UsageError`."""
+    if name not in FAMILIES:
+        raise UsageError(f"unknown model: {name!r}", f"choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A network's architecture. Raises `UsageError` for an invalid one.
 
-    `alpha` (the width multiplier), `variant`, `padding` and `widths` apply to MobileNetV1 only. `variant`: `full-conv`
-    replaces every depthwise separable block by a full 3x3 convolution (the paper's Table 4); `shallow` omits the five
-    14x14x512 blocks (Table 5). `padding`: checkpoints of Keras need `keras`, which pads right and bottom only at
-    stride 2. `widths`: the output channels of a pruned network's stem and blocks; None: those of Table 1 times `alpha`.
+    `alpha` is the width multiplier, of families that have one. `variant` is `standard` or one that the family has:
+    `full-conv` replaces every depthwise separable block of MobileNetV1 by a full 3x3 convolution (the paper's Table 4);
+    `shallow` omits its five 14x14x512 blocks (Table 5); `5x5` is GoogLeNet with the 5x5 convolutions of its paper;
+    `grouped` is AlexNet with the channels and groups of its paper. `padding`, of MobileNetV1 and Xception: checkpoints
+    of Keras need `keras`, which pads right and bottom only at stride 2 (in Xception, if the size is even). `widths`:
+    the output channels of a pruned MobileNetV1's stem and blocks; None: those of Table 1 times `alpha`.
     """
 
     family: Family = "mobilenet_v1"
@@ -44,40 +89,37 @@ class ModelSpec:
     widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("model", self.family, get_args(Family)),
-            ("variant", self.variant, get_args(Variant)),
-        ):
-            if value not in choices:
-                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(choices)}")
+        info = family_info(self.family)
         if not 0 < self.alpha <= MAX_ALPHA:  # rejects NaN too
             raise UsageError(
                 f"alpha must be more than 0 and at most {MAX_ALPHA:g}: {self.alpha:g}",
                 "use one of the paper's width multipliers: 0.25, 0.5, 0.75 or 1.0",
             )
-        if not MIN_RESOLUTION <= self.resolution <= MAX_RESOLUTION:
+        if not info.smallest <= self.resolution <= MAX_RESOLUTION:
             raise UsageError(
-                f"resolution must be {MIN_RESOLUTION} to {MAX_RESOLUTION}: {self.resolution}",
+                f"{info.label}'s resolution must be {info.smallest} to {MAX_RESOLUTION}: {self.resolution}",
                 "use one of the paper's resolutions: 128, 160, 192 or 224",
             )
         if self.classes < 2:
             raise UsageError(f"classes must be at least 2: {self.classes}", "use data with at least 2 classes")
-        if self.family != "mobilenet_v1" and (self.alpha != 1.0 or self.variant != "standard"):
-            raise UsageError(
-                f"{_FAMILY_NAMES[self.family]} has no width multiplier and no variants", "omit --alpha and --variant"
-            )
+        if self.alpha != 1.0 and not info.has_alpha:
+            raise UsageError(f"{info.label} has no width multiplier: {self.alpha:g}", "omit --alpha")
+        if self.variant != "standard" and self.variant not in info.variants:
+            remedy = f"choose one of {', '.join(('standard', *info.variants))}" if info.variants else "omit --variant"
+            raise UsageError(f"{info.label} has no variant {self.variant!r}", remedy)
 
     @property
     def label(self) -> str:
         """The name in the paper's style: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
-        name = f"{_FAMILY_NAMES[self.family]}-{self.resolution}"
-        if self.family != "mobilenet_v1":
-            return name
-        if self.widths is not None:
-            name = f"{name} pruned"
-        prefix = {"standard": "", "full-conv": "Conv ", "shallow": "Shallow "}[self.variant]
+        info = FAMILIES[self.family]
         alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
-        return f"{prefix}{alpha} {name}"
+        words = (
+            info.variants.get(self.variant),
+            alpha if info.has_alpha else None,
+            f"{info.label}-{self.resolution}",
+            None if self.widths is None else "pruned",
+        )
+        return " ".join(word for word in words if word)
 
 
 def content_key(*parts: object) -> str:

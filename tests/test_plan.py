@@ -3,7 +3,7 @@ import pytest
 from mbbench import plan, registry
 from mbbench.errors import UsageError
 from mbbench.profile import Profile
-from mbbench.spec import Family, ModelSpec
+from mbbench.spec import ModelSpec
 
 
 def test_every_backend_has_a_cell_followed_by_its_baselines() -> None:
@@ -47,8 +47,7 @@ def test_a_network_is_not_a_baseline_of_itself() -> None:
 
 
 def test_next_to_mobilenet_the_other_families_are_baselines() -> None:
-    families: tuple[Family, ...] = ("mobilenet_v1", "vgg16")
-    spec = plan.plan(Profile(model=families, alpha=(0.5,), precision=("fp32", "int8"), baselines=True))
+    spec = plan.plan(Profile(model=("mobilenet_v1", "vgg16"), alpha=(0.5,), precision=("fp32", "int8"), baselines=True))
     assert [(cell.model.label, cell.precision, cell.role, cell.weights) for cell in spec.cells] == [
         ("0.5 MobileNet-224", "fp32", "subject", None),
         ("0.5 MobileNet-224", "int8", "subject", None),
@@ -56,6 +55,23 @@ def test_next_to_mobilenet_the_other_families_are_baselines() -> None:
         ("VGG16-224", "int8", "baseline", "random"),
         ("GoogLeNet-224", "fp32", "baseline", "random"),
     ]
+
+
+def test_any_family_can_be_a_baseline_at_the_largest_resolution_that_it_accepts() -> None:
+    profile = Profile(res=(32, 64), baselines=("squeezenet1_1", "inception_v3", "mobilenet_v1", "squeezenet1_1"))
+    assert [(cell.model.label, cell.role, cell.weights) for cell in plan.plan(profile).cells] == [
+        ("1.0 MobileNet-32", "subject", None),
+        ("1.0 MobileNet-64", "subject", None),
+        ("SqueezeNet 1.1-64", "baseline", "random"),
+        ("Inception V3-75", "baseline", "random"),
+    ]
+    with pytest.raises(UsageError, match="unknown model: 'resnet'"):
+        plan.plan(Profile(baselines=("resnet",)))
+
+
+def test_baselines_have_the_subjects_default_resolution() -> None:
+    spec = plan.plan(Profile(model=("xception",), weights="random", baselines=("mobilenet_v2",)))
+    assert [cell.model.label for cell in spec.cells] == ["Xception-299", "1.0 MobileNetV2-299"]
 
 
 def test_roles_do_not_depend_on_the_order_of_families() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,8 @@ def test_all_shipped_profiles_can_be_read_from_any_folder(tmp_path: Path, monkey
 def test_the_default_profile_equals_the_defaults_in_code() -> None:
     loaded = profile.read_profile("default")
     assert loaded.settings == Settings()
-    assert (loaded.model, loaded.alpha, loaded.res, loaded.backend) == (
-        ("mobilenet_v1",),
-        (1.0,),
-        (224,),
-        ("openvino",),
-    )
+    assert loaded == replace(profile.Profile(), description=loaded.description)
+    assert (loaded.model, loaded.alpha, loaded.backend) == (("mobilenet_v1",), (1.0,), ("openvino",))
 
 
 def test_a_profile_in_the_working_folder_takes_precedence_over_a_shipped_one(
@@ -82,6 +79,46 @@ def test_a_single_value_needs_no_brackets() -> None:
     assert [model.label for model in grid.models] == ["0.25 MobileNet-128", "1.0 MobileNet-128"]
 
 
+def test_without_a_resolution_each_family_has_that_of_its_authors() -> None:
+    models = profile.parse('model = ["mobilenet_v1", "inception_v3", "xception"]', "p").models
+    assert [model.label for model in models] == ["1.0 MobileNet-224", "Inception V3-299", "Xception-299"]
+    assert [model.label for model in profile.parse('model = "xception"\nres = 128', "p").models] == ["Xception-128"]
+
+
+def test_alpha_and_variant_apply_to_the_families_that_have_them() -> None:
+    grid = profile.parse(
+        'model = ["mobilenet_v2", "alexnet", "googlenet"]\nalpha = [0.5, 1.0]\nvariant = "grouped"\n', "p"
+    )
+    assert [model.label for model in grid.models] == [
+        "0.5 MobileNetV2-224", "1.0 MobileNetV2-224", "Grouped AlexNet-224", "GoogLeNet-224",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alpha = 0.5", "VGG16 has no width multiplier: 0.5"),
+        ('variant = "shallow"', "VGG16 has no variant 'shallow'"),
+    ],
+)
+def test_alpha_or_variant_that_no_family_has_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _ = profile.parse(f'model = ["vgg16", "googlenet"]\n{text}\n', "p").models
+
+
+@pytest.mark.parametrize(
+    ("text", "families"),
+    [
+        ("", ()),
+        ("baselines = false", ()),
+        ("baselines = true", ("vgg16", "googlenet")),
+        ('baselines = ["alexnet", "squeezenet1_1"]', ("alexnet", "squeezenet1_1")),
+    ],
+)
+def test_baselines_are_the_usual_ones_or_named(text: str, families: tuple[str, ...]) -> None:
+    assert profile.parse(text, "p").baseline_families == families
+
+
 def test_with_several_families_alpha_and_variant_apply_to_mobilenet_only() -> None:
     grid = profile.parse('model = ["vgg16", "mobilenet_v1"]\nalpha = [0.25, 0.5]\nvariant = "shallow"\n', "p")
     labels = ["VGG16-224", "Shallow 0.25 MobileNet-224", "Shallow 0.5 MobileNet-224"]
@@ -93,6 +130,10 @@ def test_the_profiles_alpha_and_variant_are_dropped_for_another_family() -> None
     changed = profile.override(base, {}, {"model": ("vgg16",)})
     assert (changed.model, changed.alpha, changed.variant) == (("vgg16",), (1.0,), "standard")
     assert profile.override(base, {}, {"model": ("vgg16",), "alpha": (0.5,)}).alpha == (0.5,)
+    second = profile.override(base, {}, {"model": ("mobilenet_v2",)})
+    assert (second.alpha, second.variant) == ((0.25,), "standard")
+    with pytest.raises(UsageError, match="unknown model: 'resnet'"):
+        profile.override(base, {}, {"model": ("resnet",)})
 
 
 @pytest.fixture
@@ -132,6 +173,17 @@ def test_options_for_another_checkout_name_the_same_data(
     elsewhere = profile.parse_data_name(option(arguments, "--data"))
     kind, folder = profile.parse_data_name(name)
     assert elsewhere == (kind, folder and folder.absolute())
+
+
+def test_options_for_another_checkout_name_the_network() -> None:
+    arguments = profile.to_options(profile.Profile(model=("inception_v3",)))
+    assert option(arguments, "--model") == "inception_v3"
+    assert option(arguments, "--res") == "299"  # the other checkout's profile may name another resolution
+    assert "--alpha" not in arguments and "--variant" not in arguments
+    arguments = profile.to_options(profile.Profile(model=("mobilenet_v2",), alpha=(0.5,)))
+    assert option(arguments, "--alpha") == "0.5" and "--variant" not in arguments
+    arguments = profile.to_options(profile.Profile(model=("alexnet",), variant="grouped"))
+    assert option(arguments, "--variant") == "grouped" and "--alpha" not in arguments
 
 
 @pytest.mark.usefixtures("folders")

@@ -1,9 +1,12 @@
 import math
+from importlib import import_module
+from typing import Any
 
+import msgspec
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import ModelSpec, Settings, content_key, parse_bytes
+from mbbench.spec import FAMILIES, ModelSpec, Settings, content_key, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,12 @@ from mbbench.spec import ModelSpec, Settings, content_key, parse_bytes
         (ModelSpec(variant="shallow", resolution=160), "Shallow 1.0 MobileNet-160"),
         (ModelSpec(family="vgg16"), "VGG16-224"),
         (ModelSpec(family="googlenet", resolution=96), "GoogLeNet-96"),
+        (ModelSpec(family="googlenet", variant="5x5"), "5x5 GoogLeNet-224"),
+        (ModelSpec(family="alexnet", variant="grouped"), "Grouped AlexNet-224"),
+        (ModelSpec(family="mobilenet_v2", alpha=0.5, resolution=128), "0.5 MobileNetV2-128"),
+        (ModelSpec(family="squeezenet1_1"), "SqueezeNet 1.1-224"),
+        (ModelSpec(family="inception_v3", resolution=299), "Inception V3-299"),
+        (ModelSpec(alpha=0.5, widths=(8,) * 14), "0.5 MobileNet-224 pruned"),
     ],
 )
 def test_labels_are_in_the_papers_style(spec: ModelSpec, label: str) -> None:
@@ -34,14 +43,50 @@ def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
         ModelSpec(resolution=resolution)
 
 
-def test_a_width_multiplier_for_another_network_is_refused() -> None:
-    with pytest.raises(UsageError, match="VGG16 has no width multiplier"):
-        ModelSpec(family="vgg16", alpha=0.5)
+@pytest.mark.parametrize(
+    ("family", "smallest"), [("alexnet", 63), ("inception_v3", 75), ("xception", 32), ("squeezenet1_0", 32)]
+)
+def test_every_family_has_a_smallest_resolution(family: str, smallest: int) -> None:
+    assert ModelSpec(family, resolution=smallest).resolution == smallest
+    message = f"{FAMILIES[family].label}'s resolution must be {smallest} to 2048: {smallest - 1}"
+    with pytest.raises(UsageError, match=message):
+        ModelSpec(family, resolution=smallest - 1)
 
 
-def test_an_unknown_network_is_refused_with_the_list() -> None:
-    with pytest.raises(UsageError, match="choose one of mobilenet_v1, vgg16, googlenet"):
-        ModelSpec(family="resnet")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"family": "vgg16", "alpha": 0.5}, "VGG16 has no width multiplier: 0.5; omit --alpha"),
+        ({"family": "vgg16", "variant": "5x5"}, "VGG16 has no variant '5x5'; omit --variant"),
+        (
+            {"family": "googlenet", "variant": "shallow"},
+            "GoogLeNet has no variant 'shallow'; choose one of standard, 5x5",
+        ),
+        ({"variant": "deep"}, "MobileNet has no variant 'deep'; choose one of standard, full-conv, shallow"),
+        (
+            {"family": "resnet"},
+            "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet, mobilenet_v2, squeezenet1_0,"
+            " squeezenet1_1, alexnet, inception_v3, xception",
+        ),
+    ],
+)
+def test_what_a_family_lacks_is_refused_in_one_line(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ModelSpec(**fields)
+    assert str(caught.value) == message
+
+
+def test_every_family_names_a_class_in_mbbench_models() -> None:
+    for info in FAMILIES.values():
+        module, _, name = info.network.partition(":")
+        assert hasattr(import_module(f"mbbench.models.{module}"), name)
+
+
+def test_a_stored_network_is_decoded_and_an_unknown_family_refused() -> None:
+    stored = b'{"family":"googlenet","alpha":1.0,"resolution":96,"classes":10,"variant":"standard"}'
+    assert msgspec.json.decode(stored, type=ModelSpec) == ModelSpec("googlenet", resolution=96, classes=10)
+    with pytest.raises(UsageError, match="unknown model: 'resnet'"):
+        msgspec.json.decode(b'{"family":"resnet"}', type=ModelSpec)
 
 
 def test_a_content_key_depends_on_every_part() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mbbench.cli import options, output
-from mbbench.spec import ModelSpec
+from mbbench.spec import ModelSpec, family_info
 
 
 def cost(
     model: options.Model = None,
     alpha: options.Alpha = None,
     res: options.Res = None,
-    variant: options.MobileNetVariant = None,
+    variant: options.NetworkVariant = None,
     classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 1000,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     paper: Annotated[
@@ -31,7 +31,10 @@ def cost(
         reproduction = reproduce()
         output.write_tables(section.paper_tables(reproduction), reproduction, format)
         return
-    fields = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
-    spec = ModelSpec(classes=classes, **{name: value for name, value in fields.items() if value is not None})  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if model is not None:
+        fields = {"resolution": family_info(model).resolution} | fields
+    spec = ModelSpec(classes=classes, **fields)
     cost = cost_of(spec)
     output.write_tables(section.tables(spec, cost, layers=layers), {"spec": spec, "cost": cost}, format)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import typer
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, Scenario, Variant, parse_seconds
+from mbbench.spec import FAMILIES, Family, Scenario, Variant, parse_seconds
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
@@ -34,25 +34,19 @@ def format_option(choices: Any) -> Any:
 _TableFormat = Literal["table", "json", "csv", "markdown"]
 Format = Annotated[_TableFormat, format_option(_TableFormat)]
 
+_FAMILIES = ", ".join(FAMILIES)
+_VARIANTS = "; ".join(f"{name}: {', '.join(info.variants)}" for name, info in FAMILIES.items() if info.variants)
+_LARGER = [f"{name}: {info.resolution}" for name, info in FAMILIES.items() if info.resolution != 224]
+_SIDE = "; ".join(["224", *_LARGER])  # default of --res
 Model = Annotated[
     Family | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="Network: mobilenet_v1, vgg16 or googlenet.",
-        show_default="mobilenet_v1",
-    ),
+    typer.Option("--model", metavar="NAME", help=f"Network: {_FAMILIES}.", show_default="mobilenet_v1"),
 ]
-Alpha = Annotated[float | None, typer.Option("--alpha", help="Width multiplier of MobileNet.", show_default="1.0")]
-Res = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default="224")]
-MobileNetVariant = Annotated[
+Alpha = Annotated[float | None, typer.Option("--alpha", help="Width multiplier of MobileNets.", show_default="1.0")]
+Res = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default=_SIDE)]
+NetworkVariant = Annotated[
     Variant | None,
-    typer.Option(
-        "--variant",
-        metavar="NAME",
-        help="MobileNet variant: standard, full-conv (paper's Table 4) or shallow (Table 5).",
-        show_default="standard",
-    ),
+    typer.Option("--variant", metavar="NAME", help=f"Variant of the network ({_VARIANTS}).", show_default="standard"),
 ]
 Data = Annotated[
     str | None,
@@ -151,19 +145,19 @@ def _expand_range(item: str) -> list[str]:
 _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "model": _CellOption(Model, lambda family: (family,)),
     "models": _CellOption(
-        _text("--model", "Networks, comma-separated: mobilenet_v1, vgg16, googlenet.", "mobilenet_v1", "NAMES"),
+        _text("--model", f"Networks, comma-separated: {_FAMILIES}.", "mobilenet_v1", "NAMES"),
         split_names,
         field="model",
     ),
     "alpha": _CellOption(
-        _text("--alpha", "Width multipliers of MobileNet, e.g. 0.25,0.5 or 0.25-1+0.25.", "1.0", "NUMBERS"),
+        _text("--alpha", "Width multipliers of MobileNets, e.g. 0.25,0.5 or 0.25-1+0.25.", "1.0", "NUMBERS"),
         partial(_parse_numbers, "--alpha", float),
     ),
     "res": _CellOption(
-        _text("--res", "Sides of the square input, in pixels, e.g. 128,224 or 128-224+32.", "224", "NUMBERS"),
+        _text("--res", "Sides of the square input, in pixels, e.g. 128,224 or 128-224+32.", _SIDE, "NUMBERS"),
         partial(_parse_numbers, "--res", int),
     ),
-    "variant": _CellOption(MobileNetVariant),
+    "variant": _CellOption(NetworkVariant),
     "backend": _CellOption(
         _text("--backend", "Backends, comma-separated, or all installed ones.", "openvino", "NAMES|all"),
         split_names,
@@ -236,6 +230,11 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
         setting="bound_ms",
     ),
     "baselines": _CellOption(_flag("--baselines/--no-baselines", "Also measure VGG16 and GoogLeNet.")),
+    "against": _CellOption(
+        _text("--against", "Also measure these networks as baselines, comma-separated.", metavar="NAMES"),
+        split_names,
+        field="baselines",
+    ),
 }
 NETWORK = ("alpha", "res", "variant")
 ARTIFACT = ("backend", "device", "data", "weights", "precision", "calibration")
@@ -286,10 +285,8 @@ def _build_profile(name: str, options: Mapping[str, Any], fixed: Mapping[str, ob
     settings: dict[str, Any] = {}
     fields = dict(fixed)
     for key, value in options.items():
-        option = _CELL_OPTIONS[key]
-        converted = None if value is None else option.convert(value)
-        if option.setting is None:
-            fields[option.field or key] = converted
-        else:
-            settings[option.setting] = converted
+        if value is not None:
+            option = _CELL_OPTIONS[key]
+            target = fields if option.setting is None else settings
+            target[option.setting or option.field or key] = option.convert(value)
     return override(read_profile(name), settings, fields)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mbbench.spec import RunSpec
 
 
-@options.cell_options("model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines")
+@options.cell_options(
+    "model", *NETWORK, *ARTIFACT, *TIMING, *LOAD, *ACCURACY, "sustain", "idle", "baselines", "against"
+)
 def run(
     profile: Profile,
     context: typer.Context,

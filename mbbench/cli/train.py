@@ -34,7 +34,7 @@ _SHORT_SETTINGS = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.
 def train(
     alpha: options.Alpha = None,
     res: options.Res = None,
-    variant: options.MobileNetVariant = None,
+    variant: options.NetworkVariant = None,
     data: options.Data = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Number of passes over the training data.", show_default="8")
@@ -61,7 +61,7 @@ def train(
 def compress(
     alpha: options.Alpha = None,
     res: options.Res = None,
-    variant: options.MobileNetVariant = None,
+    variant: options.NetworkVariant = None,
     data: options.Data = None,
     weights: Annotated[
         str | None,
@@ -213,7 +213,10 @@ def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
     from mbbench import data
 
     return data.load_split(
-        profile.data, profile.res[0], split, on_progress=lambda *done: display.update("decoding images", *done)
+        profile.data,
+        profile.models[0].resolution,
+        split,
+        on_progress=lambda *done: display.update("decoding images", *done),
     )
 
 

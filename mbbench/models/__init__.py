@@ -1,8 +1,8 @@
 """Network families, and what all of them share: `build`, normalization, initialization, folding, loading.
 
-To add a family, write its module in this package, add one case to `build`, and add its name and its printed name to
-mbbench/spec.py (`Family`). If its checkpoints do not expect pixels in [-1, 1], extend `normalization`. If its last
-layer has a new name, list it in `weights.checkpoint.CLASSIFIERS`, from which the number of classes is read.
+To add a family, write its module in this package and add its line to `FAMILIES` in mbbench/spec.py. Its class takes a
+`ModelSpec`. A batch norm is registered right after its convolution, or after a module that ends with it
+(`batch_norms`). Modules named as in torchvision load torchvision's checkpoints.
 
 Importing this package does not load torch.
 """
@@ -10,10 +10,12 @@ Importing this package does not load torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, ModelSpec
+from mbbench.spec import FAMILIES, Family, ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,17 +29,20 @@ class Normalization:
     std: tuple[float, float, float]
 
 
-_SYMMETRIC = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
-_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+_NORMALIZATIONS = {
+    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's statistics
+    "symmetric": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # pixels in [-1, 1]
+}
 
 
 def normalization(family: Family) -> Normalization:
     """Return the normalization that the family's published checkpoints expect.
 
-    torchvision normalizes with ImageNet's statistics for VGG16 and for GoogLeNet. Its GoogLeNet then maps the pixels to
-    [-1, 1] (`transform_input`), the range that network was trained on; mbbench normalizes to [-1, 1] directly.
+    torchvision normalizes with ImageNet's statistics for all its networks. Its GoogLeNet and Inception V3 then map the
+    pixels to [-1, 1] (`transform_input`), the range they were trained on; mbbench normalizes to [-1, 1] directly.
     """
-    return _IMAGENET if family == "vgg16" else _SYMMETRIC
+    return _NORMALIZATIONS[FAMILIES[family].normalization]
 
 
 def build(spec: ModelSpec) -> nn.Module:
@@ -45,42 +50,57 @@ def build(spec: ModelSpec) -> nn.Module:
 
     Its input is normalized images, float32 (N, 3, R, R); its output is logits (N, classes).
     """
-    match spec.family:
-        case "mobilenet_v1":
-            from mbbench.models.mobilenet_v1 import MobileNetV1
-
-            return MobileNetV1(spec).eval()
-        case "vgg16":
-            from mbbench.models.vgg16 import VGG16
-
-            return VGG16(spec.classes).eval()
-        case "googlenet":
-            from mbbench.models.googlenet import GoogLeNet
-
-            return GoogLeNet(spec.classes).eval()
+    module, _, name = FAMILIES[spec.family].network.partition(":")
+    network: nn.Module = getattr(import_module(f"mbbench.models.{module}"), name)(spec)
+    return network.eval()
 
 
 def randomize(module: nn.Module, seed: int) -> None:
     """Initialize `module` in place by He et al. 2015 (fan-in), which keeps the scale of activations at any depth.
 
-    The weights depend on `seed` only; torch's global generator is not used.
+    A convolution registered right before another one has no activation and gets no gain for one. The weights depend on
+    `seed` only; torch's global generator is not used.
     """
     import torch
     from torch import nn
 
     generator = torch.Generator().manual_seed(seed)
+    linear = {
+        layer
+        for parent in module.modules()
+        for layer, following in pairwise(parent.children())
+        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.Conv2d)
+    }
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nonlinearity: Literal["linear", "relu"] = "linear" if layer in linear else "relu"
+            nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def batch_norms(module: nn.Module) -> dict[str, str]:
+    """Return the name of each convolution that has a batch norm, and the name of that batch norm.
+
+    A batch norm belongs to the child registered right before it in its parent: a convolution, or a module whose last
+    descendant is one.
+    """
+    from torch import nn
+
+    pairs = {}
+    for parent_name, parent in module.named_modules():
+        prefix = f"{parent_name}." if parent_name else ""
+        for (name, layer), (bn_name, bn) in pairwise(parent.named_children()):
+            last_name, last = [*layer.named_modules(prefix=f"{prefix}{name}")][-1]
+            if isinstance(bn, nn.BatchNorm2d) and isinstance(last, nn.Conv2d):
+                pairs[last_name] = f"{prefix}{bn_name}"
+    return pairs
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode with every batch norm folded into its convolution, as it is deployed.
 
-    The outputs are equal up to rounding. A convolution and its batch norm are the children `conv` and `bn` of one
-    parent.
+    The outputs are equal up to rounding. `batch_norms` says which batch norm belongs to which convolution.
     """
     import copy
 
@@ -88,23 +108,23 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     folded = copy.deepcopy(module).eval()
-    for parent in folded.modules():
-        conv, bn = getattr(parent, "conv", None), getattr(parent, "bn", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-            parent.conv = fuse_conv_bn_eval(conv, bn)
-            parent.bn = nn.Identity()
+    for name, bn_name in batch_norms(folded).items():
+        conv, bn = folded.get_submodule(name), folded.get_submodule(bn_name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+        folded.set_submodule(name, fuse_conv_bn_eval(conv, bn))
+        folded.set_submodule(bn_name, nn.Identity())
     return folded
 
 
 def load_parameters(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load all tensors of `state` into `module`.
 
-    GoogLeNet's auxiliary heads, which torchvision's checkpoints include, are ignored. The counters that batch norm
-    keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that names `source` and the first
-    tensor that is missing, unexpected or of the wrong shape.
+    The auxiliary heads of GoogLeNet and Inception V3, which torchvision's checkpoints include, are ignored. The
+    counters that batch norm keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that
+    names `source` and the first tensor that is missing, unexpected or of the wrong shape.
     """
     expected = module.state_dict()
-    loaded = {name: tensor for name, tensor in state.items() if not name.startswith(("aux1.", "aux2."))}
+    loaded = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY_HEADS)}
     remedy = "give a checkpoint that matches --model, --alpha and --variant"
     for name, tensor in expected.items():
         if name not in loaded:

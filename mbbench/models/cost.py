@@ -113,6 +113,8 @@ def count(module: nn.Module, resolution: int) -> Cost:
     import torch
     from torch import nn
 
+    from mbbench.models import batch_norms
+
     module = copy.deepcopy(module).to("meta")
     shapes: dict[str, tuple[int, tuple[int, ...]]] = {}
 
@@ -129,20 +131,21 @@ def count(module: nn.Module, resolution: int) -> Cost:
     finally:
         for handle in handles:
             handle.remove()
-    return Cost(tuple(_layer(module, name, layer, *shapes[name]) for name, layer in counted.items()), peak)
+    norms = {name: module.get_submodule(norm) for name, norm in batch_norms(module).items()}
+    layers = (_layer(name, layer, norms.get(name), *shapes[name]) for name, layer in counted.items())
+    return Cost(tuple(layers), peak)
 
 
-def _layer(module: nn.Module, name: str, layer: nn.Conv2d | nn.Linear, inputs: int, shape: tuple[int, ...]) -> Layer:
+def _layer(
+    name: str, layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, inputs: int, shape: tuple[int, ...]
+) -> Layer:
+    """Return the cost of a layer; its batch norm `norm` counts toward its parameters."""
     from torch import nn
 
     weights = layer.weight.numel()
-    parameters = sum(p.numel() for p in layer.parameters())
-    parent = module.get_submodule(name.rpartition(".")[0])
-    batch_norm = getattr(parent, "bn", None)
+    parameters = sum(p.numel() for part in (layer, norm) if part is not None for p in part.parameters())
     if isinstance(layer, nn.Linear):
         return Layer(name, "Fully connected", shape, weights, weights, parameters, inputs)
-    if isinstance(batch_norm, nn.BatchNorm2d):
-        parameters += sum(p.numel() for p in batch_norm.parameters())
     kernel = "x".join(map(str, layer.kernel_size))
     kind = f"Conv DW {kernel}" if layer.groups == layer.in_channels > 1 else f"Conv {kernel}"
     channels, height, width = shape

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mbbench.spec import ModelSpec
+
 # Output channels of the 3x3 convolutions of each stage. Each stage ends with 2x2 max pooling.
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _GRID = 7  # height and width of the input of the first fully connected layer
@@ -13,9 +15,9 @@ _GRID = 7  # height and width of the input of the first fully connected layer
 class AdaptiveAveragePool(nn.Module):
     """Average pooling of (N, C, H, W) to (N, C, grid, grid): `nn.AdaptiveAvgPool2d` as two matrix products.
 
-    torchvision's VGG16 pools to 7x7 at every resolution. If the input is not a multiple of 7, as at 128 pixels (4x4),
-    the bins overlap; ONNX has no operator for that. A product with a matrix of bin weights is exact and runs in every
-    runtime.
+    torchvision's VGG16 pools to 7x7 at every resolution, its AlexNet to 6x6. If the input is not a multiple of that, as
+    VGG16's at 128 pixels (4x4), the bins overlap; ONNX has no operator for that. A product with a matrix of bin weights
+    is exact and runs in every runtime.
     """
 
     def __init__(self, grid: int) -> None:
@@ -43,7 +45,7 @@ class AdaptiveAveragePool(nn.Module):
 class VGG16(nn.Module):
     """VGG16: images (N, 3, R, R), R at least 32, to logits (N, classes)."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = 3
@@ -61,7 +63,7 @@ class VGG16(nn.Module):
             nn.Linear(4096, 4096),
             nn.ReLU(inplace=True),
             nn.Dropout(),
-            nn.Linear(4096, classes),
+            nn.Linear(4096, spec.classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def _trade_off(results: Sequence[Result], name: Name) -> Section | None:
 
 def _baselines(results: Sequence[Result], judged: Sequence[Claim]) -> Section | None:
     section_tables = ([claims.table(judged)] if judged else []) + versus.tables(results)
-    return Section("baselines", "Against VGG16 and GoogLeNet", (), tuple(section_tables)) if section_tables else None
+    return Section("baselines", versus.section_title(results), (), tuple(section_tables)) if section_tables else None
 
 
 def _plotted(

@@ -69,7 +69,7 @@ def resolve(
     if colon and kind in importers.KINDS:
         return imported(kind, Path(file).expanduser(), spec)
     path = Path(choice).expanduser()
-    spec = _adapt_to_checkpoint(path, replace(spec, classes=checkpoint.read_classes(path)))
+    spec = _adapt_to_checkpoint(path, replace(spec, classes=checkpoint.read_classes(path, spec.family)))
     return Weights(path, spec, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
 
 

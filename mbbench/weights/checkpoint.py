@@ -10,14 +10,13 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import Padding, Variant
+from mbbench.spec import FAMILIES, Family, Padding, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _REMEDY = "give a .safetensors file, or a .pt or .pth file of plain tensors"
 _HEADER_LIMIT = 100_000_000  # bytes, as in safetensors
-CLASSIFIERS = ("classifier.weight", "classifier.6.weight", "fc.weight")  # weights with one row per class
 _STATE_KEYS = ("state_dict", "model", "model_state_dict")  # under which training scripts save the state dict
 
 
@@ -67,16 +66,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return _read_torch(path)
 
 
-def read_classes(path: Path) -> int:
-    """Return the number of classes: the number of rows of the classifier's weight. Raises `UsageError`."""
+def read_classes(path: Path, family: Family) -> int:
+    """Return the number of classes: the number of rows of the weight of the family's classifier.
+
+    A classifier is a fully connected layer or a 1x1 convolution. Raises `UsageError`.
+    """
     if path.suffix == ".safetensors":
         shapes = {name: entry.shape for name, entry in _header(path)[0].items()}
     else:
         shapes = {name: list(tensor.shape) for name, tensor in _read_torch(path).items()}
-    matrices = [shapes[name] for name in shapes if name in CLASSIFIERS]
-    if not matrices or len(matrices[0]) != 2:
+    shape = shapes.get(FAMILIES[family].classifier, [])
+    if len(shape) not in (2, 4):
         raise UsageError(f"{path} has no classifier layer of a known name", "give a checkpoint that matches --model")
-    return int(matrices[0][0])
+    return int(shape[0])
 
 
 def read_architecture(path: Path) -> Architecture | None:

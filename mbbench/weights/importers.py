@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbbench.errors import UsageError
-from mbbench.spec import ModelSpec, Padding
+from mbbench.spec import FAMILIES, ModelSpec, Padding
 from mbbench.weights import checkpoint
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def read_state(kind: str, path: Path, spec: ModelSpec) -> tuple[State, ModelSpec
     The result's spec is `spec` with the checkpoint's number of classes and padding. Raises `UsageError`.
     """
     state, padding = KINDS[kind](path, spec)
-    classes = next((len(state[name]) for name in checkpoint.CLASSIFIERS if name in state), spec.classes)
+    classifier = state.get(FAMILIES[spec.family].classifier)
+    classes = spec.classes if classifier is None else len(classifier)
     return state, replace(spec, classes=classes, padding=padding)
 
 

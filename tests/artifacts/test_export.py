@@ -40,7 +40,7 @@ def test_an_onnx_file_has_the_names_and_shapes_of_the_contract_and_no_batch_norm
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", pytest.param("vgg16", marks=pytest.mark.slow), "googlenet"])
 def test_every_family_exports_and_runs_at_any_batch(family: str) -> None:
-    spec = ModelSpec(family=family, alpha=0.25 if family == "mobilenet_v1" else 1.0, resolution=64, classes=10)  # type: ignore[arg-type]
+    spec = ModelSpec(family=family, alpha=0.25 if family == "mobilenet_v1" else 1.0, resolution=64, classes=10)
     exported = export(spec, "any batch", "onnx", lambda: module(spec))
     images = np.random.default_rng(0).uniform(-1, 1, (3, 3, 64, 64)).astype(np.float32)
     logits = calibrate.logits(onnx.load(exported.path), images)

@@ -326,6 +326,17 @@ def test_doctor_reports_a_status_for_every_check(invoke: Invoke) -> None:
         (("--alpha", "-1"), 2, "alpha must be more than 0 and at most 8: -1"),
         (("--alpha", "nan"), 2, "alpha must be more than 0 and at most 8: nan"),
         (("--alpha", "99"), 2, "alpha must be more than 0 and at most 8: 99"),
+        (
+            ("--model", "resnet"),
+            2,
+            "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet, mobilenet_v2",
+        ),
+        (("--against", "resnet"), 2, "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet"),
+        (
+            ("--model", "alexnet", "--variant", "5x5"),
+            2,
+            "AlexNet has no variant '5x5'; choose one of standard, grouped",
+        ),
         (("--res", "16"), 2, "resolution must be 32 to 2048: 16"),
         (("--model", "vgg16", "--alpha", "0.5"), 2, "VGG16 has no width multiplier"),
         (("--model", "vgg16"), 2, "VGG16-224 has no default weights; give --weights FILE"),

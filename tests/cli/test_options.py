@@ -69,6 +69,16 @@ def test_absent_options_leave_the_profile_unchanged() -> None:
     assert make_command("model")(model="googlenet")[0].model == ("googlenet",)
 
 
+def test_baselines_are_a_flag_and_named_by_another_option() -> None:
+    command = make_command("baselines", "against")
+    assert command()[0].baseline_families == ()
+    assert command(baselines=True)[0].baseline_families == ("vgg16", "googlenet")
+    assert command(against="alexnet, squeezenet1_0")[0].baseline_families == ("alexnet", "squeezenet1_0")
+    assert command(baselines=True, against="alexnet")[0].baseline_families == ("alexnet",)
+    assert command(profile="rigorous")[0].baseline_families == ("vgg16", "googlenet")
+    assert command(profile="rigorous", baselines=False)[0].baseline_families == ()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("128", (128,)), ("128, 160", (128, 160)), ("96-160+32,224", (96, 128, 160, 224))]
 )

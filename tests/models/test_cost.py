@@ -22,13 +22,24 @@ def test_mult_adds_at_every_width_and_resolution(alpha: float) -> None:
 
 
 def test_mult_adds_of_the_variants_and_the_other_families() -> None:
-    specs = (
-        ModelSpec(variant="full-conv"),
-        ModelSpec(variant="shallow"),
-        ModelSpec(family="vgg16"),
-        ModelSpec(family="googlenet"),
-    )
-    assert [cost_of(spec).mult_adds for spec in specs] == [4_867_293_184, 307_323_392, 15_470_264_320, 1_498_376_192]
+    counted = {
+        ModelSpec(variant="full-conv"): 4_867_293_184,
+        ModelSpec(variant="shallow"): 307_323_392,
+        ModelSpec("vgg16"): 15_470_264_320,
+        ModelSpec("googlenet"): 1_498_376_192,
+        ModelSpec("googlenet", variant="5x5"): 1_582_671_872,
+        ModelSpec("mobilenet_v2"): 300_774_272,
+        ModelSpec("squeezenet1_0"): 818_924_576,
+        ModelSpec("squeezenet1_1"): 349_151_936,
+        ModelSpec("alexnet"): 714_188_480,
+        ModelSpec("alexnet", variant="grouped"): 724_406_816,
+        ModelSpec("inception_v3", resolution=299): 5_713_216_096,
+        ModelSpec("xception", resolution=299): 8_357_403_496,
+        ModelSpec("xception"): 4_552_879_072,
+        ModelSpec("xception", resolution=160): 2_315_464_160,
+        ModelSpec("xception", resolution=128): 1_477_953_952,
+    }
+    assert {spec: cost_of(spec).mult_adds for spec in counted} == counted
 
 
 def test_shares_by_layer_type_equal_table_2_except_one() -> None:
@@ -54,6 +65,28 @@ def test_each_layer_is_counted() -> None:
 def test_weights_exclude_biases_and_batch_norm() -> None:
     cost = cost_of(ModelSpec())
     assert (cost.weights, cost.parameters, cost.weight_bytes) == (4_209_088, 4_231_976, 4 * 4_231_976)
+    others = {
+        family: (cost_of(ModelSpec(family)).weights, cost_of(ModelSpec(family)).parameters)
+        for family in ("mobilenet_v2", "squeezenet1_0", "inception_v3", "xception")
+    }
+    assert others == {
+        "mobilenet_v2": (3_469_760, 3_504_872),
+        "squeezenet1_0": (1_244_448, 1_248_424),
+        "inception_v3": (23_799_136, 23_834_568),
+        "xception": (22_800_424, 22_855_952),
+    }
+
+
+def test_batch_norm_counts_toward_its_convolution() -> None:
+    """Whatever the layers are called: `conv` and `bn`, neighbors in a sequence, after a separable convolution."""
+    v2 = {layer.name: layer for layer in cost_of(ModelSpec("mobilenet_v2")).layers}
+    assert [v2[f"features.2.conv.{name}"].parameters for name in ("0.0", "1.0", "2")] == [
+        16 * 96 + 2 * 96, 9 * 96 + 2 * 96, 96 * 24 + 2 * 24,
+    ]  # fmt: skip
+    xception = {layer.name: layer for layer in cost_of(ModelSpec("xception")).layers}
+    assert xception["block2.skip"].parameters == 128 * 256 + 2 * 256
+    assert xception["block2.rep.1.conv1"].parameters == 9 * 128
+    assert xception["block2.rep.1.pointwise"].parameters == 128 * 256 + 2 * 256
 
 
 def test_folding_batch_norm_does_not_change_mult_adds() -> None:

@@ -1,20 +1,22 @@
 import pytest
 
-from mbbench.models import build, googlenet, paper
-from mbbench.models.cost import cost_of, count
+from mbbench.models import paper
+from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 
-BUILT = [row for row in paper.ROWS if row.spec is not None]
 
-
-@pytest.mark.parametrize("row", BUILT, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", (*paper.ROWS, *paper.DOGS), ids=lambda row: row.name)
 def test_counts_agree_with_the_paper_or_have_a_reason(row: paper.PublishedRow) -> None:
-    assert row.spec is not None
     disagreeing = [c.what for c in paper.compare(row.spec, cost_of(row.spec)) if not c.agrees]
     known = {
         "Conv MobileNet": ["Mult-Adds"],
         "GoogleNet": ["Mult-Adds", "parameters"],
         "VGG 16": ["Mult-Adds"],
+        "Squeezenet": ["Mult-Adds", "parameters"],
+        "AlexNet": ["Mult-Adds"],
+        "Inception V3, Dogs": ["Mult-Adds", "parameters"],
+        "1.0 MobileNet-224, Dogs": ["Mult-Adds"],
+        "1.0 MobileNet-192, Dogs": ["Mult-Adds"],
     }
     assert disagreeing == known.get(row.name, [])
     reasons = [c.reason for c in paper.compare(row.spec, cost_of(row.spec)) if not c.agrees]
@@ -41,16 +43,37 @@ def test_the_published_mult_adds_of_vgg16_are_those_of_its_convolutions() -> Non
     assert round(convolutions / 1e8) == 153
 
 
-def test_googlenet_with_5x5_convolutions_has_the_counts_in_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FiveByFive(googlenet.Inception):
-        def __init__(self, *channels: int) -> None:
-            super().__init__(*channels)
-            reduction, outputs = channels[4:6]
-            self.branch3[1] = googlenet.ConvBlock(reduction, outputs, 5)
-
-    monkeypatch.setattr(googlenet, "Inception", FiveByFive)
-    cost = count(build(paper.GOOGLENET), 224)  # not `cost_of`, which is cached
+def test_googlenet_with_5x5_convolutions_has_the_counts_in_the_reason() -> None:
+    cost = cost_of(ModelSpec("googlenet", variant="5x5"))
     assert (round(cost.mult_adds / 1e6), round(cost.weights / 1e6, 2)) == (1583, 6.99)
+
+
+def test_the_layer_of_table_3_has_the_printed_counts() -> None:
+    comparisons = paper.compare_layers()
+    assert all(comparison.agrees for comparison in comparisons)
+    assert [round(comparison.counted, 3) for comparison in comparisons] == [
+        462.422, 2.359, 52.283, 0.267, 29.579, 0.151, 15.091, 0.151,
+    ]  # fmt: skip
+
+
+def test_squeezenet_computes_10_7_times_what_the_smaller_mobilenet_does() -> None:
+    squeezenet, mobilenet = (row.spec for row in paper.ROWS if row.name in ("Squeezenet", "0.50 MobileNet-160"))
+    if squeezenet.family == "mobilenet_v1":
+        squeezenet, mobilenet = mobilenet, squeezenet
+    assert round(cost_of(squeezenet).mult_adds / cost_of(mobilenet).mult_adds, 1) == 10.7
+    assert cost_of(squeezenet).parameters == 1_248_424  # 1.25 M, with biases
+
+
+def test_the_counts_of_table_10_and_those_in_its_reasons() -> None:
+    counted = [(round(cost.mult_adds / 1e6, 1), round(cost.weights / 1e6, 3))
+               for cost in (cost_of(row.spec) for row in paper.DOGS)]  # fmt: skip
+    assert counted == [(5711.4, 21.997), (567.8, 3.308), (324.7, 1.892), (417.2, 3.308), (238.6, 1.892)]
+    inception = cost_of(ModelSpec("inception_v3", resolution=299))
+    classifier = inception.layers[-1]
+    assert round(inception.weights / 1e6, 2) == 23.80
+    assert round((inception.weights - classifier.weights) / 1e6, 2) == 21.75
+    for resolution, mult_adds in ((224, 568.7), (192, 418.1)):
+        assert round(cost_of(ModelSpec(resolution=resolution)).mult_adds / 1e6, 1) == mult_adds
 
 
 @pytest.mark.parametrize(
@@ -82,6 +105,11 @@ def test_published_accuracy_is_of_the_released_checkpoint_or_else_of_the_paper()
     assert paper.published_top1(ModelSpec(alpha=0.5, resolution=128)) == (56.3, "released checkpoint")
     assert paper.published_top1(ModelSpec(variant="shallow")) == (65.3, "paper, Table 5")
     assert paper.published_top1(ModelSpec(family="vgg16", resolution=128)) == (71.5, "paper, Table 8")
+    assert paper.published_top1(ModelSpec("googlenet", variant="5x5")) == (69.8, "paper, Table 8")
+    assert paper.published_top1(ModelSpec("alexnet", variant="grouped", resolution=128)) == (57.2, "paper, Table 9")
+    assert paper.published_top1(ModelSpec("squeezenet1_0")) == (57.5, "paper, Table 9")
+    assert paper.published_top1(ModelSpec("alexnet")) is None  # torchvision's network is another one
+    assert paper.published_top1(ModelSpec("inception_v3", resolution=299, classes=120)) is None  # Dogs, not ImageNet
     assert paper.published_top1(ModelSpec(alpha=0.6)) is None
     assert paper.published_top1(ModelSpec(), "int8") == (69.7, "released checkpoint, trained for 8 bits")
     assert paper.published_top1(ModelSpec(), "bf16") is None
@@ -97,6 +125,8 @@ def test_networks_or_classes_that_the_paper_lacks_have_no_comparison() -> None:
     assert paper.compare(ModelSpec(alpha=0.6), cost_of(ModelSpec(alpha=0.6))) == ()
     ten = ModelSpec(classes=10)
     assert paper.compare(ten, cost_of(ten)) == ()
+    assert paper.printed_row(ModelSpec(classes=120)) is paper.DOGS[1]
+    assert paper.printed_row(ModelSpec()) is paper.row_of(ModelSpec())
 
 
 def test_every_released_checkpoint_is_listed() -> None:

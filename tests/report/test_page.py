@@ -45,6 +45,23 @@ def test_no_figure_is_cut_off_at_80_columns(study: list[Result]) -> None:
                 assert all(text.count(figure) >= figures.count(figure) for figure in figures), table.title
 
 
+@pytest.mark.parametrize(
+    ("families", "names"),
+    [
+        ((), "VGG16 and GoogLeNet"),
+        (("alexnet",), "AlexNet"),
+        (("vgg16", "squeezenet1_1", "mobilenet_v2"), "VGG16, SqueezeNet 1.1 and 1.0 MobileNetV2"),
+    ],
+)
+def test_the_section_on_baselines_names_them(make_result: Make, families: tuple[str, ...], names: str) -> None:
+    baselines = [make_result(ModelSpec(family, classes=10), "baseline", scale=9.0) for family in families]
+    subject = make_result(ModelSpec())
+    (section,) = (section for section in build_page([subject, *baselines]).sections if section.id == "baselines")
+    assert section.title == f"Against {names}"
+    titles = [table.title for table in versus.tables([make_result(ModelSpec(classes=10)), *baselines])]
+    assert titles == ([f"1.0 MobileNet-224 against {names} on openvino"] if families else [])
+
+
 def test_a_single_cell_makes_a_report(make_result: Make) -> None:
     report = build_page([make_result()])
     assert report.title == "0.5 MobileNet-128 on openvino"

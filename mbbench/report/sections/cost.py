@@ -19,20 +19,27 @@ def tables(spec: ModelSpec, cost: Cost, *, layers: bool) -> list[Table]:
     result = [_totals(spec, cost), _by_type(cost)]
     if layers:
         result.append(_by_layer(cost))
-    row = paper.row_of(spec)
-    if row is not None and (comparisons := paper.compare(spec, cost)):
+    row = paper.printed_row(spec)
+    if row is not None:
         numbers = ", ".join(map(str, row.tables))
         title = f"The paper's Table{'s' * (len(row.tables) > 1)} {numbers}: Mult-Adds and parameters, in millions"
-        result.append(_comparison(title, comparisons))
+        result.append(_comparison(title, paper.compare(spec, cost)))
     return result
 
 
 def paper_tables(reproduction: paper.Reproduction) -> list[Table]:
-    """Return the paper's Tables 4 to 9 and 2, as counted by mbbench and as printed."""
+    """Return the paper's Tables 4 to 9, 10, 3 and 2, as counted by mbbench and as printed."""
     return [
         _comparison(
             "Tables 4 to 9 (table numbers in brackets): Mult-Adds and parameters, in millions",
             reproduction.tables_4_to_9,
+        ),
+        _comparison(
+            "Table 10 (Stanford Dogs, 120 classes): Mult-Adds and parameters, in millions", reproduction.table_10
+        ),
+        _comparison(
+            "Table 3 (one 14x14x512 layer, each change on top of the last): Mult-Adds and parameters, in millions",
+            reproduction.table_3,
         ),
         _comparison("Table 2: share of each layer type in 1.0 MobileNet-224, in percent", reproduction.table_2),
     ]

@@ -1,8 +1,8 @@
-"""Comparison of a network with VGG16 and GoogLeNet, and with the paper's claims."""
+"""Comparison of a network with its baselines, and with the paper's claims."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,13 @@ def tables(results: Sequence[Result]) -> list[Table]:
     return [
         table if last[table.notes] == index else replace(table, notes=()) for index, table in enumerate(comparisons)
     ]
+
+
+def section_title(results: Sequence[Result]) -> str:
+    """Return the section's title: the baselines' names, or those in the paper's claims if there are no baselines."""
+    baselines = [result.cell.model for result in results if result.cell.role == "baseline"]
+    names = dict.fromkeys(_name(model) for model in (baselines or (paper.VGG16, paper.GOOGLENET)))
+    return f"Against {_join(names)}"
 
 
 def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
@@ -71,13 +78,23 @@ def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
         caption.append("The baselines have random weights.")
     if published:
         caption.append(f"Published ImageNet top-1, not measured here: {published}.")
-    title = f"{model.label} against {' and '.join(map(_network, baselines))} on {backend_label(subject)}"
+    title = f"{model.label} against {_join(map(_network, baselines))} on {backend_label(subject)}"
     return Table(title, tuple(columns), tuple(rows), notes=(" ".join(caption),))
 
 
 def _network(result: Result) -> str:
+    return _name(result.cell.model)
+
+
+def _name(model: ModelSpec) -> str:
     """Return the network's label without its resolution."""
-    return result.cell.model.label.rpartition("-")[0]
+    return model.label.rpartition("-")[0]
+
+
+def _join(names: Iterable[str]) -> str:
+    """Return `A`, `A and B` or `A, B and C`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _device_memory_bytes(result: Result) -> int | None:
