@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import msgspec
@@ -16,10 +16,14 @@ Variant = Literal["standard", "full-conv", "shallow"]
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Channels = Literal["rgb", "bgr"]
+Triple = tuple[float, float, float]  # one number for each of red, green and blue
 
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
 MIN_RESOLUTION = 32  # the stem and the four strided blocks reduce it to one pixel
 MAX_RESOLUTION = 2048
+MIN_STD, MIN_CROP = 0.001, 0.25  # of `Preprocessing`; Caffe's networks have a std of 1/255
 PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
 
 _FAMILY_NAMES: dict[Family, str] = {"mobilenet_v1": "MobileNet", "vgg16": "VGG16", "googlenet": "GoogLeNet"}
@@ -78,6 +82,58 @@ class ModelSpec:
         prefix = {"standard": "", "full-conv": "Conv ", "shallow": "Shallow "}[self.variant]
         alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
         return f"{prefix}{alpha} {name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the input that a checkpoint was trained on. Raises `UsageError` for an invalid value.
+
+    The image is resized by `interpolation` until the network's input is the share `crop` of its shorter side, and cut
+    out of the center; None: the data set's share, 0.875 for files and 1 for digits and Fashion-MNIST. A pixel of a
+    channel then becomes (pixel / 255 - mean) / std. `mean` and `std` are in the order red, green, blue, whatever the
+    order of the input's `channels`.
+    """
+
+    mean: Triple = (0.5, 0.5, 0.5)  # with `std`: from -1 to 1
+    std: Triple = (0.5, 0.5, 0.5)
+    crop: float | None = None
+    interpolation: Interpolation = "bilinear"
+    channels: Channels = "rgb"
+
+    def __post_init__(self) -> None:
+        for name, triple, low in (("mean", self.mean, -1.0), ("std", self.std, MIN_STD)):
+            if len(triple) != 3 or not all(low <= number <= 1 for number in triple):  # rejects NaN too
+                raise UsageError(
+                    f"{name} must be three numbers from {low:g} to 1: {','.join(f'{number:g}' for number in triple)}",
+                    "give red, green and blue for pixels from 0 to 1: divide numbers for 0 to 255 by 255",
+                )
+        if self.crop is not None and not MIN_CROP <= self.crop <= 1:
+            raise UsageError(f"crop must be {MIN_CROP:g} to 1: {self.crop:g}", "give a share, such as 0.875")
+        for name, value, choices in (
+            ("interpolation", self.interpolation, get_args(Interpolation)),
+            ("channels", self.channels, get_args(Channels)),
+        ):
+            if value not in choices:
+                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingOptions:
+    """What the options say about preprocessing; None: as usual for the checkpoint. Raises `UsageError`."""
+
+    mean: Triple | None = None
+    std: Triple | None = None
+    crop: float | None = None
+    interpolation: Interpolation | None = None
+    channels: Channels | None = None
+
+    def __post_init__(self) -> None:
+        self.applied_to(Preprocessing())
+
+    def applied_to(self, usual: Preprocessing) -> Preprocessing:
+        """Return `usual` with what the options say."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(usual, **{name: value for name, value in values.items() if value is not None})
 
 
 def content_key(*parts: object) -> str:
@@ -199,4 +255,6 @@ class RunSpec:
     max_drop: float | None = None  # largest top-1 loss against fp32, in points
     accuracy_control: bool = False  # keep layers in fp32 until max_drop is met
     require_effective: bool = False  # fail a cell that does not run in the requested precision
+    preprocessing: PreprocessingOptions = PreprocessingOptions()
+    labels: str | None = None  # file that maps the data's classes to the network's outputs
     optional_backends: tuple[str, ...] = ()  # named only by `all`: what they do not support is not a failure

@@ -1,38 +1,29 @@
-"""Network families, and what all of them share: `build`, normalization, initialization, folding, loading.
+"""Network families, and what all of them share: `build`, preprocessing, initialization, folding, loading.
 
 To add a family, write its module in this package, add one case to `build`, and add its name and its printed name to
-mbbench/spec.py (`Family`). If its checkpoints do not expect pixels in [-1, 1], extend `normalization`. If its last
-layer has a new name, list it in `weights.checkpoint.CLASSIFIERS`, from which the number of classes is read.
+mbbench/spec.py (`Family`). If its checkpoints do not expect pixels in [-1, 1], extend `default_preprocessing`. If its
+last layer has a new name, list it in `weights.checkpoint.CLASSIFIERS`, from which the number of classes is read.
 
 Importing this package does not load torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, ModelSpec
+from mbbench.spec import Family, ModelSpec, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """The mean and standard deviation of each channel: a pixel becomes (pixel / 255 - mean) / std."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+_SYMMETRIC = Preprocessing()  # pixels in [-1, 1]
+_IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-_SYMMETRIC = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
-_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def normalization(family: Family) -> Normalization:
-    """Return the normalization that the family's published checkpoints expect.
+def default_preprocessing(family: Family) -> Preprocessing:
+    """Return the preprocessing that the family's published checkpoints expect.
 
     torchvision normalizes with ImageNet's statistics for VGG16 and for GoogLeNet. Its GoogLeNet then maps the pixels to
     [-1, 1] (`transform_input`), the range that network was trained on; mbbench normalizes to [-1, 1] directly.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mbbench.errors import UsageError
-from mbbench.models import build, fold_batch_norm, load_parameters, normalization, randomize
+from mbbench.models import build, default_preprocessing, fold_batch_norm, load_parameters, randomize
 from mbbench.models.vgg16 import AdaptiveAveragePool
 from mbbench.spec import ModelSpec
 
@@ -155,9 +155,9 @@ def test_adaptive_pooling_equals_that_of_torch(size: int) -> None:
 
 def test_pixels_are_normalized_as_the_family_expects() -> None:
     for family in ("mobilenet_v1", "googlenet"):
-        norm = normalization(family)
+        norm = default_preprocessing(family)
         assert [(pixel - norm.mean[0]) / norm.std[0] for pixel in (0, 0.5, 1)] == [-1, 0, 1]
-    assert normalization("vgg16").mean == (0.485, 0.456, 0.406)
+    assert default_preprocessing("vgg16").mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
