@@ -23,7 +23,7 @@ from mbbench.data.feed import full_batch
 from mbbench.machine import allowed_cpus
 from mbbench.measure.accuracy import logits_of
 from mbbench.measure.latency import measure_throughput
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.spec import ModelSpec
 
 _BATCH = 16
@@ -33,12 +33,12 @@ _IMAGES = {NARROW.alpha: 3_200, WIDE.alpha: 800}
 
 def evaluation_rate(session: Session, images: np.ndarray, spare_cpus: Collection[int]) -> float:
     start = perf_counter()
-    parts = logits_of(session, images, normalization("mobilenet_v1"), _BATCH, spare_cpus)
+    parts = logits_of(session, images, default_preprocessing("mobilenet_v1"), _BATCH, spare_cpus)
     return sum(map(len, parts)) / (perf_counter() - start)
 
 
 def peak_rate(session: Session, images: np.ndarray) -> float:
-    bulk = full_batch(images, normalization("mobilenet_v1"), _BATCH)
+    bulk = full_batch(images, default_preprocessing("mobilenet_v1"), _BATCH)
     return measure_throughput(lambda: session.run(bulk), batch=_BATCH, seconds=3.0).images_per_s
 
 

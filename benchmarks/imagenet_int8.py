@@ -22,7 +22,7 @@ from mbbench import data, plan, registry, run, weights
 from mbbench.compress import calibrate, quantize
 from mbbench.data.feed import to_float
 from mbbench.graphs.onnx import to_onnx
-from mbbench.models import fold_batch_norm, normalization
+from mbbench.models import default_preprocessing, fold_batch_norm
 from mbbench.result import Result
 from mbbench.spec import Cell, RunSpec, Settings
 from mbbench.weights import Weights
@@ -51,7 +51,7 @@ def halves(photos: Path, folder: Path) -> list[Path]:
 def naive_agreement(checkpoint: Weights, folds: list[Path], *, per_channel: bool) -> float:
     """Return the agreement with fp32 when ranges are the observed extremes and nothing is corrected."""
     graph = to_onnx(fold_batch_norm(checkpoint.build()), WIDE.resolution)
-    normal = normalization("mobilenet_v1")
+    normal = default_preprocessing("mobilenet_v1")
     agrees: list[bool] = []
     for fold in folds:
         train, test = (data.load_split(str(fold), WIDE.resolution, split).arrays()[0] for split in ("train", "test"))

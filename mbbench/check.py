@@ -23,7 +23,6 @@ from mbbench.machine import fingerprint, pick_cpus
 from mbbench.measure.jobs import footprint
 from mbbench.measure.jobs import pair as alternation
 from mbbench.measure.process import raise_failure, run_in_child
-from mbbench.models import normalization
 from mbbench.result import Failure
 from mbbench.spec import Cell, RunSpec, Settings
 
@@ -206,7 +205,7 @@ def _readings(spec: RunSpec, pair: _Pair, limits: Sequence[Limit], seconds: floa
         candidate=pair.candidate,
         images=ready.data.images,
         labels=ready.data.labels if prepare.reason_without_top1(ready) is None else None,
-        normalization=normalization(ready.cell.model.family),
+        preprocessing=ready.data.preprocessing_for(ready.cell.model.family),
         seconds=seconds if metrics & {"p50", "p99"} else None,
         answers="top1" in metrics,
         **placement,

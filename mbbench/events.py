@@ -38,6 +38,13 @@ class Finished:
     result: Result
 
 
-Event = Preparing | Measuring | Finished
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A fact about the run that the user should know, in words; it may come once for each cell."""
+
+    text: str
+
+
+Event = Preparing | Stated | Measuring | Finished
 Notify = Callable[[Event], None]  # receives all events of a run
-Announce = Callable[[Preparing], None]  # receives only preparation; a `Notify` can be passed for it
+Announce = Callable[[Preparing | Stated], None]  # receives only preparation; a `Notify` can be passed for it

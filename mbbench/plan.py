@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
-from mbbench.spec import Cell, ModelSpec, RunSpec, family_info
+from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec, family_info
 
 
 def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
@@ -24,6 +24,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
     """
     if profile.accuracy_control and profile.max_drop is None:
         raise UsageError("--accuracy-control requires --max-drop", "add --max-drop POINTS, such as 0.5")
+    require_weights_for_labels(profile)
     cells: list[Cell] = []
     models = profile.models
     largest = max(model.resolution for model in models)
@@ -53,8 +54,24 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
         max_drop=profile.max_drop,
         accuracy_control=profile.accuracy_control,
         require_effective=profile.require_effective,
+        preprocessing=preprocessing_options(profile),
+        labels=profile.labels,
         optional_backends=tuple(name for name in backends if name not in profile.backend),
     )
+
+
+def preprocessing_options(profile: Profile) -> PreprocessingOptions:
+    """Return what the profile says about preprocessing. Raises `UsageError` for an invalid value."""
+    return PreprocessingOptions(**{field.name: getattr(profile, field.name) for field in fields(PreprocessingOptions)})
+
+
+def require_weights_for_labels(profile: Profile) -> None:
+    """Raise `UsageError` if the profile has labels but no weights."""
+    if profile.labels is not None and profile.weights is None:
+        raise UsageError(
+            "--labels requires --weights: a network trained on DATA has DATA's classes",
+            "add --weights FILE, or leave out --labels",
+        )
 
 
 def group_by_artifact(spec: RunSpec) -> RunSpec:

@@ -12,7 +12,17 @@ from typing import Any, Literal
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.spec import Family, ModelSpec, Precision, Settings, Variant, family_info
+from mbbench.spec import (
+    Channels,
+    Family,
+    Interpolation,
+    ModelSpec,
+    Precision,
+    Settings,
+    Triple,
+    Variant,
+    family_info,
+)
 
 DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
 
@@ -43,6 +53,12 @@ class Profile:
     data: str = "digits"
     images: int | None = None
     weights: str | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    crop: float | None = None
+    interpolation: Interpolation | None = None
+    channels: Channels | None = None
+    labels: str | None = None
     baselines: bool | tuple[Family, ...] = False
     settings: Settings = field(default_factory=Settings)
 
@@ -107,6 +123,12 @@ def to_options(profile: Profile) -> list[str]:
         ("--device", profile.device),
         ("--weights", profile.weights),
         ("--calibration", profile.calibration and _absolute(profile.calibration)),
+        ("--mean", profile.mean and ",".join(map(str, profile.mean))),
+        ("--std", profile.std and ",".join(map(str, profile.std))),
+        ("--crop", profile.crop and str(profile.crop)),
+        ("--interpolation", profile.interpolation),
+        ("--channels", profile.channels),
+        ("--labels", profile.labels and str(Path(profile.labels).expanduser().absolute())),
     ):
         arguments += [name, value] if value else []
     return arguments

@@ -26,18 +26,8 @@ from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import ceilings
 from mbbench.measure.jobs import cell as cell_job
 from mbbench.measure.process import run_in_child
-from mbbench.models import normalization
 from mbbench.models.cost import cost_of
-from mbbench.result import (
-    SCHEMA,
-    Ceilings,
-    ExecutedInfo,
-    Failure,
-    LayerTimes,
-    Measured,
-    QuantizationInfo,
-    Result,
-)
+from mbbench.result import SCHEMA, Ceilings, ExecutedInfo, Failure, LayerTimes, Measured, QuantizationInfo, Result
 from mbbench.spec import Cell, RunSpec, content_key
 
 _CPUS_ONLY = "ceilings are measured for CPUs only"
@@ -156,7 +146,9 @@ def failed_result(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure)
 def result_id(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
     """Return the id of the cell's result: a key of everything it depends on. `sha256` is the artifact's."""
     versions = prepare.versions([] if ready is None else [ready])
-    return content_key(cell, spec.settings, versions, machine.id, None if ready is None else ready.data.info, sha256)
+    data = None if ready is None else ready.data.info
+    specialties = () if ready is None else ready.data.specialties(cell.model.family)
+    return content_key(cell, spec.settings, versions, machine.id, data, sha256, *specialties)
 
 
 def _ceilings(
@@ -256,7 +248,7 @@ def _job(context: _Context, ready: Ready, artifact: _CellArtifact) -> cell_job.J
         reason_without_top1=reason_without_top1,
         reference=fp32_logits if context.evaluate else None,
         expected=expected,
-        normalization=normalization(cell.model.family),
+        preprocessing=data.preprocessing_for(cell.model.family),
     )
 
 
@@ -297,4 +289,6 @@ def _result(
         reasons=reasons,
         layer_times=layer_times,
         ceilings=roofs if isinstance(roofs, Ceilings) else None,
+        preprocessing=None if ready is None else ready.data.special_preprocessing(cell.model.family),
+        labels=None if ready is None else ready.data.labeling,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -18,9 +18,13 @@ Variant = str  # a key of FamilyInfo.variants
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Channels = Literal["rgb", "bgr"]
+Triple = tuple[float, float, float]  # one number for each of red, green and blue
 
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
 MAX_RESOLUTION = 2048
+MIN_STD, MIN_CROP = 0.001, 0.25  # of `Preprocessing`; Caffe's networks have a std of 1/255
 PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
 
 
@@ -31,7 +35,7 @@ class FamilyInfo:
     label: str  # printed name
     network: str  # "module:Class" in mbbench/models; the class takes a `ModelSpec`
     classifier: str  # name of the weight that has one row for each class
-    normalization: Literal["imagenet", "symmetric"]  # of its published checkpoints, see `models.normalization`
+    normalization: Literal["imagenet", "symmetric"]  # of its published checkpoints, see `models.default_preprocessing`
     resolution: int = 224  # side of the square input that its authors use, in pixels
     smallest: int = 32  # smallest side that leaves at least one pixel for every layer
     has_alpha: bool = False  # whether it has a width multiplier
@@ -120,6 +124,58 @@ class ModelSpec:
             None if self.widths is None else "pruned",
         )
         return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the input that a checkpoint was trained on. Raises `UsageError` for an invalid value.
+
+    The image is resized by `interpolation` until the network's input is the share `crop` of its shorter side, and cut
+    out of the center; None: the data set's share, 0.875 for files and 1 for digits and Fashion-MNIST. A pixel of a
+    channel then becomes (pixel / 255 - mean) / std. `mean` and `std` are in the order red, green, blue, whatever the
+    order of the input's `channels`.
+    """
+
+    mean: Triple = (0.5, 0.5, 0.5)  # with `std`: from -1 to 1
+    std: Triple = (0.5, 0.5, 0.5)
+    crop: float | None = None
+    interpolation: Interpolation = "bilinear"
+    channels: Channels = "rgb"
+
+    def __post_init__(self) -> None:
+        for name, triple, low in (("mean", self.mean, -1.0), ("std", self.std, MIN_STD)):
+            if len(triple) != 3 or not all(low <= number <= 1 for number in triple):  # rejects NaN too
+                raise UsageError(
+                    f"{name} must be three numbers from {low:g} to 1: {','.join(f'{number:g}' for number in triple)}",
+                    "give red, green and blue for pixels from 0 to 1: divide numbers for 0 to 255 by 255",
+                )
+        if self.crop is not None and not MIN_CROP <= self.crop <= 1:
+            raise UsageError(f"crop must be {MIN_CROP:g} to 1: {self.crop:g}", "give a share, such as 0.875")
+        for name, value, choices in (
+            ("interpolation", self.interpolation, get_args(Interpolation)),
+            ("channels", self.channels, get_args(Channels)),
+        ):
+            if value not in choices:
+                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingOptions:
+    """What the options say about preprocessing; None: as usual for the checkpoint. Raises `UsageError`."""
+
+    mean: Triple | None = None
+    std: Triple | None = None
+    crop: float | None = None
+    interpolation: Interpolation | None = None
+    channels: Channels | None = None
+
+    def __post_init__(self) -> None:
+        self.applied_to(Preprocessing())
+
+    def applied_to(self, usual: Preprocessing) -> Preprocessing:
+        """Return `usual` with what the options say."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(usual, **{name: value for name, value in values.items() if value is not None})
 
 
 def content_key(*parts: object) -> str:
@@ -241,4 +297,6 @@ class RunSpec:
     max_drop: float | None = None  # largest top-1 loss against fp32, in points
     accuracy_control: bool = False  # keep layers in fp32 until max_drop is met
     require_effective: bool = False  # fail a cell that does not run in the requested precision
+    preprocessing: PreprocessingOptions = PreprocessingOptions()
+    labels: str | None = None  # file that maps the data's classes to the network's outputs
     optional_backends: tuple[str, ...] = ()  # named only by `all`: what they do not support is not a failure

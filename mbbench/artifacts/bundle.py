@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -31,7 +31,7 @@ from mbbench.errors import UsageError
 from mbbench.events import Announce, Preparing
 from mbbench.profile import Profile
 from mbbench.result import ArtifactInfo, DataInfo, QuantizationInfo, WeightsInfo
-from mbbench.spec import PARITY_IMAGES, Cell, RunSpec
+from mbbench.spec import PARITY_IMAGES, Cell, Preprocessing, RunSpec
 from mbbench.weights import Weights
 
 _EXPORT_AGAIN = "write it again with `mbbench export`"
@@ -43,6 +43,7 @@ class Sidecar:
 
     `batch`: the batch size that the file is tuned for. `device`: the chip or compute capability it was built for.
     `images_sha256` is that of FILE.npz, and `data` describes its images; None in files exported before 2026-11-27.
+    `preprocessing`: None: the default of the network's family.
     """
 
     cell: Cell
@@ -54,6 +55,7 @@ class Sidecar:
     versions: dict[str, str]
     images_sha256: str | None = None
     data: DataInfo | None = None
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def write(spec: RunSpec, target: Path, compute_capability: str | None, announce:
         versions=prepare.versions([ready]) | (dict(backend.tools()) if isinstance(backend, Converter) else {}),
         images_sha256=images_sha256,
         data=replace(ready.data.info, images=count),
+        preprocessing=ready.data.special_preprocessing(cell.model.family),
     )
     with cache.atomic(_sidecar_path(target)) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
@@ -212,13 +215,19 @@ def _read_images(path: Path, sidecar: Sidecar, *, trust: bool) -> ReferenceImage
         classes=1,  # no labels
         fingerprint=sha256[:16],
         preprocess="" if sidecar.data is None else sidecar.data.preprocess,
+        preprocessing=sidecar.preprocessing,
     )
     return ReferenceImages(data, paths["logits"], paths["expected"])
 
 
 def profile_of(profile: Profile, sidecar: Sidecar) -> Profile:
-    """Return the profile with the file's network, backend and precision, and its weights if the profile names none."""
-    cell = sidecar.cell
+    """Return the profile with the file's network, backend and precision.
+
+    What the profile does not say about weights and preprocessing is as in the file.
+    """
+    cell, special = sidecar.cell, sidecar.preprocessing
+    names = () if special is None else [field.name for field in fields(special)]
+    inputs = {name: getattr(profile, name) or getattr(special, name) for name in names}
     return replace(
         profile,
         model=(cell.model.family,),
@@ -228,6 +237,7 @@ def profile_of(profile: Profile, sidecar: Sidecar) -> Profile:
         backend=(cell.backend,),
         precision=(cell.precision,),
         weights=profile.weights or cell.weights,
+        **inputs,
     )
 
 

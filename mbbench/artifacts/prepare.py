@@ -21,10 +21,11 @@ from mbbench.artifacts.export import Exported
 from mbbench.backend import Backend, Converter, Dialect, pick_device
 from mbbench.compress import calibrate, search
 from mbbench.compress.search import Quantization
+from mbbench.data.labels import map_labels, statement
 from mbbench.errors import BackendError
-from mbbench.events import Announce, Preparing
-from mbbench.models import normalization
-from mbbench.spec import Cell, RunSpec
+from mbbench.events import Announce, Preparing, Stated
+from mbbench.models import default_preprocessing
+from mbbench.spec import Cell, Preprocessing, RunSpec
 from mbbench.weights.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A cell whose backend, test images and weights are resolved. `device` is spelled as the runtime spells it."""
+    """A cell whose backend, test images and weights are resolved.
+
+    `device` is spelled as the runtime spells it. The labels of `data` are outputs of the network, if `data.labeling`.
+    """
 
     cell: Cell
     backend: Backend
@@ -114,8 +118,16 @@ def _prepare(
     return Ready(replace(cell, model=resolved.spec, device=device), backend, device, dialect, test, resolved)
 
 
+def preprocessing_of(spec: RunSpec, cell: Cell) -> Preprocessing:
+    """Return how images become the cell's inputs: what the options say, otherwise the default of its family."""
+    return spec.preprocessing.applied_to(default_preprocessing(cell.model.family))
+
+
 def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
-    """Return the cell's test images and its weights, trained if needed. Raises `UsageError`."""
+    """Return the cell's test images and its weights, trained if needed. Raises `UsageError`.
+
+    The labels are outputs of the network if they can be mapped to them (`data.labels.map_labels`).
+    """
 
     def decoding(done: int, total: int) -> None:
         announce(Preparing("decoding images", done, total))
@@ -123,15 +135,23 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     def training(progress: Progress) -> None:
         announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
-    test = data.load_split(spec.data, cell.model.resolution, "test", limit=spec.images, on_progress=decoding)
+    load = partial(
+        data.load_split, spec.data, cell.model.resolution,
+        preprocessing=preprocessing_of(spec, cell), on_progress=decoding,
+    )  # fmt: skip
+    test = load("test", limit=spec.images)
     resolved = weights.resolve(
         cell.weights,
         replace(cell.model, classes=test.classes) if test.classes > 1 else cell.model,
-        lambda: data.load_split(spec.data, cell.model.resolution, "train", on_progress=decoding),
+        lambda: load("train"),
         Recipe(),
         training,
     )
-    return test, resolved
+    file = None if resolved.info.origin == "random" else spec.labels
+    labeled = map_labels(test, resolved.spec.classes, file)
+    if (text := statement(labeled)) is not None:
+        announce(Stated(text))
+    return labeled, resolved
 
 
 def make_artifact(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
@@ -169,19 +189,24 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
     """
     if ready.cell.precision != "int8":
         return None
-    model, normal = ready.cell.model, normalization(ready.cell.model.family)
+    model, preprocessing = ready.cell.model, preprocessing_of(spec, ready.cell)
     source = spec.calibration or spec.data
     if source == "random":
         key, load = "random", partial(calibrate.random_calibration, model.resolution)
     else:
         count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
         train = data.load_split(
-            source, model.resolution, "train", limit=count,
+            source, model.resolution, "train", limit=count, preprocessing=preprocessing,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         )  # fmt: skip
-        labeled = reason_without_top1(ready) is None and train.classes == model.classes
-        key = train.fingerprint
-        load = partial(calibrate.split_for_calibration, *train.arrays(), normal, train.name, key, labeled=labeled)
+        labeled = reason_without_top1(ready) is None
+        if labeled:
+            train = map_labels(train, model.classes, spec.labels if source == spec.data else None)
+        key = train.key(model.family)
+        load = partial(
+            calibrate.split_for_calibration, *train.arrays(), preprocessing, train.name, key,
+            labeled=labeled and train.labeling is not None,
+        )  # fmt: skip
     return search.best_quantization(
         model,
         ready.weights.info.key,
@@ -200,7 +225,7 @@ def reason_without_top1(ready: Ready) -> str | None:
         return "random weights have no accuracy"
     if ready.data.classes == 1:
         return f"{ready.data.name} has no labels"
-    if ready.weights.spec.classes != ready.data.classes:
+    if ready.data.labeling is None:
         return f"the weights have {ready.weights.spec.classes} classes, the data has {ready.data.classes}"
     return None
 

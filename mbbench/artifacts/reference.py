@@ -10,8 +10,7 @@ from mbbench import cache
 from mbbench.backend import Dialect
 from mbbench.compress.search import Quantization
 from mbbench.data import Dataset
-from mbbench.models import Normalization, normalization
-from mbbench.spec import PARITY_IMAGES, Shard, content_key
+from mbbench.spec import PARITY_IMAGES, Family, Shard, content_key
 from mbbench.weights import Weights
 
 # Images per call. A shard that starts at a multiple of it gets the same bits as a run of all images.
@@ -28,7 +27,7 @@ def logits(
 
     Eager PyTorch computes them, without folding batch norm.
     """
-    name = content_key(weights.info.key, weights.spec, data.fingerprint, _torch_version())
+    name = content_key(weights.info.key, weights.spec, data.key(weights.spec.family), _torch_version())
     if shard is not None:
         name = f"{name}-{shard.start}-{shard.stop}"
     path = cache.root() / "references" / f"{name}.npy"
@@ -44,11 +43,12 @@ def logits(
     images, _ = data.arrays()
     if shard is not None:
         images = images[shard.rows]
-    normal = normalization(weights.spec.family)
+    preprocessing = data.preprocessing_for(weights.spec.family)
     batches = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
-            batches.append(module(torch.from_numpy(to_float(images[start : start + BATCH], normal))).numpy())
+            pixels = to_float(images[start : start + BATCH], preprocessing)
+            batches.append(module(torch.from_numpy(pixels)).numpy())
             if on_progress is not None:
                 on_progress(min(start + BATCH, len(images)), len(images))
     with cache.atomic(path) as temporary, temporary.open("wb") as file:
@@ -80,7 +80,7 @@ def expected_logits(
     fp32 = logits(weights, data, on_progress, shard)
     if quantization is None:
         return fp32, fp32
-    return fp32, simulated_logits(quantization, dialect, data, normalization(weights.spec.family))
+    return fp32, simulated_logits(quantization, dialect, data, weights.spec.family)
 
 
 def parity_shard(data: Dataset) -> Shard:
@@ -88,12 +88,13 @@ def parity_shard(data: Dataset) -> Shard:
     return Shard(0, min(data.count, max(BATCH, PARITY_IMAGES)))
 
 
-def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset, normal: Normalization) -> Path:
+def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset, family: Family) -> Path:
     """Return the path of a cached .npy file: logits of the first `PARITY_IMAGES` images of `data` by the Q/DQ graph.
 
-    ONNX Runtime computes the graph in floating point (`calibrate.session`). Raises `BackendError`.
+    `family` is the network's. ONNX Runtime computes the graph in floating point (`calibrate.session`). Raises
+    `BackendError`.
     """
-    path = cache.root() / "references" / f"{quantization.graph.stem}-{dialect}-{data.fingerprint}.npy"
+    path = cache.root() / "references" / f"{quantization.graph.stem}-{dialect}-{data.key(family)}.npy"
     if not path.exists():
         import numpy as np
 
@@ -101,7 +102,8 @@ def simulated_logits(quantization: Quantization, dialect: Dialect, data: Dataset
         from mbbench.data.feed import to_float
 
         images, _ = data.arrays()
-        values = calibrate.logits(quantization.write(dialect), to_float(images[:PARITY_IMAGES], normal))
+        inputs = to_float(images[:PARITY_IMAGES], data.preprocessing_for(family))
+        values = calibrate.logits(quantization.write(dialect), inputs)
         with cache.atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, values)
     return path

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 
 import typer
 
+from mbbench.cli import inputs
 from mbbench.errors import UsageError
 from mbbench.spec import FAMILIES, Family, Scenario, Variant, parse_seconds
 
@@ -235,9 +236,10 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
         split_names,
         field="baselines",
     ),
+    **{name: _CellOption(*option) for name, option in inputs.OPTIONS.items()},
 }
 NETWORK = ("alpha", "res", "variant")
-ARTIFACT = ("backend", "device", "data", "weights", "precision", "calibration")
+ARTIFACT = ("backend", "device", "data", "weights", *inputs.OPTIONS, "precision", "calibration")
 TIMING = ("threads", "batch")
 LOAD = ("scenario", "streams", "bound")
 ACCURACY = ("images", "max_drop", "accuracy_control", "require_effective")

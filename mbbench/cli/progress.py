@@ -25,6 +25,7 @@ class Display:
         self._console = console
         self._optional_backends = optional_backends
         self._unsupported_lines: set[str] = set()
+        self._stated: set[str] = set()
         self._progress: Progress | None = None
         self._task: tuple[str, TaskID] | None = None
         self._last_line = ""
@@ -38,7 +39,7 @@ class Display:
         self._stop_drawing()
 
     def __call__(self, event: Event) -> None:
-        from mbbench.events import Finished, Measuring, Preparing
+        from mbbench.events import Finished, Measuring, Preparing, Stated
 
         match event:
             case Preparing(what, _, 0):
@@ -46,6 +47,10 @@ class Display:
                 self._console.print(f"{what} ...", highlight=False)
             case Preparing(what, done, total):
                 self.update(what, done, total)
+            case Stated(text):
+                if text not in self._stated:
+                    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+                self._stated.add(text)
             case Measuring(cell, index, count, left_s):
                 self._stop_drawing()
                 left = "" if left_s is None else f", {_rough_duration(left_s)} left"

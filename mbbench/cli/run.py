@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli import options, output
+from mbbench.cli import inputs, options, output
 from mbbench.cli.options import ACCURACY, ARTIFACT, DEFAULT_RESULTS, LOAD, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
 from mbbench.errors import UsageError
@@ -133,8 +133,8 @@ def worker(
 
 
 @options.cell_options(
-    "model", *NETWORK, "device", "data", "weights", "precision", "calibration", "batch", "max_drop", "accuracy_control",
-    baselines=False,
+    "model", *NETWORK, "device", "data", "weights", *inputs.OPTIONS, "precision", "calibration", "batch", "max_drop",
+    "accuracy_control", baselines=False,
 )  # fmt: skip
 def export(
     profile: Profile,
@@ -173,12 +173,13 @@ def export(
 
 
 def _names_data(context: typer.Context, profile: Profile) -> bool:
-    """Return whether the options or the profile name test images or weights."""
+    """Return whether the options or the profile name test images, weights or preprocessing."""
     from mbbench.profile import Profile
 
     source = context.get_parameter_source("data")
     in_options = source is not None and source.name == "COMMANDLINE"
-    return in_options or profile.weights is not None or profile.data != Profile().data
+    named = any(getattr(profile, name) is not None for name in ("weights", *inputs.OPTIONS))
+    return in_options or named or profile.data != Profile().data
 
 
 def _show_plan(spec: RunSpec, format: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbbench.cli import options, output
+from mbbench.cli import inputs, options, output
 from mbbench.cli.progress import Display, print_status, stderr_display
 from mbbench.errors import UsageError
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings, parse_seconds
@@ -67,6 +67,12 @@ def compress(
         str | None,
         typer.Option("--weights", metavar="FILE", help="Checkpoint to start from.", show_default="trained on DATA"),
     ] = None,
+    mean: inputs.Mean = None,
+    std: inputs.Std = None,
+    crop: inputs.Crop = None,
+    interpolation: inputs.Resizing = None,
+    channels: inputs.Order = None,
+    labels: inputs.Labels = None,
     prune: Annotated[
         float | None, typer.Option("--prune", metavar="PERCENT", help="Share of the Mult-Adds to remove (e.g. 50).")
     ] = None,
@@ -112,15 +118,23 @@ def compress(
     Interrupted training resumes where it stopped. Pass the path to `mbbench run --weights`.
     INT8 alone needs no new checkpoint: use `mbbench run --precision int8`.
     """
+    from mbbench import plan
+    from mbbench.data.labels import map_labels
+
     mult_adds_share = None if prune is None else _remaining_share(prune)
     max_latency_ms = None if max_latency is None else _parse_max_latency(max_latency)
     profile = _network_profile(
         threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
+        **inputs.to_fields(
+            mean=mean, std=std, crop=crop, interpolation=interpolation, channels=channels, labels=labels
+        ),
     )  # fmt: skip
+    plan.require_weights_for_labels(profile)
     with stderr_display() as display:
         test, images = _load_split(profile, "test", display), _load_split(profile, "train", display)
         start = _resolve_weights(profile, profile.weights, None, images, display)
+        test, images = (map_labels(split, start.spec.classes, profile.labels) for split in (test, images))
         larger = None if teacher is None else _resolve_weights(profile, teacher, teacher_alpha, images, display)
         request = _build_request(mult_adds_share, max_latency_ms, larger, qat=qat, epochs=epochs)
         _compress_and_report(profile, start, images, test, request, display, file)
@@ -210,14 +224,14 @@ def _resolve_weights(
 
 
 def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
-    from mbbench import data
+    from mbbench import data, plan
+    from mbbench.models import default_preprocessing
 
     return data.load_split(
-        profile.data,
-        profile.models[0].resolution,
-        split,
+        profile.data, profile.models[0].resolution, split,
+        preprocessing=plan.preprocessing_options(profile).applied_to(default_preprocessing(profile.model[0])),
         on_progress=lambda *done: display.update("decoding images", *done),
-    )
+    )  # fmt: skip
 
 
 def _show_training(display: Display) -> Callable[[Progress], None]:

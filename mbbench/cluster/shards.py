@@ -18,13 +18,12 @@ from mbbench.artifacts import prepare, reference
 from mbbench.artifacts.prepare import Ready
 from mbbench.backend import Artifact
 from mbbench.errors import CellsFailedError, MbbenchError
-from mbbench.events import Preparing
+from mbbench.events import Preparing, Stated
 from mbbench.machine import fingerprint, pick_cpus
 from mbbench.measure import accuracy
 from mbbench.measure.accuracy import Answers
 from mbbench.measure.jobs import shard as shard_job
 from mbbench.measure.process import raise_failure, run_in_child
-from mbbench.models import normalization
 from mbbench.result import Result
 from mbbench.spec import RunSpec, Shard
 
@@ -53,7 +52,8 @@ def split_images(count: int, step: int, max_shards: int) -> tuple[Shard, ...]:
 def plan_shards(spec: RunSpec, max_shards: int) -> tuple[Shard, ...]:
     """Return the shards of the test images of the only cell of `spec`. Raises `UsageError`."""
     (cell,) = spec.cells
-    test = data.load_split(spec.data, cell.model.resolution, "test", limit=spec.images)
+    preprocessing = prepare.preprocessing_of(spec, cell)
+    test = data.load_split(spec.data, cell.model.resolution, "test", limit=spec.images, preprocessing=preprocessing)
     return split_images(test.count, math.lcm(reference.BATCH, spec.settings.bulk_batch), max_shards)
 
 
@@ -91,7 +91,7 @@ def evaluate_shard(spec: RunSpec, id: str, measured: MeasuredArtifact, path: Pat
         reason_without_top1=reason_without_top1,
         shard=shard,
         reference=reference.logits(ready.weights, ready.data, shard=shard),
-        normalization=normalization(cell.model.family),
+        preprocessing=ready.data.preprocessing_for(cell.model.family),
     )
     report = run_in_child(job, shard_job.START)
     raise_failure(report.failure)
@@ -121,5 +121,5 @@ def _ready(spec: RunSpec) -> Ready:
     return ready
 
 
-def _quiet(_: Preparing) -> None:
+def _quiet(_: Preparing | Stated) -> None:
     pass

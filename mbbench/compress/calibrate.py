@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mbbench.data.feed import to_float
 from mbbench.errors import BackendError, UsageError
 from mbbench.machine import allowed_cpus
-from mbbench.models import Normalization
+from mbbench.spec import Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class Calibration:
 def split_for_calibration(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     source: str,
     fingerprint: str,
     *,
@@ -70,8 +70,8 @@ def split_for_calibration(
     count = min(len(images) // 2, CALIBRATION_IMAGES)
     calibrating, validating = np.sort(order[:count]), np.sort(order[count : count + VALIDATION_IMAGES])
     return Calibration(
-        to_float(images[calibrating], normalization),
-        to_float(images[validating], normalization),
+        to_float(images[calibrating], preprocessing),
+        to_float(images[validating], preprocessing),
         labels[validating] if labeled else None,
         source,
         fingerprint,

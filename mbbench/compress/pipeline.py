@@ -21,7 +21,6 @@ from mbbench.compress import calibrate, qat, quantize
 from mbbench.compress import prune as pruning
 from mbbench.data import Dataset
 from mbbench.errors import UsageError
-from mbbench.models import normalization
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec, content_key
 from mbbench.weights import Weights
@@ -94,7 +93,7 @@ def compress(
 
 def _prune(start: Weights, train: Dataset, share: float) -> Weights:
     """Return the weights with `share` (0 to 1) of the Mult-Adds left, not fine-tuned."""
-    key = content_key("prune", share, train.fingerprint, _PRUNING_VERSION)
+    key = content_key("prune", share, train.key(start.spec.family), _PRUNING_VERSION)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
         channels = pruning.choose(_importance(start, train), cost_of(start.spec).layers, share)
@@ -112,7 +111,7 @@ def _importance(start: Weights, train: Dataset) -> list[NDArray[np.float64]]:
 
     images, labels = train.arrays()
     subset = np.sort(np.random.default_rng(0).permutation(len(images))[:_IMPORTANCE_IMAGES])
-    pixels = torch.from_numpy(to_float(images[subset], normalization(start.spec.family)))
+    pixels = torch.from_numpy(to_float(images[subset], train.preprocessing_for(start.spec.family)))
     return pruning.importance(start.build(), pixels, torch.from_numpy(labels[subset]))
 
 
@@ -149,7 +148,7 @@ def _share_within_budget(
 def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnProgress) -> Weights:
     """Return the weights after training by `request.recipe`, distilled from the teacher if there is one."""
     teacher, recipe = request.teacher, request.recipe
-    key = content_key("finetune", recipe, train.fingerprint, teacher and teacher.info.key, TRAINER)
+    key = content_key("finetune", recipe, train.key(start.spec.family), teacher and teacher.info.key, TRAINER)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
         from mbbench.weights.train import fit
@@ -157,7 +156,7 @@ def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnP
         module = start.build()
         images, labels = train.arrays()
         fit(
-            module, images, labels, normalization(start.spec.family), recipe,
+            module, images, labels, train.preprocessing_for(start.spec.family), recipe,
             teacher=None if teacher is None else teacher.build(),
             on_progress=on_progress,
             partial=cache.root() / "weights" / f"{content_key(start.info.key, key)}.partial",
@@ -169,7 +168,7 @@ def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnP
 
 def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress) -> Weights:
     """Return the weights after quantization-aware fine-tuning, with the ranges of a calibration held fixed."""
-    key = content_key("qat", recipe, train.fingerprint, TRAINER, _QAT_VERSION)
+    key = content_key("qat", recipe, train.key(start.spec.family), TRAINER, _QAT_VERSION)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
         from mbbench.graphs.onnx import to_onnx
@@ -177,15 +176,17 @@ def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress
         from mbbench.weights.train import fit
 
         module, (images, labels) = start.build(), train.arrays()
-        normal = normalization(start.spec.family)
+        preprocessing = train.preprocessing_for(start.spec.family)
         folded = fold_batch_norm(module)
         graph = to_onnx(folded, start.spec.resolution)
-        data = calibrate.split_for_calibration(images, labels, normal, train.name, train.fingerprint, labeled=True)
+        data = calibrate.split_for_calibration(
+            images, labels, preprocessing, train.name, train.fingerprint, labeled=True
+        )
         ranges = calibrate.ranges(calibrate.statistics(graph, data.images), "mse")
         inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
         with qat.fake_quantized(folded, inputs):
             fit(
-                folded, images, labels, normal, recipe, on_progress=on_progress,
+                folded, images, labels, preprocessing, recipe, on_progress=on_progress,
                 partial=cache.root() / "weights" / f"{content_key(start.info.key, key)}.partial",
             )  # fmt: skip
         return qat.unfold(folded, module), start.spec

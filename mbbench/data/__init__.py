@@ -18,7 +18,7 @@ of the images, stratified by class and drawn with a fixed seed. The training spl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,9 +27,10 @@ from mbbench.data.folders import folder_source
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
+from mbbench.models import default_preprocessing
 from mbbench.profile import NAME_DATA, parse_data_name
-from mbbench.result import DataInfo
-from mbbench.spec import content_key
+from mbbench.result import DataInfo, LabelsInfo
+from mbbench.spec import Family, Preprocessing, content_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,11 @@ _SEED = 20170417  # the date on which the MobileNet paper was published
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One split of a data set on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files."""
+    """One split of a data set on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files.
+
+    `preprocessing`: how the pixels become inputs; None: by the default of the network that they are for. `labeling`:
+    how the labels became outputs of a network (`data.labels.map_labels`); None: they are numbers of `class_names`.
+    """
 
     name: str
     images: Path
@@ -50,6 +55,9 @@ class Dataset:
     classes: int
     fingerprint: str  # identifies the pixels and labels: source, split, subset and preprocessing
     preprocess: str  # fingerprint of the preprocessing
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    labeling: LabelsInfo | None = None
 
     @property
     def info(self) -> DataInfo:
@@ -61,6 +69,25 @@ class Dataset:
             fingerprint=self.fingerprint,
             preprocess=self.preprocess,
         )
+
+    def preprocessing_for(self, family: Family) -> Preprocessing:
+        """Return how the pixels become inputs of a network of `family`."""
+        return self.preprocessing or default_preprocessing(family)
+
+    def special_preprocessing(self, family: Family) -> Preprocessing | None:
+        """Return the preprocessing, as keys and records hold it: None if it is the default of `family`."""
+        chosen = self.preprocessing_for(family)
+        return None if chosen == default_preprocessing(family) else chosen
+
+    def specialties(self, family: Family) -> tuple[object, ...]:
+        """Return what a key must hold besides the fingerprint: nothing with default preprocessing and labels."""
+        labels_key = None if self.labeling is None else self.labeling.key
+        return tuple(part for part in (self.special_preprocessing(family), labels_key) if part)
+
+    def key(self, family: Family) -> str:
+        """Return a key of the inputs and labels that a network of `family` gets; the fingerprint, if all is default."""
+        special = self.specialties(family)
+        return content_key(self.fingerprint, *special) if special else self.fingerprint
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return the images, memory-mapped, and the labels."""
@@ -75,19 +102,22 @@ def load_split(
     split: Split,
     *,
     limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Return a split of the data set `name`, decoded at `resolution`, from the cache if it is there.
 
-    `limit` is the largest number of images; if there are more, a seeded random subset is taken. `on_progress` is called
-    with the number of images decoded so far and the total. Raises `UsageError` if the data set is missing, empty or
-    corrupt.
+    `limit` is the largest number of images; if there are more, a seeded random subset is taken. For `preprocessing`,
+    see `Dataset`. `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError`
+    if the data set is missing, empty or corrupt.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--images must be at least 1: {limit}", "leave it out to use all images")
     try:
         source = _source(name)
-        preprocess = Preprocess(resolution, source.crop_fraction)
+        if preprocessing is not None and preprocessing.crop == source.crop_fraction:
+            preprocessing = replace(preprocessing, crop=None)  # the same pixels as without it
+        preprocess = _pixels(resolution, source, preprocessing)
         fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
         folder = cache.root() / "data"
         images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
@@ -109,7 +139,15 @@ def load_split(
         classes=source.classes(),
         fingerprint=fingerprint,
         preprocess=preprocess.fingerprint,
+        preprocessing=preprocessing,
+        class_names=source.class_names(),
     )
+
+
+def _pixels(resolution: int, source: Source, preprocessing: Preprocessing | None) -> Preprocess:
+    if preprocessing is None:
+        return Preprocess(resolution, source.crop_fraction)
+    return Preprocess(resolution, preprocessing.crop or source.crop_fraction, preprocessing.interpolation)
 
 
 def _source(name: str) -> Source:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Source, size_and_mtime, stratified_indices
 from mbbench.errors import UsageError
+from mbbench.models import imagenet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,9 @@ class ImageFolder(_Files):
     def classes(self) -> int:
         return len(self._names)
 
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._names)
+
     def items(self, split: str, seed: int) -> tuple[Sequence[Path], NDArray[np.int64]]:
         import numpy as np
 
@@ -153,6 +157,9 @@ class ImageNetValidation(_Files):
 
     def classes(self) -> int:
         return _IMAGENET_CLASSES
+
+    def class_names(self) -> tuple[str, ...]:
+        return imagenet.synsets()
 
     def items(self, split: str, seed: int) -> tuple[Sequence[Path], NDArray[np.int64]]:
         import numpy as np

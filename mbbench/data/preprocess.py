@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, BinaryIO
 
-from mbbench.spec import content_key
+from mbbench.spec import Interpolation, content_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,19 +20,22 @@ _CODE = 1  # version of this file; increase it if the same image yields differen
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Conversion to RGB, resizing and center crop.
+    """Conversion to RGB, resizing and center crop: what `spec.Preprocessing` says before normalization.
 
-    The shorter side is resized to resolution / crop_fraction, bilinear with antialiasing. A `crop_fraction` of 0.875 is
+    The shorter side is resized to resolution / crop_fraction, with antialiasing. A `crop_fraction` of 0.875 is
     customary for ImageNet (256 to 224); 1.0 keeps all of a square image.
     """
 
     resolution: int
     crop_fraction: float
+    interpolation: Interpolation = "bilinear"
 
     @property
     def fingerprint(self) -> str:
         """A key that changes if the same image may yield different pixels."""
-        return content_key(asdict(self), metadata.version("pillow"), _CODE)
+        size = {"resolution": self.resolution, "crop_fraction": self.crop_fraction}
+        other = () if self.interpolation == "bilinear" else (self.interpolation,)  # keeps the keys of before this field
+        return content_key(size, metadata.version("pillow"), _CODE, *other)
 
     def decode(self, file: Path | BinaryIO) -> NDArray[np.uint8]:
         """Return the pixels (R, R, 3) of an encoded image. Raises `OSError` if `file` is not an image."""
@@ -50,6 +53,6 @@ class Preprocess:
         shorter = round(self.resolution / self.crop_fraction)
         scale = shorter / min(image.size)
         width, height = (max(round(side * scale), shorter) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         left, top = (width - self.resolution) // 2, (height - self.resolution) // 2
         return np.asarray(image.crop((left, top, left + self.resolution, top + self.resolution)))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DOWNLOAD_AGAIN = "download the data set again"
+_FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _TEST_SHARE = 0.2  # of a data set without a test split
 
 
@@ -42,6 +43,10 @@ class Source(ABC):
     @abstractmethod
     def classes(self) -> int:
         """Return the number of classes; 1 means that there are no labels."""
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes, in the order of their numbers; empty if they have none."""
+        return ()
 
     @abstractmethod
     def items(self, split: str, seed: int) -> tuple[Sequence[Any], NDArray[np.int64]]:
@@ -90,6 +95,9 @@ class FashionMnist(Source):
 
     def classes(self) -> int:
         return 10
+
+    def class_names(self) -> tuple[str, ...]:
+        return _FASHION
 
     def items(self, split: str, seed: int) -> tuple[Sequence[Any], NDArray[np.int64]]:
         import numpy as np

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from mbbench.backend import Session
 from mbbench.errors import RequirementError
-from mbbench.models import Normalization
 from mbbench.result import Accuracy, Parity, Top1Drop
-from mbbench.spec import Precision
+from mbbench.spec import Precision, Preprocessing
 from mbbench.stats import Interval, mcnemar, paired_interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _CONSTANT_SPREAD = 1e-6
 def logits_of(
     session: Session,
     images: NDArray[np.uint8],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     batch: int,
     spare_cpus: Collection[int] = (),
 ) -> Iterator[NDArray[np.float32]]:
@@ -43,7 +42,7 @@ def logits_of(
     """
     from mbbench.data.feed import batches
 
-    for chunk, count in batches(images, normalization, batch, spare_cpus):
+    for chunk, count in batches(images, preprocessing, batch, spare_cpus):
         yield session.run(chunk)[:count]
 
 
@@ -51,14 +50,14 @@ def check_parity(
     session: Session,
     images: NDArray[np.uint8],
     reference: NDArray[np.float32],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     batch: int,
     precision: Precision = "fp32",
 ) -> Parity:
     """Compare the session's logits of `images` (N, H, W, 3) with `reference` (N, classes)."""
     import numpy as np
 
-    logits = np.concatenate(list(logits_of(session, images, normalization, batch)))
+    logits = np.concatenate(list(logits_of(session, images, preprocessing, batch)))
     tolerance = _TOLERANCES[precision] * float(np.abs(reference).max())
     comparable = logits.shape == reference.shape and bool(np.isfinite(logits).all())
     error = float(np.abs(logits - reference).max()) if comparable else None
@@ -116,7 +115,7 @@ def collect_answers(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     reference: NDArray[np.float32],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     batch: int,
     reason_without_top1: str | None = None,
     spare_cpus: Collection[int] = (),
@@ -131,7 +130,7 @@ def collect_answers(
     among_five: list[bool] = []
     sum_errors: list[float] = []
     max_error = 0.0
-    for logits in logits_of(session, images, normalization, batch, spare_cpus):
+    for logits in logits_of(session, images, preprocessing, batch, spare_cpus):
         rows = slice(len(predictions), len(predictions) + len(logits))
         error = np.abs(logits - reference[rows])
         if labels is not None and has_top5:

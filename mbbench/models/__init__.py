@@ -1,4 +1,4 @@
-"""Network families, and what all of them share: `build`, normalization, initialization, folding, loading.
+"""Network families, and what all of them share: `build`, preprocessing, initialization, folding, loading.
 
 To add a family, write its module in this package and add its line to `FAMILIES` in mbbench/spec.py. Its class takes a
 `ModelSpec`. A batch norm is registered right after its convolution, or after a module that ends with it
@@ -9,40 +9,31 @@ Importing this package does not load torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, ModelSpec
+from mbbench.spec import FAMILIES, Family, ModelSpec, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """The mean and standard deviation of each channel: a pixel becomes (pixel / 255 - mean) / std."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
 _AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
-_NORMALIZATIONS = {
-    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's statistics
-    "symmetric": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # pixels in [-1, 1]
+_PREPROCESSING = {
+    "imagenet": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),  # ImageNet's statistics
+    "symmetric": Preprocessing(),  # pixels in [-1, 1]
 }
 
 
-def normalization(family: Family) -> Normalization:
-    """Return the normalization that the family's published checkpoints expect.
+def default_preprocessing(family: Family) -> Preprocessing:
+    """Return the preprocessing that the family's published checkpoints expect.
 
     torchvision normalizes with ImageNet's statistics for all its networks. Its GoogLeNet and Inception V3 then map the
     pixels to [-1, 1] (`transform_input`), the range they were trained on; mbbench normalizes to [-1, 1] directly.
     """
-    return _NORMALIZATIONS[FAMILIES[family].normalization]
+    return _PREPROCESSING[FAMILIES[family].normalization]
 
 
 def build(spec: ModelSpec) -> nn.Module:

@@ -88,7 +88,9 @@ def graph(spec: ModelSpec) -> onnx.ModelProto:
 
     path = _path(spec.sha256)
     if not path.exists():
-        raise UsageError(f"the network {spec.name} is not in the cache", f"run it once with --model {spec.name}{SUFFIX}")
+        raise UsageError(
+            f"the network {spec.name} is not in the cache", f"run it once with --model {spec.name}{SUFFIX}"
+        )
     return onnx.load(path)
 
 

@@ -6,11 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
+from mbbench.models import default_preprocessing, imagenet
 from mbbench.report.selection import images_label
-from mbbench.result import Result
+from mbbench.result import LabelsInfo, Result
 
 Name = Callable[[Result], str]
 _Part = Callable[[Result], str]
+_NORMALIZATIONS = {  # mean and std -> name
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "pixels from -1 to 1",
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "ImageNet's mean and std",
+}
 
 
 def backend_label(result: Result) -> str:
@@ -27,15 +32,47 @@ def runtime_label(result: Result) -> str:
     return " ".join(part for part in (result.cell.backend, version, device, precision) if part)
 
 
+def preprocessing_label(result: Result) -> str:
+    """Return how pixels became inputs, and what else of the preprocessing is not the default of the network's family.
+
+    `pixels from -1 to 1`, or `mean 0,0,0, std 1,1,1, crop 1, bicubic, BGR`.
+    """
+    usual = default_preprocessing(result.cell.model.family)
+    chosen = result.preprocessing or usual
+    mean, std = (",".join(f"{number:g}" for number in triple) for triple in (chosen.mean, chosen.std))
+    parts = [_NORMALIZATIONS.get((chosen.mean, chosen.std), f"mean {mean}, std {std}")]
+    parts += [] if chosen.crop is None or chosen.crop == usual.crop else [f"crop {chosen.crop:g}"]
+    parts += [] if chosen.interpolation == usual.interpolation else [chosen.interpolation]
+    parts += [] if chosen.channels == usual.channels else [chosen.channels.upper()]
+    return ", ".join(parts)
+
+
+def labels_label(result: Result) -> str:
+    """Return how the data's classes became the network's outputs; empty if class i is output i."""
+    labels, data = result.labels, result.data
+    if labels is None or data is None or not labels.key:
+        return ""
+    text = {"order": "", "imagenet": f"{data.classes} of ImageNet's 1000 classes", "file": "classes mapped by --labels"}
+    background = "one output later, after the background" if labels.background else ""
+    return ", ".join(part for part in (text[labels.source], background) if part)
+
+
+def class_label(output: int, labels: LabelsInfo | None) -> str:
+    """Return the name of the class that an output stands for: `class shirt`, or `class 3` if it has no name."""
+    if labels is not None and labels.source == "imagenet":
+        return f"class {output} ({imagenet.name_of(output - labels.background)})"
+    return f"class {output if labels is None else labels.names.get(output, output)}"
+
+
 def namer(results: Sequence[Result]) -> Name:
     """Return a function that names each of `results` by what distinguishes it from the others.
 
-    That is network, precision and backend, and of device, threads, batch size, test images, weights and machine
-    whatever differs: `0.5 MobileNet-128 in int8 on openvino, batch 8`.
+    That is network, precision and backend, and of device, threads, batch size, test images, weights, preprocessing and
+    machine whatever differs: `0.5 MobileNet-128 in int8 on openvino, batch 8`.
     """
     candidates = (_device, _threads, _batch, _machine_namer(results))
     shown = [_cell, *(part for part in candidates if _differs(results, part))]
-    for part in (images_label, _weights):
+    for part in (images_label, _weights, preprocessing_label):
         names = Counter(_join(result, shown) for result in results)
         ambiguous = [result for result in results if names[_join(result, shown)] > 1]
         if _differs(ambiguous, part):

@@ -43,7 +43,7 @@ def summary_document(results: Sequence[Result]) -> Document:
 def _drops(results: Sequence[Result], name: Name) -> tuple[str, ...]:
     """Return a note on the top-1 that each cell in a lower precision lost, and a warning if INT8 is meaningless."""
     notes = [
-        f"{name(result)} against fp32: {drop_text(accuracy.drop, accuracy.images)}."
+        f"{name(result)} against fp32: {drop_text(accuracy.drop, accuracy.images, result.labels)}."
         for result in results
         if result.cell.precision != "fp32"
         and (accuracy := result.measured.accuracy) is not None

@@ -15,7 +15,9 @@ from mbbench.errors import BackendError, MbbenchError
 from mbbench.machine import Machine
 from mbbench.result.measured import Measured
 from mbbench.result.setup import Setup
-from mbbench.spec import Cell, Settings
+from mbbench.spec import Cell, Preprocessing, Settings
+
+LabelSource = Literal["order", "imagenet", "file"]
 
 SCHEMA = 1
 
@@ -120,6 +122,21 @@ class DataInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsInfo:
+    """Which of the network's outputs stands for each class of the data.
+
+    `source`: `order` (the classes in the order of their names), `imagenet` (ImageNet's classes, by synset or name) or
+    `file` (--labels). `names`: output -> class; empty for ImageNet's, whose order is known. `background`: output 0 is
+    none of ImageNet's 1000 classes, the others follow it. `key`: of the mapping; empty if class i is output i.
+    """
+
+    source: LabelSource
+    names: dict[int, str]
+    background: bool = False
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostInfo:
     """The network's computation and memory, from its architecture."""
 
@@ -167,7 +184,11 @@ class ArtifactInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The record of one cell. An unknown value is None, with its reason in `reasons` or in `failure`."""
+    """The record of one cell. An unknown value is None, with its reason in `reasons` or in `failure`.
+
+    `preprocessing`: None: the default of the network's family. `labels`: None in older records, and where no labels
+    could be used.
+    """
 
     schema: int
     id: str
@@ -188,6 +209,8 @@ class Result:
     reasons: dict[str, str]  # dotted name of a null field -> reason
     layer_times: LayerTimes | None = None
     ceilings: Ceilings | None = None
+    preprocessing: Preprocessing | None = None
+    labels: LabelsInfo | None = None
 
     @property
     def setup(self) -> Setup:
@@ -196,17 +219,18 @@ class Result:
         Records of before 2026-11-27 have no name for the default device: it was the CPU unless the runtime names
         another.
         """
+        labels_key = "" if self.labels is None else self.labels.key
         device = self.cell.device or self.measured.effective.get("device", "cpu")
         return Setup(
             machine=self.machine.id,
             model=self.cell.model,
-            weights=self.cell.weights,
+            weights=(self.cell.weights, self.preprocessing),
             backend=self.cell.backend,
             device=device.lower(),
             precision=self.cell.precision,
             threads=self.settings.threads,
             batch=self.settings.batch,
-            data=None if self.data is None else self.data.fingerprint,
+            data=None if self.data is None else f"{self.data.fingerprint} {labels_key}".rstrip(),
         )
 
     def median_ms(self) -> float | None:

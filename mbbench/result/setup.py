@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mbbench.spec import ModelSpec, Precision
+from mbbench.spec import ModelSpec, Precision, Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,13 @@ class Setup:
 
     To pair a result with another, look up its setup with the fields that may differ replaced:
     `result.setup.same_but(precision="fp32")`. `machine` is the fingerprint's id, `device` the device's name in lower
-    case, `weights` the requested weights, and `data` the fingerprint of the test images, or None without any.
+    case, `weights` the requested weights with their preprocessing (`Result.preprocessing`), and `data` the fingerprint
+    of the test images and of how their labels were mapped, or None without any.
     """
 
     machine: str
     model: ModelSpec
-    weights: str | None
+    weights: tuple[str | None, Preprocessing | None] | None
     backend: str
     device: str
     precision: Precision

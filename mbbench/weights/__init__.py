@@ -128,13 +128,15 @@ def trained(
             f"the data has {data.classes} classes but the model has {spec.classes}",
             "give a model with the same number of classes",
         )
-    key = content_key("trained", spec, data.fingerprint, recipe, TRAINER)
+    key = content_key("trained", spec, data.key(spec.family), recipe, TRAINER)
     path = _path(key)
     if not checkpoint.is_intact(path):
         from mbbench.weights.train import train
 
         images, labels = data.arrays()
-        state = train(spec, images, labels, recipe, on_progress, path.with_suffix(".partial"))
+        state = train(
+            spec, images, labels, recipe, on_progress, path.with_suffix(".partial"), data.preprocessing_for(spec.family)
+        )
         checkpoint.save(path, state, _metadata(spec) | {"recipe": _json(recipe), "data": data.fingerprint})
     return Weights(path, spec, WeightsInfo(origin="trained", key=key, trained_on=data.fingerprint))
 

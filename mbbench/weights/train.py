@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator, Tensor, nn
 
-    from mbbench.models import Normalization
-    from mbbench.spec import ModelSpec
+    from mbbench.spec import ModelSpec, Preprocessing
 
 _BATCH_NORM_BATCHES = 64  # batches over which the final statistics of batch norm are averaged
 _SPIN_COUNT = "GOMP_SPINCOUNT"  # libgomp reads it once, when torch loads libgomp
@@ -33,21 +32,24 @@ def train(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
     partial: Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> dict[str, Tensor]:
     """Train `build(spec)` on uint8 images (N, R, R, 3) and return its state dict.
 
     The result is the same for the same machine, torch version and number of threads. torch's global generator is not
-    changed. For `partial`, see `fit`. Raises `UsageError` for fewer than two images, which batch norm needs.
+    changed. `preprocessing`: None: the family's default. For `partial`, see `fit`. Raises `UsageError` for fewer than
+    two images, which batch norm needs.
     """
     _import_torch()
     import torch
 
-    from mbbench.models import build, normalization
+    from mbbench.models import build, default_preprocessing
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         module = build(spec)
-    fit(module, images, labels, normalization(spec.family), recipe, on_progress=on_progress, partial=partial)
+    usual = default_preprocessing(spec.family)
+    fit(module, images, labels, preprocessing or usual, recipe, on_progress=on_progress, partial=partial)
     return {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
 
 
@@ -55,7 +57,7 @@ def fit(
     module: nn.Module,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
@@ -79,7 +81,7 @@ def fit(
     module.train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(recipe.seed)
-    batches = bind(_batches, images, labels, normalization, recipe.batch_size, generator)
+    batches = bind(_batches, images, labels, preprocessing, recipe.batch_size, generator)
     steps = recipe.epochs * max(len(images) // recipe.batch_size, 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
@@ -185,7 +187,7 @@ def _recompute_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
 def _batches(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    normalization: Normalization,
+    preprocessing: Preprocessing,
     batch_size: int,
     generator: Generator,
     shift: float,
@@ -204,7 +206,7 @@ def _batches(
     order = torch.randperm(len(images), generator=generator).numpy()
     for start in range(0, max(len(order) - batch_size, 0) + 1, batch_size):
         chosen = np.sort(order[start : start + batch_size])
-        x = torch.from_numpy(to_float(images[chosen], normalization))
+        x = torch.from_numpy(to_float(images[chosen], preprocessing))
         if max_shift:
             dy, dx = torch.randint(-max_shift, max_shift + 1, (2,), generator=generator).tolist()
             x = x.roll((dy, dx), (2, 3))

@@ -19,7 +19,7 @@ from mbbench.backend import AheadOfTime, Artifact, Converter, Dialect, Format
 from mbbench.data.feed import to_float
 from mbbench.errors import BackendError, UsageError
 from mbbench.events import Event
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.models.cost import cost_of
 from mbbench.plan import plan
 from mbbench.profile import Profile
@@ -115,7 +115,7 @@ def test_a_file_is_measured_on_its_own_images_without_data_weights_or_quantizati
     with np.load(tmp_path / "mine.onnx.npz") as file:
         arrays = dict(file)
     assert (arrays["images"].dtype, arrays["images"].shape) == (np.uint8, (16, 32, 32, 3))
-    pixels = torch.from_numpy(to_float(arrays["images"], normalization("mobilenet_v1")))
+    pixels = torch.from_numpy(to_float(arrays["images"], default_preprocessing("mobilenet_v1")))
     with torch.inference_mode():
         torch_logits = weights.random(MODEL).build()(pixels).numpy()
     np.testing.assert_allclose(arrays["logits"], torch_logits, rtol=1e-4, atol=1e-5)

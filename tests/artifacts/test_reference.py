@@ -9,7 +9,7 @@ import torch
 from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.data.feed import to_float
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.spec import ModelSpec, Shard
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -26,7 +26,7 @@ def test_logits_are_the_unfolded_networks_in_the_order_of_the_images(images: dat
     assert (logits.dtype, logits.shape) == (np.float32, (40, 10))
     pixels, _ = images.arrays()
     with torch.inference_mode():
-        last = network.build()(torch.from_numpy(to_float(pixels[39:], normalization("mobilenet_v1")))).numpy()
+        last = network.build()(torch.from_numpy(to_float(pixels[39:], default_preprocessing("mobilenet_v1")))).numpy()
     np.testing.assert_allclose(logits[39:], last, rtol=0, atol=1e-5 * np.abs(last).max())
 
 

@@ -16,7 +16,7 @@ from mbbench.errors import UsageError
 from mbbench.graphs.fx import to_module
 from mbbench.graphs.onnx import to_onnx
 from mbbench.graphs.tensors import parameters
-from mbbench.models import build, fold_batch_norm, normalization, randomize
+from mbbench.models import build, default_preprocessing, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -202,7 +202,7 @@ def data(labeled: bool = True) -> calibrate.Calibration:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     labels = np.arange(40) % 10
     return calibrate.split_for_calibration(
-        pixels, labels, normalization("mobilenet_v1"), "noise", "ff", labeled=labeled
+        pixels, labels, default_preprocessing("mobilenet_v1"), "noise", "ff", labeled=labeled
     )
 
 
@@ -220,7 +220,7 @@ def test_one_image_cannot_calibrate() -> None:
         UsageError, match="noise has too few images to calibrate with: 1; give --calibration with at least 2"
     ):
         calibrate.split_for_calibration(
-            pixels, np.zeros(1, np.int64), normalization("vgg16"), "noise", "f", labeled=False
+            pixels, np.zeros(1, np.int64), default_preprocessing("vgg16"), "noise", "f", labeled=False
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from mbbench import data, weights
 from mbbench.compress.pipeline import Request, compress
 from mbbench.errors import UsageError
-from mbbench.models import build, normalization
+from mbbench.models import build, default_preprocessing
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
 from mbbench.weights.recipe import Progress, Recipe
@@ -82,7 +82,7 @@ def test_distillation_brings_a_student_closer_to_its_teacher() -> None:
         torch.manual_seed(0)
         student = build(SPEC)
         recipe = Recipe(epochs=8, batch_size=32, learning_rate=3e-3, distillation=share, shift=0.0)
-        fit(student, images, labels, normalization("mobilenet_v1"), recipe, teacher=teacher)
+        fit(student, images, labels, default_preprocessing("mobilenet_v1"), recipe, teacher=teacher)
         with torch.inference_mode():
             return float((student(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean())
 
@@ -105,7 +105,15 @@ def test_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> Non
                 raise KeyboardInterrupt
 
         try:
-            fit(module, images, labels, normalization("mobilenet_v1"), recipe, on_progress=on_progress, partial=partial)
+            fit(
+                module,
+                images,
+                labels,
+                default_preprocessing("mobilenet_v1"),
+                recipe,
+                on_progress=on_progress,
+                partial=partial,
+            )
         except KeyboardInterrupt:
             assert partial.exists()
         return module.state_dict(), steps

@@ -10,14 +10,14 @@ import pytest
 
 from mbbench.data import feed
 from mbbench.data.feed import batches, to_float
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.spec import Family
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "vgg16"])
 def test_to_float_normalizes_each_channel(family: Family) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)
-    normal = normalization(family)
+    normal = default_preprocessing(family)
     expected = (images.astype(np.float64) / 255 - normal.mean) / normal.std
     planes = to_float(images, normal)
     assert planes.dtype == np.float32
@@ -27,20 +27,20 @@ def test_to_float_normalizes_each_channel(family: Family) -> None:
 
 def test_mobilenet_pixels_range_from_minus_one_to_one() -> None:
     extremes = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
-    assert to_float(extremes, normalization("mobilenet_v1")).reshape(2, 3).tolist() == [[-1] * 3, [1] * 3]
+    assert to_float(extremes, default_preprocessing("mobilenet_v1")).reshape(2, 3).tolist() == [[-1] * 3, [1] * 3]
 
 
 def test_the_result_for_an_image_does_not_depend_on_its_batch() -> None:
     images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8)
     images.setflags(write=False)  # like a memory-mapped file
-    normal = normalization("vgg16")
+    normal = default_preprocessing("vgg16")
     alone = np.concatenate([to_float(images[i : i + 1], normal) for i in range(4)])
     assert np.array_equal(to_float(images, normal), alone)
 
 
 def test_batches_have_one_shape_and_the_number_of_their_images() -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    normal = normalization("vgg16")
+    normal = default_preprocessing("vgg16")
     pairs = list(batches(images, normal, 2))
     assert [(batch.shape, count) for batch, count in pairs] == [((2, 3, 8, 8), 2), ((2, 3, 8, 8), 2), ((2, 3, 8, 8), 1)]
     whole = np.concatenate([batch[:count] for batch, count in pairs])
@@ -57,7 +57,7 @@ def test_a_thread_on_spare_cpus_prepares_the_next_batch(monkeypatch: pytest.Monk
     monkeypatch.setattr(feed, "to_float", record)
     allowed = os.sched_getaffinity(0)
     spare = {min(allowed)}
-    generator = batches(np.zeros((3, 4, 4, 3), np.uint8), normalization("vgg16"), 1, spare)
+    generator = batches(np.zeros((3, 4, 4, 3), np.uint8), default_preprocessing("vgg16"), 1, spare)
     next(generator)
     next(generator)  # the thread is already preparing the third batch
     generator.close()
@@ -67,8 +67,8 @@ def test_a_thread_on_spare_cpus_prepares_the_next_batch(monkeypatch: pytest.Monk
 
 def test_the_measuring_process_loads_only_numpy() -> None:
     code = (
-        "import sys, numpy as np; from mbbench.data.feed import to_float; from mbbench.models import normalization;"
-        "to_float(np.zeros((1, 2, 2, 3), np.uint8), normalization('mobilenet_v1'));"
+        "import sys, numpy as np; from mbbench.data.feed import to_float; from mbbench.spec import Preprocessing;"
+        "to_float(np.zeros((1, 2, 2, 3), np.uint8), Preprocessing());"
         "print([name for name in ('torch', 'PIL', 'sklearn', 'scipy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -16,10 +16,10 @@ from mbbench.measure.accuracy import (
     require_parity,
     top1_drop,
 )
-from mbbench.models import Normalization
 from mbbench.result import Parity
+from mbbench.spec import Preprocessing
 
-IDENTITY = Normalization((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # does not change the pixels
+IDENTITY = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))  # does not change the pixels
 Floats = NDArray[np.float32]
 
 

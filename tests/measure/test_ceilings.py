@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mbbench.errors import MbbenchError
-from mbbench.events import Announce, Preparing
+from mbbench.events import Announce, Preparing, Stated
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import ceilings
 from mbbench.measure.jobs import roofs
@@ -30,7 +30,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[roofs.Job]:
     return jobs
 
 
-def quiet(event: Preparing) -> None:
+def quiet(event: Preparing | Stated) -> None:
     pass
 
 
@@ -39,7 +39,7 @@ def measure(machine: Machine = MACHINE, threads: int = 1, announce: Announce = q
 
 
 def test_ceilings_are_measured_once_per_machine_and_number_of_threads(jobs: list[roofs.Job], tmp_path: Path) -> None:
-    events: list[Preparing] = []
+    events: list[Preparing | Stated] = []
     assert [measure(announce=events.append), measure(announce=events.append)] == [CEILINGS, CEILINGS]
     assert events == [Preparing("measuring the machine's ceilings", 0, 0)]  # 0 steps: a child measures
     assert measure(threads=2).threads == 2

@@ -17,7 +17,7 @@ from mbbench.measure import child
 from mbbench.measure.jobs import cell
 from mbbench.measure.jobs.cell import Job
 from mbbench.measure.process import exit_failure, run_in_child
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.spec import ModelSpec, Settings
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -42,7 +42,7 @@ def job() -> Job:
         reason_without_top1=None,
         reference=reference.logits(random_weights, test),
         expected=reference.logits(random_weights, test),
-        normalization=normalization("mobilenet_v1"),
+        preprocessing=default_preprocessing("mobilenet_v1"),
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mbbench.errors import UsageError
 from mbbench.graphs.onnx import to_onnx
-from mbbench.models import batch_norms, build, fold_batch_norm, load_parameters, normalization, randomize
+from mbbench.models import batch_norms, build, default_preprocessing, fold_batch_norm, load_parameters, randomize
 from mbbench.models.vgg16 import AdaptiveAveragePool
 from mbbench.spec import FAMILIES as TABLE
 from mbbench.spec import ModelSpec
@@ -203,10 +203,10 @@ def test_adaptive_pooling_equals_that_of_torch(size: int) -> None:
 
 def test_pixels_are_normalized_as_the_family_expects() -> None:
     for family in ("mobilenet_v1", "googlenet", "inception_v3", "xception"):
-        norm = normalization(family)
+        norm = default_preprocessing(family)
         assert [(pixel - norm.mean[0]) / norm.std[0] for pixel in (0, 0.5, 1)] == [-1, 0, 1]
     for family in ("vgg16", "alexnet", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2"):
-        assert normalization(family).mean == (0.485, 0.456, 0.406)
+        assert default_preprocessing(family).mean == (0.485, 0.456, 0.406)
 
 
 def torchvision_models() -> Any:

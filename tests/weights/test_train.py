@@ -16,7 +16,7 @@ from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.data.feed import to_float
 from mbbench.errors import UsageError
-from mbbench.models import build, load_parameters, normalization
+from mbbench.models import build, default_preprocessing, load_parameters
 from mbbench.spec import ModelSpec
 from mbbench.weights.recipe import Progress, Recipe
 from mbbench.weights.train import train
@@ -59,7 +59,7 @@ def test_training_learns_and_batch_norm_matches_the_final_weights(epochs: int) -
         recipe = Recipe(epochs=epochs, batch_size=16, seed=seed)
         load_parameters(module, train(SPEC, images, labels, recipe), "trained")
         with torch.inference_mode():
-            logits = module(torch.from_numpy(to_float(images, normalization(SPEC.family))))
+            logits = module(torch.from_numpy(to_float(images, default_preprocessing(SPEC.family))))
         accuracies.append((logits.argmax(1).numpy() == labels).mean())
     assert sum(accuracies) / len(accuracies) >= {10: 0.75, 40: 1.0}[epochs]
 

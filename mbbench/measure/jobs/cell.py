@@ -14,9 +14,8 @@ from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_
 from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
 from mbbench.measure.child import Save
 from mbbench.measure.serving import images_per_query, run_scenario
-from mbbench.models import Normalization
 from mbbench.result import ColdStart, Failure, Measured, Memory, Phase
-from mbbench.spec import PARITY_IMAGES, Settings
+from mbbench.spec import PARITY_IMAGES, Preprocessing, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +36,7 @@ class Job:
     reason_without_top1: str | None  # why `labels` is None
     reference: Path | None  # .npy, float32 (N, classes): PyTorch's logits; None: accuracy is evaluated elsewhere
     expected: Path  # .npy, float32 (M, classes): the logits that the parity check expects of the first images
-    normalization: Normalization
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +119,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
     settings, batch = job.settings, job.settings.batch
     images = np.load(job.images, mmap_mode="r")
     labels = None if job.labels is None else np.load(job.labels)
-    timed = full_batch(images, job.normalization, batch)
+    timed = full_batch(images, job.preprocessing, batch)
 
     stages = Stages()
     backend = registry.load(job.backend)
@@ -135,7 +134,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
         parity_images = min(PARITY_IMAGES, len(images))
         parity = accuracy.check_parity(
-            session, images[:parity_images], np.load(job.expected, mmap_mode="r")[:parity_images], job.normalization,
+            session, images[:parity_images], np.load(job.expected, mmap_mode="r")[:parity_images], job.preprocessing,
             batch, job.artifact.precision,
         )  # fmt: skip
         progress.add("latency", parity=parity)
@@ -145,7 +144,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=device_bytes)
 
         def call_of(size: int) -> Callable[[], object]:
-            batch_images = full_batch(images, job.normalization, size)
+            batch_images = full_batch(images, job.preprocessing, size)
             return lambda: session.run(batch_images)
 
         with latency.no_garbage_collection():
@@ -156,7 +155,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         progress.add("accuracy", throughput=best, throughputs=throughputs)
         if job.reference is not None:
             answers = accuracy.collect_answers(
-                session, images, labels, np.load(job.reference, mmap_mode="r"), job.normalization,
+                session, images, labels, np.load(job.reference, mmap_mode="r"), job.preprocessing,
                 settings.bulk_batch, job.reason_without_top1, spare_cpus,
             )  # fmt: skip
             figures, reasons = accuracy.accuracy_figures(answers)
@@ -202,7 +201,7 @@ def _run_scenarios(
     parity = progress.report.measured.parity
     assert parity is not None
     for scenario in job.settings.scenarios:
-        query = full_batch(images, job.normalization, images_per_query(scenario, job.settings))
+        query = full_batch(images, job.preprocessing, images_per_query(scenario, job.settings))
         result, reason = run_scenario(
             scenario, backend, job.artifact, job.device, session, query, job.settings, parity.tolerance, spare_cpus
         )

@@ -23,9 +23,8 @@ from mbbench.backend import Artifact, Backend, Session
 from mbbench.errors import RequirementError
 from mbbench.measure import accuracy, latency
 from mbbench.measure.child import Save
-from mbbench.models import Normalization
 from mbbench.result import Failure
-from mbbench.spec import Settings
+from mbbench.spec import Preprocessing, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +52,7 @@ class Job:
     cpus: tuple[int, ...]
     images: Path  # .npy, uint8 (N, H, W, 3)
     labels: Path | None  # .npy, int64 (N,)
-    normalization: Normalization
+    preprocessing: Preprocessing
     seconds: float | None
     answers: bool
 
@@ -110,7 +109,7 @@ def measure(
     save(Report(phase="open"))
     report = Report(phase="latency")
     if job.seconds is not None:
-        batch = full_batch(images, job.normalization, job.settings.batch)
+        batch = full_batch(images, job.preprocessing, job.settings.batch)
         for replicates in _measure_couples(job, backend, batch, job.seconds, clock):
             report = replace(report, replicates=replicates)
             save(report)
@@ -168,7 +167,7 @@ def _compare_answers(
     predictions = []
     for name, artifact in (("baseline", job.baseline), ("candidate", job.candidate)):
         with _open(job, backend, artifact) as session:
-            parts = list(accuracy.logits_of(session, images, job.normalization, job.settings.bulk_batch))
+            parts = list(accuracy.logits_of(session, images, job.preprocessing, job.settings.bulk_batch))
         logits = np.concatenate(parts)
         if not np.isfinite(logits).all() or accuracy.is_constant(logits):
             raise RequirementError(

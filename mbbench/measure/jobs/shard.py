@@ -14,9 +14,8 @@ from mbbench import registry
 from mbbench.backend import Artifact
 from mbbench.measure.accuracy import Answers, collect_answers
 from mbbench.measure.child import Save
-from mbbench.models import Normalization
 from mbbench.result import Failure
-from mbbench.spec import Settings, Shard
+from mbbench.spec import Preprocessing, Settings, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class Job:
     reason_without_top1: str | None  # why `labels` is None
     shard: Shard
     reference: Path  # .npy, float32 (M, classes): PyTorch's logits of the shard
-    normalization: Normalization
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
             np.load(job.images, mmap_mode="r")[rows],
             None if job.labels is None else np.load(job.labels)[rows],
             np.load(job.reference, mmap_mode="r"),
-            job.normalization,
+            job.preprocessing,
             job.settings.bulk_batch,
             job.reason_without_top1,
             spare_cpus,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mbbench.report import units
 from mbbench.report.document import Table
-from mbbench.report.names import runtime_label
+from mbbench.report.names import class_label, labels_label, preprocessing_label, runtime_label
 from mbbench.report.selection import chip
-from mbbench.result import Accuracy, DataInfo, Result, Throughput, Top1Drop
+from mbbench.result import Accuracy, DataInfo, LabelsInfo, Result, Throughput, Top1Drop
 
 _SHOWN_FACTS = ("precision", "tf32", "streams", "mode", "layout")
 _MAX_P_VALUE = 0.05  # of a significant change
@@ -55,7 +55,7 @@ def cell_table(result: Result) -> Table:
         errors = f"{accuracy.max_abs_logit_error:.2g} (mean {accuracy.mean_abs_logit_error:.2g})"
         agreement = units.percent(accuracy.agreement)
         if (drop := accuracy.drop) is not None and result.cell.precision != "fp32":
-            rows.append(("vs. fp32", drop_text(drop, accuracy.images)))
+            rows.append(("vs. fp32", drop_text(drop, accuracy.images, result.labels)))
         rows.append(("vs. PyTorch", f"same top-1 class on {agreement} of images, logits differ by at most {errors}"))
     if (cost := result.cost) is not None:
         activations = f"activations peak at {units.megabytes(cost.activation_peak_bytes)}"
@@ -71,13 +71,13 @@ def cell_table(result: Result) -> Table:
     return Table(title, ("Quantity", "Value"), tuple(rows), numeric=False, header=False, notes=notes)
 
 
-def drop_text(drop: Top1Drop, images: int) -> str:
+def drop_text(drop: Top1Drop, images: int, labels: LabelsInfo | None = None) -> str:
     """Return the change of top-1 in points, whether it is significant, and the class that lost most."""
     low, high = drop.ci95.low * 100, drop.ci95.high * 100
     verdict = "significant" if drop.p_value < _MAX_P_VALUE else "not significant"
     worst = ""
     if drop.worst_class_share > 0:
-        worst = f"; class {drop.worst_class} lost most, {drop.worst_class_share * 100:.1f} points"
+        worst = f"; {class_label(drop.worst_class, labels)} lost most, {drop.worst_class_share * 100:.1f} points"
     return (
         f"top-1 {-drop.share * 100:+z.2f} points [{-high:+z.2f}, {-low:+z.2f}], {verdict} on {images} images"
         f" (McNemar's p {drop.p_value:.2g}){worst}"
@@ -136,7 +136,8 @@ def _accuracy(result: Result, accuracy: Accuracy, data: DataInfo) -> str:
         units.percent(accuracy.top1, accuracy.top1_ci95),
         units.percent(accuracy.top5, accuracy.top5_ci95),
     )
-    return f"top-1 {top1}, top-5 {top5} ({data.name}, {accuracy.images} images)"
+    images = ", ".join(part for part in (data.name, f"{accuracy.images} images", labels_label(result)) if part)
+    return f"top-1 {top1}, top-5 {top5} ({images})"
 
 
 def _memory_phases(result: Result) -> list[tuple[str, int]]:
@@ -151,4 +152,4 @@ def _settings(result: Result) -> str:
     count = effective.get("threads", str(result.settings.threads))
     threads = f"{count} thread{'s' * (count != '1')}"
     pinned = [f"pinned to CPU {effective['cpus']}"] if "cpus" in effective else []
-    return ", ".join((threads, *pinned, *facts))
+    return ", ".join((threads, *pinned, *facts, preprocessing_label(result)))

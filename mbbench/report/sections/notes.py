@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from mbbench.report.names import namer
+from mbbench.report.names import Name, namer
 from mbbench.result import Result
-from mbbench.stats import samples_needed
+from mbbench.stats import Interval, samples_needed, wilson_interval
 
 _MAX_DRIFT = 0.05  # relative to the first quarter's median; a larger drift gets a note
 _MAX_OUTLIERS = 0.01  # share of the runs; more outliers get a note
 _MAX_NAMES = 6
+_FROM_FILES = ("file", "imported")  # origins of weights whose preprocessing mbbench cannot know
 
 
 def collect_notes(results: Sequence[Result]) -> list[str]:
@@ -22,6 +23,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
         for result in results
         if result.failure is not None
     ]
+    notes += _inputs_notes(results, name)
     latencies = [(result, result.measured.latency) for result in results]
     unsettled = [
         f"{name(result)} ({latency.warm_up.seconds:.1f} s)"
@@ -76,6 +78,47 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
             if check.status == "warn":
                 notes.append(f"{check.name}: {check.found}; {check.remedy}.")
     return list(dict.fromkeys(notes))
+
+
+def _inputs_notes(results: Sequence[Result], name: Name) -> Iterator[str]:
+    """Yield a note on networks from files that look as if their inputs or labels are wrong.
+
+    Judged is PyTorch's top-1 in fp32, from which the measured one and its drop differ, so that a loss through a lower
+    precision or a runtime is not blamed on the inputs.
+    """
+    check = (
+        "check that the mean and std (--mean, --std), the order of channels (--channels) and the order of labels"
+        " (--labels) are those that the checkpoint was trained with"
+    )
+    imported = [result for result in results if result.weights is not None and result.weights.origin in _FROM_FILES]
+    lowest = [name(result) for result in imported if _is_chance(result)]
+    if lowest:
+        yield f"Top-1 is no better than chance: {_enumerate(lowest)}; {check}."
+    below = [name(result) for result in imported if not _is_chance(result) and _is_far_below_calibration(result)]
+    if below:
+        yield f"Top-1 is less than half that on the calibration images: {_enumerate(below)}; {check}."
+
+
+def _fp32_top1(result: Result) -> Interval | None:
+    """Return the interval of PyTorch's top-1 in fp32, or None without labels."""
+    accuracy = result.measured.accuracy
+    if accuracy is None or accuracy.top1 is None or accuracy.drop is None:
+        return None
+    return wilson_interval(round((accuracy.top1 + accuracy.drop.share) * accuracy.images), accuracy.images)
+
+
+def _is_chance(result: Result) -> bool:
+    """Return whether top-1 is no better than guessing one of the network's classes."""
+    top1 = _fp32_top1(result)
+    return top1 is not None and top1.low <= 1 / result.cell.model.classes
+
+
+def _is_far_below_calibration(result: Result) -> bool:
+    """Return whether top-1 is less than half the share of right answers on images held out from calibration."""
+    top1, quantization = _fp32_top1(result), result.quantization
+    if top1 is None or quantization is None or quantization.judged_by != "top1":
+        return False
+    return top1.high < quantization.chosen.share / 2
 
 
 def noise_warning(results: Sequence[Result]) -> tuple[str, ...]:

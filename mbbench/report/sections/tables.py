@@ -7,7 +7,7 @@ from typing import get_args
 
 from mbbench.report import units
 from mbbench.report.document import Table
-from mbbench.report.names import Name
+from mbbench.report.names import Name, labels_label, preprocessing_label
 from mbbench.result import Phase, Result
 from mbbench.spec import Precision
 
@@ -52,7 +52,13 @@ def size_and_accuracy(results: Sequence[Result], name: Name) -> Table:
                 units.MISSING if accuracy is None else units.percent(accuracy.agreement),
             )
         )
-    data = sorted({f"{r.data.images} images of {r.data.name}" for r in results if r.data is not None})
+    data = sorted(
+        {
+            f"{r.data.images} images of {r.data.name}{f' ({mapped})' if (mapped := labels_label(r)) else ''}"
+            for r in results
+            if r.data is not None
+        }
+    )
     device_memory = ("Device memory",) if on_device else ()
     columns = ("Cell", "Peak memory", *device_memory, "Size", "Top-1 [95 %]", "Agreement")
     notes = (
@@ -242,6 +248,8 @@ def settings(results: Sequence[Result]) -> Table:
             f" runs and {chosen.min_s:g} s, at most {chosen.max_s:g} s; throughput at batches up to {chosen.bulk_batch}"
             f" for {chosen.throughput_s:g} s"
         )
+        if result.preprocessing is not None:
+            text += f"; {preprocessing_label(result)}"
         versions = ", ".join(f"{package} {version}" for package, version in sorted(result.versions.items()))
         groups.setdefault((text, versions), []).append(result)
     for (text, versions), group in groups.items():

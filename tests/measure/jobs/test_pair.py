@@ -14,7 +14,7 @@ from mbbench.measure.jobs import footprint, pair
 from mbbench.measure.jobs.pair import MIN_REPLICATES, Job, Report
 from mbbench.measure.latency import time_pairs
 from mbbench.measure.process import run_in_child
-from mbbench.models import normalization
+from mbbench.models import default_preprocessing
 from mbbench.result import Memory
 from mbbench.spec import ModelSpec, Settings
 from mbbench.testing import FakeClock
@@ -37,7 +37,7 @@ def job() -> Job:
         cpus=pick_cpus(1),
         images=test.images,
         labels=test.labels,
-        normalization=normalization("mobilenet_v1"),
+        preprocessing=default_preprocessing("mobilenet_v1"),
         seconds=0.5,
         answers=True,
     )
