@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
@@ -26,7 +27,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
         raise UsageError("--accuracy-control requires --max-drop", "add --max-drop POINTS, such as 0.5")
     require_weights_for_labels(profile)
     cells: list[Cell] = []
-    models = profile.models
+    models = resolve_files(profile)
     largest = max(model.resolution for model in models)
     compared = [
         ModelSpec(family, resolution=max(largest, family_info(family).smallest))
@@ -37,7 +38,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
         template = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
             cell = replace(template, model=model)
-            if model.family != "mobilenet_v1" and "mobilenet_v1" in profile.model:
+            if model.family != "mobilenet_v1" and not model.is_file and "mobilenet_v1" in profile.model:
                 cell = replace(cell, role="baseline", weights=profile.weights or "random")
             cells += [replace(cell, precision=precision) for precision in dict.fromkeys(profile.precision)]
         cells += [
@@ -58,6 +59,27 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
         labels=profile.labels,
         optional_backends=tuple(name for name in backends if name not in profile.backend),
     )
+
+
+def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
+    """Return the profile's networks, after reading those in files. Raises `UsageError`.
+
+    A file that fixes the size of its input keeps it, whatever the resolutions of the other networks.
+    """
+    from mbbench.models import files
+
+    models = []
+    for model in profile.models:
+        if not model.is_file:
+            models.append(model)
+            continue
+        path = Path(model.name).expanduser()
+        resolved = files.spec_of(path, model.resolution if profile.res else None, profile.logits)
+        if profile.res and resolved.resolution not in profile.res and all(other.is_file for other in profile.models):
+            size = f"{resolved.resolution}x{resolved.resolution}"
+            raise UsageError(f"{path} takes images of {size}, not {model.resolution}", "omit --res")
+        models.append(resolved)
+    return tuple(dict.fromkeys(models))
 
 
 def preprocessing_options(profile: Profile) -> PreprocessingOptions:

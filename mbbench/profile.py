@@ -13,6 +13,7 @@ import msgspec
 
 from mbbench.errors import UsageError
 from mbbench.spec import (
+    FILE_FAMILIES,
     Channels,
     Family,
     Interpolation,
@@ -59,6 +60,7 @@ class Profile:
     interpolation: Interpolation | None = None
     channels: Channels | None = None
     labels: str | None = None
+    logits: str | None = None
     baselines: bool | tuple[Family, ...] = False
     settings: Settings = field(default_factory=Settings)
 
@@ -66,14 +68,17 @@ class Profile:
     def models(self) -> tuple[ModelSpec, ...]:
         """The grid's networks, by family, then width, then resolution. Raises `UsageError` for an invalid network.
 
-        Alpha and variant apply to the families that have them; it is an error if none has them.
+        Alpha and variant apply to the families that have them; it is an error if none has them. Files are not read yet
+        (`ModelSpec.sha256`).
         """
-        families = {family: family_info(family) for family in self.model}
+        families = {name: family_info(name) for name in self.model}
         no_alpha = not any(info.has_alpha for info in families.values())
         no_variant = not any(self.variant in info.variants for info in families.values())
         return tuple(
-            ModelSpec(family, alpha, resolution, variant=variant)
-            for family, info in families.items()
+            ModelSpec("onnx", resolution=resolution, name=name)
+            if info is FILE_FAMILIES["onnx"]
+            else ModelSpec(name, alpha, resolution, variant=variant)
+            for name, info in families.items()
             for variant in (self.variant if no_variant or self.variant in info.variants else "standard",)
             for alpha in (dict.fromkeys(self.alpha) if no_alpha or info.has_alpha else (1.0,))
             for resolution in dict.fromkeys(self.res or (info.resolution,))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -35,7 +34,7 @@ class FamilyInfo:
     label: str  # printed name
     network: str  # "module:Class" in mbbench/models; the class takes a `ModelSpec`
     classifier: str  # name of the weight that has one row for each class
-    normalization: Literal["imagenet", "symmetric"]  # of its published checkpoints, see `models.default_preprocessing`
+    normalization: Literal["imagenet", "symmetric", "none"]  # of its published checkpoints
     resolution: int = 224  # side of the square input that its authors use, in pixels
     smallest: int = 32  # smallest side that leaves at least one pixel for every layer
     has_alpha: bool = False  # whether it has a width multiplier
@@ -65,11 +64,22 @@ FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
 })  # fmt: skip
 
 
+# Networks in files: `onnx` takes normalized pixels, `onnx-uint8` normalizes uint8 pixels itself.
+FILE_FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
+    "onnx": FamilyInfo("", "", "", "imagenet", smallest=1),
+    "onnx-uint8": FamilyInfo("", "", "", "none", smallest=1),
+})  # fmt: skip
+FILE_SUFFIX = ".onnx"
+
+
 def family_info(name: Family) -> FamilyInfo:
-    """Return the family of that name. Raises `UsageError`."""
-    if name not in FAMILIES:
-        raise UsageError(f"unknown model: {name!r}", f"choose one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    """Return the family of that name, or that of the ONNX file of that name. Raises `UsageError`."""
+    if name.endswith(FILE_SUFFIX):
+        return FILE_FAMILIES["onnx"]
+    info = FAMILIES.get(name) or FILE_FAMILIES.get(name)
+    if info is None:
+        raise UsageError(f"unknown model: {name!r}", f"choose one of {', '.join(FAMILIES)}, or give an ONNX file")
+    return info
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,9 @@ class ModelSpec:
     `grouped` is AlexNet with the channels and groups of its paper. `padding`, of MobileNetV1 and Xception: checkpoints
     of Keras need `keras`, which pads right and bottom only at stride 2 (in Xception, if the size is even). `widths`:
     the output channels of a pruned MobileNetV1's stem and blocks; None: those of Table 1 times `alpha`.
+
+    Of a network in a file, `name` is the file's name without its suffix, and `sha256` that of its normal form; before
+    the file is read, `sha256` is empty and `name` is its path.
     """
 
     family: Family = "mobilenet_v1"
@@ -91,6 +104,8 @@ class ModelSpec:
     variant: Variant = "standard"
     padding: Padding = "symmetric"
     widths: tuple[int, ...] | None = None
+    name: str = ""
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         info = family_info(self.family)
@@ -113,14 +128,19 @@ class ModelSpec:
             raise UsageError(f"{info.label} has no variant {self.variant!r}", remedy)
 
     @property
+    def is_file(self) -> bool:
+        """Whether the network is an ONNX file."""
+        return self.family in FILE_FAMILIES
+
+    @property
     def label(self) -> str:
         """The name in the paper's style: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
-        info = FAMILIES[self.family]
+        info = family_info(self.family)
         alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
         words = (
             info.variants.get(self.variant),
             alpha if info.has_alpha else None,
-            f"{info.label}-{self.resolution}",
+            f"{info.label or self.name}-{self.resolution}",
             None if self.widths is None else "pruned",
         )
         return " ".join(word for word in words if word)
@@ -181,28 +201,6 @@ class PreprocessingOptions:
 def content_key(*parts: object) -> str:
     """Return a stable key for `parts` (plain data): the first 16 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-def parse_seconds(text: str) -> float:
-    """Return the seconds in a time such as `100ms`, `90s`, `10m` or `1.5h`. Raises `UsageError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)", text.strip())
-    if match is None:
-        raise UsageError(f"not a time: {text!r}", "write it like 100ms, 90s, 10m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def parse_bytes(text: str) -> float:
-    """Return the bytes in a size such as `5MB`, `1.5GB` or `512KiB`. Raises `UsageError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
-    if match is None or match[2] not in _BYTES:
-        raise UsageError(f"not a size: {text!r}", f"write it like 5MB, with one of the units {', '.join(_BYTES)}")
-    return float(match[1]) * _BYTES[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

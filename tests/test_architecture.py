@@ -11,10 +11,10 @@ ROOT = Path(mbbench.__file__).parent
 STAGES: dict[str, set[str]] = {
     "result": set(),
     "nvidia": set(),
-    "models": set(),
+    "graphs": set(),
+    "models": {"graphs"},
     "data": {"models"},
     "weights": {"models", "data"},
-    "graphs": {"models"},
     "compress": {"models", "data", "weights", "graphs"},
     "artifacts": {"models", "data", "weights", "graphs", "compress"},
     "measure": {"models", "data", "nvidia"},
@@ -23,7 +23,7 @@ STAGES: dict[str, set[str]] = {
     "report": {"models", "measure", "analysis", "compare"},
 }
 JOINING = {"cli", "cluster", "testing"}
-PROGRAMS = {"run", "sweep", "check", "__main__"}  # modules at the root that join stages
+PROGRAMS = {"plan", "run", "sweep", "check", "__main__"}  # modules at the root that join stages
 
 
 def imports_of(path: Path) -> Iterator[str]:

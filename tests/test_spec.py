@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, ModelSpec, Settings, content_key, parse_bytes
+from mbbench.spec import FAMILIES, ModelSpec, Settings, content_key
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,3 @@ def test_a_bound_that_is_not_positive_is_refused(bound: float) -> None:
 def test_a_maximum_time_below_the_minimum_is_refused() -> None:
     with pytest.raises(UsageError, match="max_s 1 is below min_s 2"):
         Settings(min_s=2.0, max_s=1.0)
-
-
-@pytest.mark.parametrize(("text", "expected"), [("5MB", 5e6), ("1.5 GB", 1.5e9), ("512KiB", 524288), ("7B", 7)])
-def test_sizes_have_decimal_or_binary_units(text: str, expected: float) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["5", "MB", "5 mb", "-1MB"])
-def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"not a size: .*; write it like 5MB"):
-        parse_bytes(text)

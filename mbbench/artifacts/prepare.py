@@ -142,7 +142,7 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     test = load("test", limit=spec.images)
     resolved = weights.resolve(
         cell.weights,
-        replace(cell.model, classes=test.classes) if test.classes > 1 else cell.model,
+        replace(cell.model, classes=test.classes) if test.classes > 1 and not cell.model.is_file else cell.model,
         lambda: load("train"),
         Recipe(),
         training,

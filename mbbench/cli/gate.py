@@ -12,9 +12,9 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
+from mbbench.cli.quantities import parse_seconds
 from mbbench.compare.changes import DEFAULT_LIMITS
 from mbbench.errors import UsageError
-from mbbench.spec import parse_seconds
 
 if TYPE_CHECKING:
     from mbbench.compare.record import GateRecord

@@ -51,6 +51,10 @@ Labels = Annotated[
         show_default="by names",
     ),
 ]
+Logits = Annotated[
+    str | None,
+    typer.Option("--logits", metavar="NAME", help="Output of an ONNX file that has several.", show_default="the only"),
+]
 
 
 def parse_triple(option: str, text: str) -> Triple:
@@ -76,6 +80,7 @@ OPTIONS: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "interpolation": (Resizing, _same),
     "channels": (Order, _same),
     "labels": (Labels, _same),
+    "logits": (Logits, _same),
 }
 
 

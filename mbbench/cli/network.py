@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from mbbench.spec import ModelSpec, family_info
 
 
 def cost(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.onnx", help="ONNX file to count.")] = None,
     model: options.Model = None,
     alpha: options.Alpha = None,
     res: options.Res = None,
@@ -23,6 +25,7 @@ def cost(
     format: options.Format = "table",
 ) -> None:
     """Count Mult-Adds, parameters and activations, and compare them with the paper's."""
+    from mbbench.models import files
     from mbbench.models.cost import cost_of
     from mbbench.models.paper import reproduce
     from mbbench.report.sections import cost as section
@@ -30,6 +33,10 @@ def cost(
     if paper:
         reproduction = reproduce()
         output.write_tables(section.paper_tables(reproduction), reproduction, format)
+        return
+    if file is not None:
+        spec, counted = files.count(file)
+        output.write_tables(section.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, format)
         return
     fields: dict[str, Any] = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
     fields = {name: value for name, value in fields.items() if value is not None}

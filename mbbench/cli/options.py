@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import typer
 
 from mbbench.cli import inputs
+from mbbench.cli.quantities import parse_seconds
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, Scenario, Variant, parse_seconds
+from mbbench.spec import FAMILIES, Family, Scenario, Variant
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile

@@ -12,8 +12,8 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.options import DEFAULT_RESULTS
 from mbbench.cli.progress import print_status
+from mbbench.cli.quantities import parse_bytes, parse_seconds
 from mbbench.errors import RequirementError, UsageError
-from mbbench.spec import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from mbbench.analysis.choose import Limits

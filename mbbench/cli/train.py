@@ -14,8 +14,9 @@ import typer
 
 from mbbench.cli import inputs, options, output
 from mbbench.cli.progress import Display, print_status, stderr_display
+from mbbench.cli.quantities import parse_seconds
 from mbbench.errors import UsageError
-from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings, parse_seconds
+from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
 
 if TYPE_CHECKING:
     from mbbench.compress.pipeline import Request

@@ -20,12 +20,12 @@ _TRACED_IMAGES = 2  # in the batch that the exporter traces
 def to_onnx(module: nn.Module, resolution: int) -> onnx.ModelProto:
     """Return the graph of a folded module: input `images` (N, 3, R, R) with N symbolic, output `logits`.
 
-    A module that was made from a graph (`graphs.fx`) has that graph.
+    A module that was made from a graph (`graphs.fx`) has that graph, with its present parameters.
     """
     import torch
 
     if isinstance(module, torch.fx.GraphModule) and "onnx" in module.meta:
-        return module.meta["onnx"]  # type: ignore[no-any-return]
+        return with_parameters(module.meta["onnx"], module)
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with _out_of_place(module), warnings.catch_warnings():
@@ -78,6 +78,8 @@ def with_parameters(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProt
             continue
         tensor = tensors.get(name)
         if tensor is None:  # the exporter drops a bias of zeros
+            if not parameter.any():
+                continue
             nodes[layer].input.append(name)
             tensor = result.graph.initializer.add()
         tensor.CopyFrom(onnx.numpy_helper.from_array(parameter.detach().numpy(), name))

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, ModelSpec, Preprocessing
+from mbbench.spec import FAMILIES, Family, ModelSpec, Preprocessing, family_info
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +24,7 @@ _AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 _PREPROCESSING = {
     "imagenet": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),  # ImageNet's statistics
     "symmetric": Preprocessing(),  # pixels in [-1, 1]
+    "none": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3),  # pixels in [0, 255]
 }
 
 
@@ -33,7 +34,7 @@ def default_preprocessing(family: Family) -> Preprocessing:
     torchvision normalizes with ImageNet's statistics for all its networks. Its GoogLeNet and Inception V3 then map the
     pixels to [-1, 1] (`transform_input`), the range they were trained on; mbbench normalizes to [-1, 1] directly.
     """
-    return _PREPROCESSING[FAMILIES[family].normalization]
+    return _PREPROCESSING[family_info(family).normalization]
 
 
 def build(spec: ModelSpec) -> nn.Module:
@@ -41,6 +42,11 @@ def build(spec: ModelSpec) -> nn.Module:
 
     Its input is normalized images, float32 (N, 3, R, R); its output is logits (N, classes).
     """
+    if spec.is_file:
+        from mbbench.graphs.fx import to_module
+        from mbbench.models import files
+
+        return to_module(files.graph(spec))
     module, _, name = FAMILIES[spec.family].network.partition(":")
     network: nn.Module = getattr(import_module(f"mbbench.models.{module}"), name)(spec)
     return network.eval()

@@ -96,6 +96,10 @@ class Cost:
 @cache
 def cost_of(spec: ModelSpec) -> Cost:
     """Return the cost of the network that `spec` describes. No memory is allocated for its weights."""
+    if spec.is_file:
+        from mbbench.models import files
+
+        return files.cost(spec)
     import torch
 
     from mbbench.models import build

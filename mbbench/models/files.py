@@ -11,33 +11,31 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import FILE_FAMILY, ModelSpec, content_key
+from mbbench.spec import FILE_SUFFIX, ModelSpec, content_key
 
 if TYPE_CHECKING:
     import onnx
 
     from mbbench.models.cost import Cost
 
-SUFFIX = ".onnx"
 _READER = 1  # increase it when the normal form of the same file changes
 
 
 @dataclass(frozen=True, slots=True)
 class _Imported:
-    """What is known about a file's normal form. `is_integer`: the file takes uint8 pixels, and normalizes them itself."""
+    """What is known about a file's normal form. `family`: a key of `FILE_FAMILIES`."""
 
     sha256: str
-    height: int
-    width: int
+    family: str
+    resolution: int
     classes: int
-    is_integer: bool
 
 
 def spec_of(path: Path, resolution: int | None = None, logits: str | None = None) -> ModelSpec:
     """Return the network in an ONNX file, whose normal form is then in the cache.
 
-    `resolution` is the side of its input in pixels, for a file that leaves it open; `logits` names the output if there
-    are several. Raises `UsageError` if the file is not an image classifier (`graphs.read`), or has another input.
+    `resolution` is the side of its input in pixels if the file leaves it open; `logits` names the output if there are
+    several. Raises `UsageError` if the file is not an image classifier (`graphs.read`), or its input is not square.
     """
     tools = [metadata.version(name) for name in ("onnx", "onnxslim")]
     key = content_key("network", _digest(path), resolution, logits, tools, _READER)
@@ -51,10 +49,12 @@ def spec_of(path: Path, resolution: int | None = None, logits: str | None = None
         imported = _import(path, resolution, logits)
         with cache.atomic(record) as temporary:
             temporary.write_bytes(msgspec.json.encode(imported))
-        with cache.atomic(_info_path(imported.sha256)) as temporary:
-            temporary.write_bytes(msgspec.json.encode(imported))
     return ModelSpec(
-        FILE_FAMILY, resolution=imported.height, classes=imported.classes, name=path.stem, sha256=imported.sha256
+        imported.family,
+        resolution=imported.resolution,
+        classes=imported.classes,
+        name=path.name.removesuffix(FILE_SUFFIX),
+        sha256=imported.sha256,
     )
 
 
@@ -67,44 +67,56 @@ def _import(path: Path, resolution: int | None, logits: str | None) -> _Imported
     from mbbench.graphs.read import load, signature
 
     model = load(path)
-    given = signature(onnx.shape_inference.infer_shapes(model), path, logits)
-    height, width = given.height or resolution, given.width or resolution
+    source = signature(onnx.shape_inference.infer_shapes(model), path, logits)
+    height, width = source.height or resolution, source.width or resolution
     if height is None or width is None:
         raise UsageError(f"{path} leaves the size of its input open", "give --res")
-    if resolution not in (None, height):
-        raise UsageError(f"{path} takes images of {width}x{height}, not {resolution}x{resolution}", "omit --res")
     if height != width:
         raise UsageError(f"{path} takes images of {width}x{height}", "give a network with a square input")
-    content = normalize(model, given, height, width).SerializeToString(deterministic=True)
+    content = normalize(model, source, height, width).SerializeToString(deterministic=True)
     sha256 = hashlib.sha256(content).hexdigest()
     with cache.atomic(_path(sha256)) as temporary:
         temporary.write_bytes(content)
-    return _Imported(sha256, height, width, given.classes, given.is_integer)
+    return _Imported(sha256, "onnx-uint8" if source.is_integer else "onnx", height, source.classes)
 
 
-def graph(spec: ModelSpec) -> onnx.ModelProto:
-    """Return the normal form of a file's network. Raises `UsageError` if this machine's cache does not have it."""
-    import onnx
+def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
+    """Return the network in an ONNX file, as it is, and its cost. Its weights are not used, and nothing is cached.
 
+    Raises `UsageError` if the file is not an image classifier, or leaves a shape open.
+    """
+    from mbbench.graphs.read import load, signature
+    from mbbench.models.graph_cost import count_graph
+
+    model = load(path)
+    source = signature(model, path, logits)
+    try:
+        counted = count_graph(model)
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be counted: {error}", "export it for images of one size") from error
+    name = path.name.removesuffix(FILE_SUFFIX)
+    return ModelSpec("onnx", resolution=source.height or 1, classes=source.classes, name=name), counted
+
+
+def path_of(spec: ModelSpec) -> Path:
+    """Return the path of a file's normal form. Raises `UsageError` if this machine's cache does not have it."""
     path = _path(spec.sha256)
     if not path.exists():
         raise UsageError(
-            f"the network {spec.name} is not in the cache", f"run it once with --model {spec.name}{SUFFIX}"
+            f"the network {spec.name} is not in the cache", f"run it once with --model {spec.name}{FILE_SUFFIX}"
         )
-    return onnx.load(path)
+    return path
 
 
-def is_integer(spec: ModelSpec) -> bool:
-    """Return whether a file's network normalizes uint8 pixels itself. Raises `UsageError` as `graph` does."""
-    path = _info_path(spec.sha256)
-    if not path.exists():
-        graph(spec)
-        return False
-    return msgspec.json.decode(path.read_bytes(), type=_Imported).is_integer
+def graph(spec: ModelSpec) -> onnx.ModelProto:
+    """Return the normal form of a file's network. Raises `UsageError` as `path_of` does."""
+    import onnx
+
+    return onnx.load(path_of(spec))
 
 
 def cost(spec: ModelSpec) -> Cost:
-    """Return the cost of a file's network. Raises `UsageError` as `graph` does."""
+    """Return the cost of a file's network. Raises `UsageError` as `path_of` does."""
     from mbbench.models.graph_cost import count_graph
 
     return count_graph(graph(spec))
@@ -121,8 +133,4 @@ def _digest(path: Path) -> str:
 
 
 def _path(sha256: str) -> Path:
-    return cache.root() / "networks" / f"{sha256}{SUFFIX}"
-
-
-def _info_path(sha256: str) -> Path:
-    return _path(sha256).with_suffix(".info.json")
+    return cache.root() / "networks" / f"{sha256}{FILE_SUFFIX}"

@@ -13,8 +13,9 @@ import msgspec
 from mbbench import cache
 from mbbench.data import Dataset
 from mbbench.errors import UsageError
+from mbbench.models import files
 from mbbench.result import WeightsInfo
-from mbbench.spec import ModelSpec, content_key
+from mbbench.spec import FILE_SUFFIX, ModelSpec, content_key
 from mbbench.weights import checkpoint, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
@@ -38,6 +39,8 @@ class Weights:
         from mbbench.models import build, load_parameters
 
         module = build(self.spec)
+        if self.path.suffix == FILE_SUFFIX:  # the weights are in the network's file
+            return module
         load_parameters(module, checkpoint.read_state(self.path), str(self.path))
         return module
 
@@ -55,10 +58,15 @@ def resolve(
 ) -> Weights:
     """Return the weights that `choice` (the option --weights) names, made if they are not in the cache.
 
-    None trains on `train()`, "random" initializes randomly, "imagenet" downloads published weights (`imagenet`),
-    `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else is the path of a checkpoint. The
-    `spec` of the result has the checkpoint's number of classes, padding and widths. Raises `UsageError`.
+    None trains on `train()`, or means the weights in an ONNX file, "random" initializes randomly, "imagenet" downloads
+    published weights (`imagenet`), `KIND:FILE` imports another framework's checkpoint (`importers`), and anything else
+    is the path of a checkpoint. The `spec` of the result has the checkpoint's number of classes, padding and widths.
+    Raises `UsageError`.
     """
+    if spec.is_file and choice != "random":
+        if choice is not None:
+            raise UsageError(f"{spec.name} has its weights in its file", "omit --weights, or give --weights random")
+        return Weights(files.path_of(spec), spec, WeightsInfo(origin="file", key=spec.sha256[:16], trained_on=None))
     if choice is None:
         return trained(spec, train(), recipe, on_progress)
     if choice == "random":
