@@ -22,7 +22,7 @@ _OPSET = 18
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 _NOT_SLIMMED = ["subexpression_elimination", "weight_tying"]  # layers with equal weights stay layers of their own
 _VIEWS, _SOFTMAX = ("Identity", "Reshape", "Flatten", "Squeeze"), ("Softmax", "LogSoftmax")
-_WINDOWED = ("Conv", "MaxPool", "AveragePool", "ConvTranspose")
+_WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 
 def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: int) -> onnx.ModelProto:
@@ -52,7 +52,7 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
     shapes = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output)
-    }
+    } | {tensor.name: list(tensor.dims) for tensor in graph.graph.initializer}
     for node in graph.graph.node:
         if node.op_type in _WINDOWED:
             _make_padding_explicit(node, shapes)
@@ -155,7 +155,7 @@ def _make_padding_explicit(node: onnx.NodeProto, shapes: dict[str, list[int]]) -
     if mode == "VALID":
         return
     before, after = [], []
-    for axis, kernel in enumerate(attributes["kernel_shape"]):
+    for axis, kernel in enumerate(attributes.get("kernel_shape") or shapes[node.input[1]][2:]):
         stride = attributes.get("strides", [1, 1])[axis]
         reach = (kernel - 1) * attributes.get("dilations", [1, 1])[axis] + 1
         size, out = shapes[node.input[0]][2 + axis], shapes[node.output[0]][2 + axis]

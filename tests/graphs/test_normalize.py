@@ -1,0 +1,160 @@
+"""Whatever form a network has, its normal form gives the same logits for any batch, on ONNX Runtime and on PyTorch."""
+# ruff: noqa: E501  (a line an operator)
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from mbbench.compress import calibrate
+from mbbench.graphs.fx import layer_calls, to_module
+from mbbench.graphs.normalize import normalize
+from mbbench.graphs.read import signature
+
+Make = Callable[..., onnx.ModelProto]
+node = helper.make_node
+
+
+def images(batch: int = 3, height: int = 8, width: int = 8) -> Any:
+    return np.random.default_rng(1).uniform(-1, 1, (batch, 3, height, width)).astype(np.float32)
+
+
+def run(model: onnx.ModelProto, inputs: Any) -> Any:
+    """Return the output of a foreign model, image by image: its batch is 1."""
+    opened = calibrate.session(model)
+    return np.concatenate([opened.run(None, {"pixels": inputs[i : i + 1]})[0] for i in range(len(inputs))])
+
+
+def normal(model: onnx.ModelProto, height: int = 8, width: int = 8) -> onnx.ModelProto:
+    return normalize(model, signature(model, Path("net.onnx")), height, width)
+
+
+def check(graph: onnx.ModelProto, inputs: Any, expected: Any) -> None:
+    """Check the logits of a normal form on ONNX Runtime and on PyTorch, and its names."""
+    np.testing.assert_allclose(calibrate.logits(graph, inputs), expected, rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        np.testing.assert_allclose(to_module(graph)(torch.from_numpy(inputs)).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert [value.name for value in (*graph.graph.input, *graph.graph.output)] == ["images", "logits"]
+    assert all(entry.name == entry.output[0] or entry.output[0] == "logits" for entry in graph.graph.node)
+
+
+def test_names_come_from_the_files_nodes(make: Make) -> None:
+    graph = normal(make())
+    assert [name for name, _ in layer_calls(to_module(graph))] == ["body-conv", "head-fc"]
+    assert {"body-conv.weight", "head-fc.weight", "head-fc.bias"} <= {tensor.name for tensor in graph.graph.initializer}
+    check(graph, images(), run(make(), images()))
+
+
+NORM = {name: np.full(4, value, np.float32) for name, value in (("s", 2.0), ("t", 0.5), ("m", 0.1), ("v", 1.5))}
+MIDDLES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
+    "BatchNormalization": ([node("BatchNormalization", ["a", "s", "t", "m", "v"], ["b"])], NORM),
+    "LeakyRelu": ([node("LeakyRelu", ["a"], ["b"], alpha=0.2)], {}),
+    "PRelu": ([node("PRelu", ["a", "k"], ["b"])], {"k": np.array([[[0.1]], [[0.2]], [[0.3]], [[0.4]]], np.float32)}),
+    "Clip": ([node("Clip", ["a", "lo", "hi"], ["b"])], {"lo": np.float32(-0.1), "hi": np.float32(0.4)}),
+    "Clip from below": ([node("Clip", ["a", "lo"], ["b"])], {"lo": np.float32(-0.1)}),
+    "HardSigmoid": ([node("HardSigmoid", ["a"], ["b"], alpha=1 / 6, beta=0.5)], {}),
+    "SiLU": ([node("Sigmoid", ["a"], ["c"]), node("Mul", ["a", "c"], ["b"])], {}),
+    "Elu": ([node("Elu", ["a"], ["b"], alpha=0.7)], {}),
+    "LRN": ([node("LRN", ["a"], ["b"], size=3, alpha=0.3, beta=0.6, bias=1.5)], {}),
+    "Sum": ([node("Sum", ["a", "a", "a"], ["b"])], {}),
+    "residual": ([node("Relu", ["a"], ["c"]), node("Add", ["a", "c"], ["b"])], {}),
+    "max pooling of one side": ([node("MaxPool", ["a"], ["b"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}),
+    "max pooling, same": ([node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], auto_pad="SAME_UPPER")], {}),
+    "average pooling of one side": ([node("AveragePool", ["a"], ["b"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}),
+    "average pooling, counted": ([node("AveragePool", ["a"], ["b"], kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)], {}),
+    "split": ([node("Split", ["a", "z"], ["c", "d"], axis=1), node("Concat", ["d", "c"], ["b"], axis=1)], {"z": np.array([1, 3])}),
+    "slice": ([node("Slice", ["a", "st", "en", "ax", "sp"], ["c"]), node("Concat", ["c", "c"], ["b"], axis=1)],
+              {"st": np.array([0]), "en": np.array([4]), "ax": np.array([1]), "sp": np.array([2])}),
+    "channel shuffle": ([node("Reshape", ["a", "r1"], ["c"]), node("Transpose", ["c"], ["d"], perm=[0, 2, 1, 3, 4]),
+                         node("Reshape", ["d", "r2"], ["b"])], {"r1": np.array([1, 2, 2, 8, 8]), "r2": np.array([1, 4, 8, 8])}),
+    "pad": ([node("Pad", ["a", "pd", "pv"], ["b"])], {"pd": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "pv": np.float32(0.5)}),
+    "resize": ([node("Resize", ["a", "", "sc"], ["b"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+               {"sc": np.array([1, 1, 2, 2], np.float32)}),
+    "squeeze and excite": ([node("GlobalAveragePool", ["a"], ["c"]), node("Conv", ["c", "q"], ["d"]), node("Sigmoid", ["d"], ["e"]),
+                            node("Mul", ["a", "e"], ["b"])], {"q": np.full((4, 4, 1, 1), 0.3, np.float32)}),
+    "transposed convolution": ([node("ConvTranspose", ["a", "q"], ["b"], strides=[2, 2])], {"q": np.full((4, 4, 2, 2), 0.3, np.float32)}),
+    "same convolution": ([node("Conv", ["a", "q"], ["b"], strides=[2, 2], auto_pad="SAME_LOWER")], {"q": np.full((4, 4, 3, 3), 0.3, np.float32)}),
+    "dilated, grouped convolution": ([node("Conv", ["a", "q"], ["b"], dilations=[2, 2], pads=[2] * 4, group=2)],
+                                     {"q": np.arange(72, dtype=np.float32).reshape(4, 2, 3, 3) / 72}),
+    "dropout": ([node("Dropout", ["a"], ["b"])], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIDDLES)
+def test_an_operator_keeps_its_meaning(make: Make, name: str) -> None:
+    middle, constants = MIDDLES[name]
+    model = make(middle=middle, constants=constants)
+    check(normal(model), images(), run(model, images()))
+
+
+def test_batch_norm_is_folded_into_its_convolution(make: Make) -> None:
+    middle, constants = MIDDLES["BatchNormalization"]
+    graph = normal(make(middle=middle, constants=constants))
+    assert [entry.op_type for entry in graph.graph.node] == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 21])
+def test_every_opset_is_read(make: Make, opset: int) -> None:
+    middle = [node("Relu", ["a"], ["c"]), node("BatchNormalization", ["c", "s", "t", "m", "v"], ["b"])]
+    model = make(middle=middle, constants=NORM, opset=opset)
+    check(normal(model), images(), run(model, images()))
+
+
+def test_a_final_softmax_is_dropped(make: Make) -> None:
+    model = make(after=[node("Softmax", ["scores"], ["out"], axis=1)])
+    probabilities = run(model, images())
+    graph = normal(model)
+    check(graph, images(), run(make(), images()))
+    logits = calibrate.logits(graph, images())
+    np.testing.assert_array_equal(logits.argmax(axis=1), probabilities.argmax(axis=1))
+
+
+def test_spatial_logits_are_flattened(make: Make) -> None:
+    model = make(
+        after=[node("Unsqueeze", ["scores", "ax"], ["out"])],
+        constants={"ax": np.array([2, 3])},
+        output_shape=(1, 5, 1, 1),
+    )
+    check(normal(model), images(), run(model, images()).reshape(3, 5))
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_nhwc_becomes_nchw(make: Make, cancels: bool) -> None:
+    before = [node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2])]
+    if not cancels:
+        before = [node("Identity", ["pixels"], ["y"]), node("Transpose", ["y"], ["x"], perm=[0, 3, 1, 2])]
+    model = make(before=before, shape=(1, 8, 8, 3))
+    graph = normal(model)
+    check(graph, images(), run(model, images().transpose(0, 2, 3, 1)))
+    if cancels:
+        assert "Transpose" not in [entry.op_type for entry in graph.graph.node]
+
+
+def test_uint8_pixels_become_floats(make: Make) -> None:
+    before = [node("Cast", ["pixels"], ["y"], to=TensorProto.FLOAT), node("Mul", ["y", "c"], ["x"])]
+    model = make(before=before, constants={"c": np.float32(1 / 255)}, input_type=TensorProto.UINT8)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), np.uint8)
+    graph = normal(model)
+    check(graph, pixels.astype(np.float32), run(model, pixels))
+    assert "Cast" not in [entry.op_type for entry in graph.graph.node]
+
+
+def test_rectangular_and_open_sizes_are_fixed(make: Make) -> None:
+    model = make(shape=("N", 3, "H", "W"))
+    check(normal(model, 7, 11), images(2, 7, 11), run(model, images(2, 7, 11)))
+
+
+def test_a_layers_name_is_no_beginning_of_anothers(make: Make) -> None:
+    middle = [
+        node("Relu", ["a"], ["c"], "/body/conv/x"),
+        node("Relu", ["c"], ["d"], "/body/conv"),
+        node("Relu", ["d"], ["b"], "n.1"),
+    ]
+    names = [entry.name for entry in normal(make(middle=middle)).graph.node]
+    assert len(set(names)) == len(names)
+    assert not [(a, b) for a in names for b in names if b.startswith((f"{a}.", f"{a}/", f"{a}_"))]

@@ -1,0 +1,130 @@
+"""What is an image classifier is read; anything else is refused with what the file has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mbbench.errors import UsageError
+from mbbench.graphs.read import Signature, load, signature
+
+Make = Callable[..., onnx.ModelProto]
+PATH = Path("net.onnx")
+
+
+def refused(model: onnx.ModelProto, logits: str | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        signature(model, PATH, logits)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "size"),
+    [
+        ((1, 3, 8, 8), "NCHW", (8, 8)),
+        (("N", 3, 8, 12), "NCHW", (8, 12)),
+        ((1, 8, 12, 3), "NHWC", (8, 12)),
+        (("N", 3, "H", "W"), "NCHW", (None, None)),
+    ],
+)
+def test_the_layout_follows_the_colors(make: Make, shape: tuple[int, ...], layout: str, size: tuple[int, int]) -> None:
+    assert signature(make(shape=shape), PATH) == Signature("pixels", layout, *size, False, "out", 5, False)  # type: ignore[arg-type]
+
+
+def test_uint8_pixels_and_spatial_logits_are_recognized(make: Make) -> None:
+    model = make(input_type=TensorProto.UINT8, output_shape=(1, 5, 1, 1))
+    assert signature(model, PATH) == Signature("pixels", "NCHW", 8, 8, True, "out", 5, True)
+
+
+def test_a_file_without_an_image_is_refused_with_its_input(make: Make) -> None:
+    assert "net.onnx has no image input: pixels float32 (1, 1, 8, 8)" in refused(make(shape=(1, 1, 8, 8)))
+    assert "pixels int64 (1, 3, 8, 8)" in refused(make(input_type=TensorProto.INT64))
+
+
+def test_a_file_with_two_inputs_is_refused_with_both(make: Make) -> None:
+    model = make()
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, "K"]))
+    assert "net.onnx has 2 inputs (pixels float32 (1, 3, 8, 8), mask float32 (1, K))" in refused(model)
+
+
+def test_of_several_outputs_one_must_be_named(make: Make) -> None:
+    model = make()
+    model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 4]))
+    text = refused(model)
+    assert "net.onnx has 2 outputs (out float32 (1, 5), features float32 (1, 4)); name the logits with --logits" in text
+    assert signature(model, PATH, "features").classes == 4
+    assert "has no output 'x'; choose one of out" in refused(model, "x")
+
+
+def test_an_output_that_is_no_logits_is_refused(make: Make) -> None:
+    assert "net.onnx has no logits: its output is out float32 (1, 5, 7, 7)" in refused(make(output_shape=(1, 5, 7, 7)))
+
+
+def save(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "net.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_custom_operators_and_control_flow_are_named(make: Make, tmp_path: Path) -> None:
+    custom = make(middle=[helper.make_node("Fancy", ["a"], ["b"], domain="com.mine")])
+    with pytest.raises(UsageError, match=r"net.onnx has custom operators: com.mine.Fancy; export it with ONNX's own"):
+        load(save(custom, tmp_path))
+    branch = helper.make_graph([], "branch", [], [])
+    node = helper.make_node("If", ["a"], ["b"], then_branch=branch, else_branch=branch)
+    with pytest.raises(UsageError, match=r"net.onnx has control flow: If; export it for a fixed path"):
+        load(save(make(middle=[node]), tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", b"\x00" * 64])
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(UsageError, match=r"net.onnx is not an ONNX file"):
+        load(tmp_path / "net.onnx")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*net.onnx \(No such file or directory\)"):
+        load(tmp_path / "net.onnx")
+
+
+def external(make: Make, folder: Path, location: str) -> Path:
+    """Write a file whose first tensor is stored at `location`, relative to its folder."""
+    model = make()
+    tensor = model.graph.initializer[0]
+    data = numpy_helper.to_array(tensor).tobytes()
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (folder / "tensors.data").write_bytes(data)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    return folder / "net.onnx"
+
+
+def test_external_data_in_the_folder_is_loaded(make: Make, tmp_path: Path) -> None:
+    expected = numpy_helper.to_array(make().graph.initializer[0])
+    loaded = load(external(make, tmp_path, "tensors.data"))
+    np.testing.assert_array_equal(numpy_helper.to_array(loaded.graph.initializer[0]), expected)
+
+
+@pytest.mark.parametrize("location", ["../tensors.data", "/etc/hostname", ""])
+def test_external_data_outside_the_folder_is_refused(make: Make, tmp_path: Path, location: str) -> None:
+    with pytest.raises(UsageError, match="stores w outside its folder"):
+        load(external(make, tmp_path, location))
+
+
+def test_a_link_out_of_the_folder_is_refused(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    path = external(make, folder, "link")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(UsageError, match="stores w outside its folder: 'link'"):
+        load(path)
+
+
+def test_missing_external_data_is_named(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"net.onnx needs gone.data, which is missing; put it next to the file"):
+        load(external(make, tmp_path, "gone.data"))
