@@ -3,7 +3,7 @@ import pytest
 from mbbench import plan, registry
 from mbbench.errors import UsageError
 from mbbench.profile import Profile
-from mbbench.spec import ModelSpec
+from mbbench.spec import ModelSpec, PreprocessingOptions
 
 
 def test_every_backend_has_a_cell_followed_by_its_baselines() -> None:
@@ -121,3 +121,14 @@ def test_backends_named_only_by_all_are_optional(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(registry, "names", lambda: ("onnxruntime", "openvino", "torch-eager"))
     assert plan.plan(Profile(backend=("all", "openvino"))).optional_backends == ("onnxruntime", "torch-eager")
     assert plan.plan(Profile(backend=("openvino", "torch-eager"))).optional_backends == ()
+
+
+def test_preprocessing_and_labels_are_part_of_the_run() -> None:
+    profile = Profile(mean=(0.1, 0.2, 0.3), crop=1.0, channels="bgr", labels="l.csv", weights="w.safetensors")
+    spec = plan.plan(profile)
+    assert spec.preprocessing == PreprocessingOptions(mean=(0.1, 0.2, 0.3), crop=1.0, channels="bgr")
+    assert spec.labels == "l.csv"
+    with pytest.raises(UsageError, match="std must be three numbers"):
+        plan.plan(Profile(std=(0.0, 1.0, 1.0)))
+    with pytest.raises(UsageError, match=r"--labels requires --weights: .*; add --weights FILE, or leave out --labels"):
+        plan.plan(Profile(labels="l.csv"))

@@ -197,3 +197,19 @@ def test_options_for_another_checkout_leave_weights_unchanged(name: str) -> None
 def test_a_data_name_without_a_folder_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="there is no data folder"):
         profile.parse_data_name(name)
+
+
+@pytest.mark.usefixtures("folders")
+def test_options_for_another_checkout_have_preprocessing_only_if_it_was_chosen() -> None:
+    arguments = profile.to_options(profile.Profile(mean=(0.1, 0.2, 0.3), crop=0.9, channels="bgr", labels="l.csv"))
+    chosen = {name: option(arguments, name) for name in ("--mean", "--crop", "--channels", "--labels")}
+    assert chosen == {
+        "--mean": "0.1,0.2,0.3", "--crop": "0.9", "--channels": "bgr", "--labels": str(Path("l.csv").absolute()),
+    }  # fmt: skip
+    assert not {"--std", "--interpolation"} & set(arguments)
+    assert not {"--mean", "--labels"} & set(profile.to_options(profile.Profile()))
+
+
+def test_preprocessing_is_read_from_toml() -> None:
+    parsed = profile.parse('mean = [0.1, 0.2, 0.3]\ncrop = 1.0\ninterpolation = "bicubic"', "mine.toml")
+    assert (parsed.mean, parsed.crop, parsed.interpolation) == ((0.1, 0.2, 0.3), 1.0, "bicubic")

@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from mbbench import registry, store
+from mbbench import registry, store, weights
 from mbbench.artifacts import prepare
 from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError, UsageError
-from mbbench.events import Announce, Event, Finished, Measuring, Preparing
+from mbbench.events import Announce, Event, Finished, Measuring, Preparing, Stated
 from mbbench.machine import fingerprint
 from mbbench.measure import ceilings
 from mbbench.models.cost import cost_of
 from mbbench.result import Ceilings, Failure, Result
 from mbbench.run import raise_for_failures, result_id, run
-from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
+from mbbench.spec import Cell, ModelSpec, Preprocessing, PreprocessingOptions, RunSpec, Settings, content_key
 
 SETTINGS = Settings(min_samples=20, min_s=0.01, max_s=1.0, warmup_max_s=0.5, throughput_s=0.05, bulk_batch=8)
 CELL = Cell(
@@ -304,3 +305,81 @@ def test_random_calibration_is_used_if_requested(tmp_path: Path) -> None:
     (result,) = run(spec, tmp_path / "results.jsonl", quiet)
     assert result.quantization is not None
     assert result.quantization.calibration == "random"
+
+
+def write_folders(folder: Path, *names: str) -> None:
+    """Write a data set with 8 training and 4 test images for each class."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name in names:
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(
+                    folder / split / name / f"{i}.png"
+                )
+
+
+def write_checkpoint(path: Path, outputs: int, answer: int) -> None:
+    """Write a network that always gives one answer."""
+    module = weights.random(replace(CELL.model, classes=outputs)).build()
+    state = module.state_dict()
+    state["classifier.bias"][answer] += 100 * max(1.0, float(state["classifier.weight"].abs().max()))
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(("outputs", "answer"), [(1000, 217), (1001, 218)])
+def test_synset_folders_are_judged_by_the_networks_classes(tmp_path: Path, outputs: int, answer: int) -> None:
+    folder = tmp_path / "nette"
+    write_folders(folder, "n01440764", "n02102040", "n03000684", "n03888257")
+    write_checkpoint(tmp_path / "w.pt", outputs, answer)
+    cells = [replace(CELL, weights=str(tmp_path / "w.pt"), precision=precision) for precision in ("fp32", "int8")]
+    spec = replace(spec_of(*cells), data=str(folder), images=None)
+    events: list[Event] = []
+    for result in run(spec, tmp_path / "results.jsonl", events.append):
+        assert result.failure is None
+        accuracy = result.measured.accuracy
+        assert accuracy is not None
+        assert (accuracy.top1, accuracy.images, accuracy.agreement) == (0.25, 16, 1.0)
+        assert accuracy.drop is not None and accuracy.drop.share == 0.0
+        assert result.labels is not None and result.data is not None
+        assert (result.labels.source, result.labels.background) == ("imagenet", outputs == 1001)
+        assert (result.cell.model.classes, result.data.classes) == (outputs, 4)
+        if result.quantization is not None:
+            assert result.quantization.judged_by == "top1"
+            assert 0 < result.quantization.chosen.share < 1  # of held-out training images, not the answer's agreement
+    texts = [event.text for event in events if isinstance(event, Stated)]
+    assert texts and set(texts) == {texts[0]}
+    assert texts[0].startswith("nette: 4 of 4 folders are ImageNet classes")
+
+
+def test_a_file_of_labels_decides_which_answers_are_right(tmp_path: Path) -> None:
+    write_folders(tmp_path / "pets", "cat", "dog")
+    write_checkpoint(tmp_path / "w.pt", 3, 2)
+    cell = replace(CELL, weights=str(tmp_path / "w.pt"))
+    spec = replace(spec_of(cell), data=str(tmp_path / "pets"), images=None)
+    (result,) = run(spec, tmp_path / "results.jsonl", quiet)
+    assert result.reasons["accuracy.top1"] == "the weights have 3 classes, the data has 2"
+    for text, top1 in (("cat,2\ndog,0\n", 0.5), ("cat,1\ndog,0\n", 0.0), ("cat,2\ndog,2\n", 1.0)):
+        (tmp_path / "l.csv").write_text(text)
+        (mapped,) = run(replace(spec, labels=str(tmp_path / "l.csv")), tmp_path / "results.jsonl", quiet)
+        assert mapped.measured.accuracy is not None and mapped.measured.accuracy.top1 == top1
+        assert mapped.labels is not None and mapped.labels.source == "file"
+    assert len({stored.id for stored in store.read(tmp_path / "results.jsonl")}) == 4
+
+
+def test_the_id_and_the_record_have_the_preprocessing_only_if_it_is_special(tmp_path: Path) -> None:
+    def prepared(options: PreprocessingOptions) -> tuple[str, Ready]:
+        spec = replace(spec_of(CELL), preprocessing=options)
+        (ready,) = prepare.prepare_all(spec, quiet)
+        assert isinstance(ready, Ready)
+        return result_id(spec, fingerprint(), ready.cell, ready, "ab"), ready
+
+    usual, ready = prepared(PreprocessingOptions())
+    versions = prepare.versions([ready])
+    assert usual == content_key(ready.cell, SETTINGS, versions, fingerprint().id, ready.data.info, "ab")
+    assert prepared(PreprocessingOptions(mean=(0.5, 0.5, 0.5), crop=1.0))[0] == usual  # digits are not cropped
+    special = PreprocessingOptions(mean=(0.485, 0.456, 0.406))
+    assert prepared(special)[0] != usual
+    (result,) = run(replace(spec_of(CELL), preprocessing=special), tmp_path / "results.jsonl", quiet)
+    assert result.preprocessing == Preprocessing(mean=(0.485, 0.456, 0.406))
+    assert result.measured.accuracy is not None and result.measured.accuracy.agreement == 1.0

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, ModelSpec, Settings, content_key
+from mbbench.spec import FAMILIES, ModelSpec, Preprocessing, PreprocessingOptions, Settings, content_key
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,37 @@ def test_a_bound_that_is_not_positive_is_refused(bound: float) -> None:
 def test_a_maximum_time_below_the_minimum_is_refused() -> None:
     with pytest.raises(UsageError, match="max_s 1 is below min_s 2"):
         Settings(min_s=2.0, max_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"mean": (0.5, 0.5)}, "mean must be three numbers from -1 to 1: 0.5,0.5; give red, green and blue for pixels"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean must be .*: 123.7,116.3,103.5; .* divide numbers for 0 to 255 by 255"),
+        ({"mean": (0.5, math.nan, 0.5)}, "mean must be three numbers"),
+        ({"std": (0.5, 0.0, 0.5)}, "std must be three numbers from 0.001 to 1: 0.5,0,0.5"),
+        ({"std": (58.4, 57.1, 57.4)}, "std must be three numbers from 0.001 to 1: 58.4,57.1,57.4"),
+        ({"std": (math.inf, 1.0, 1.0)}, "std must be three numbers"),
+        ({"crop": 0.2}, "crop must be 0.25 to 1: 0.2; give a share, such as 0.875"),
+        ({"crop": 87.5}, "crop must be 0.25 to 1: 87.5"),
+        ({"crop": math.nan}, "crop must be 0.25 to 1: nan"),
+        (
+            {"interpolation": "cubic"},
+            "unknown interpolation: 'cubic'; choose one of nearest, bilinear, bicubic, lanczos",
+        ),
+        ({"channels": "gbr"}, "unknown channels: 'gbr'; choose one of rgb, bgr"),
+    ],
+)
+def test_preprocessing_out_of_range_is_refused_in_options_too(values: dict[str, Any], error: str) -> None:
+    for kind in (Preprocessing, PreprocessingOptions):
+        with pytest.raises(UsageError, match=error):
+            kind(**values)
+
+
+def test_options_replace_only_what_they_name() -> None:
+    usual = Preprocessing(mean=(0.4, 0.5, 0.6), interpolation="bicubic")
+    assert PreprocessingOptions().applied_to(usual) == usual
+    caffe = PreprocessingOptions(std=(1 / 255,) * 3, channels="bgr")
+    assert caffe.applied_to(usual) == Preprocessing(
+        mean=(0.4, 0.5, 0.6), std=(1 / 255,) * 3, interpolation="bicubic", channels="bgr"
+    )

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mbbench.analysis.pairing import baselines_of, compression_pairs, fp32_pairs, representatives
-from mbbench.result import Result
-from mbbench.spec import ModelSpec
+from mbbench.result import LabelsInfo, Result
+from mbbench.spec import ModelSpec, Preprocessing
 from mbbench.stats import Interval
 
 Make = Callable[..., Result]
@@ -53,9 +53,18 @@ def test_the_setup_ignores_nothing_that_matters(make_result: Make) -> None:
         changed(result, settings={"batch": 8}),
         changed(result, machine="another"),
         replace(result, data=None),
+        replace(result, preprocessing=Preprocessing(channels="bgr")),
+        replace(result, labels=LabelsInfo(source="file", names={}, key="ff")),
     ]
     assert len({result.setup, *(other.setup for other in others)}) == len(others) + 1
     assert others[0].setup.same_but(precision="fp32") == result.setup
+    assert replace(result, labels=LabelsInfo(source="order", names={0: "a"})).setup == result.setup
+
+
+def test_a_baseline_has_its_own_preprocessing(make_result: Make) -> None:
+    subject = replace(make_result(WHOLE), preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406)))
+    baseline = make_result(ModelSpec("vgg16", resolution=128, classes=10), "baseline")
+    assert baselines_of(subject, [subject, baseline]) == [baseline]
 
 
 def test_a_later_quick_result_does_not_replace_a_more_precise_one(make_result: Make) -> None:

@@ -25,7 +25,7 @@ from mbbench.plan import plan
 from mbbench.profile import Profile
 from mbbench.result import Candidate, QuantizationInfo
 from mbbench.run import run
-from mbbench.spec import ModelSpec, Precision, RunSpec, Settings
+from mbbench.spec import ModelSpec, Precision, Preprocessing, RunSpec, Settings
 from mbbench.testing import FakeBackend
 
 MODEL = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -340,3 +340,18 @@ def test_an_invalid_export_is_refused_before_anything_is_written(
     with pytest.raises(BackendError, match="no GPU was found"):
         write(_spec(), target, None, ignore)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_keeps_its_preprocessing(tmp_path: Path) -> None:
+    target, special = tmp_path / "mine.onnx", Preprocessing(mean=(0.1, 0.2, 0.3), channels="bgr")
+    sidecar = write(_spec(mean=special.mean, channels="bgr"), target, None, ignore)
+    assert sidecar.preprocessing == special
+    exported = read(target, trust=False)
+    profile = bundle.profile_of(Profile(settings=PROFILE.settings), exported.sidecar)
+    (result,) = run(plan(profile), tmp_path / "results.jsonl", ignore, artifact=exported)
+    assert result.failure is None
+    assert result.preprocessing == special
+    assert result.measured.accuracy is not None and result.measured.accuracy.agreement == 1.0
+    overridden = bundle.profile_of(Profile(mean=(0.5, 0.5, 0.5)), exported.sidecar)
+    assert (overridden.mean, overridden.channels) == ((0.5, 0.5, 0.5), "bgr")
+    assert write(_spec(), tmp_path / "usual.onnx", None, ignore).preprocessing is None

@@ -10,7 +10,7 @@ from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.data.feed import to_float
 from mbbench.models import default_preprocessing
-from mbbench.spec import ModelSpec, Shard
+from mbbench.spec import ModelSpec, Preprocessing, Shard
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
@@ -71,3 +71,15 @@ def test_a_shards_logits_equal_those_of_all_images_and_are_stored_separately(
 def test_parity_is_checked_on_one_batch_or_on_all_images(images: data.Dataset) -> None:
     assert reference.parity_shard(images) == Shard(0, 32)
     assert reference.parity_shard(data.load_split("digits", 32, "test", limit=20)) == Shard(0, 20)
+
+
+def test_logits_are_of_the_chosen_preprocessing() -> None:
+    chosen = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), channels="bgr")
+    usual, other = (data.load_split("digits", 32, "test", limit=8, preprocessing=p) for p in (None, chosen))
+    network = weights.random(SPEC)
+    path = reference.logits(network, other)
+    assert path != reference.logits(network, usual)
+    planes = (other.arrays()[0].astype(np.float64) / 255 - chosen.mean) / chosen.std
+    with torch.inference_mode():
+        expected = network.build()(torch.from_numpy(planes[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32).copy()))
+    np.testing.assert_allclose(np.load(path), expected.numpy(), rtol=0, atol=1e-4 * float(expected.abs().max()))

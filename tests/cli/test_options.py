@@ -5,7 +5,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from mbbench.cli import options
+from mbbench.cli import inputs, options
 from mbbench.errors import UsageError
 from mbbench.profile import Profile
 
@@ -98,3 +98,18 @@ def test_malformed_numbers_are_refused(text: str) -> None:
 
 def test_every_option_is_annotated_for_typer() -> None:
     assert all(get_origin(option.annotation) is not None for option in options._CELL_OPTIONS.values())
+
+
+def test_preprocessing_options_are_parsed() -> None:
+    command = make_command(*inputs.OPTIONS)
+    profile, _ = command(mean="0.485, 0.456,0.406", std="1,1,1", crop=1.0, interpolation="bicubic", channels="bgr")
+    assert (profile.mean, profile.std, profile.crop) == ((0.485, 0.456, 0.406), (1.0, 1.0, 1.0), 1.0)
+    assert (profile.interpolation, profile.channels, profile.labels) == ("bicubic", "bgr", None)
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.5,0.5,x", "1,2,3,4", ""])
+def test_a_mean_is_three_numbers(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"--mean is not three numbers: {text}; write it like --mean 0.485,0.456,0.406"
+    ):
+        make_command("mean")(mean=text)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mbbench.cli.progress import Display
-from mbbench.events import Finished, Measuring, Preparing
+from mbbench.events import Finished, Measuring, Preparing, Stated
 from mbbench.result import Failure, Result
 
 
@@ -106,3 +106,12 @@ def test_an_interrupt_stops_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         display.update("training", 1, 2)
         raise KeyboardInterrupt
     assert calls == ["stop"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_fact_is_printed_once(terminal: bool) -> None:
+    console = make_console(terminal=terminal)
+    with Display(console) as display:
+        for _ in range(2):
+            display(Stated("nette: 10 of 10 folders are [ImageNet] classes"))
+    assert written(console) == "nette: 10 of 10 folders are [ImageNet] classes\n"

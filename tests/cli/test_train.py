@@ -1,21 +1,25 @@
-"""The latency that `mbbench compress --max-latency` measures."""
+"""What `mbbench compress` measures for --max-latency, and the images that it fine-tunes on."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from mbbench import run
+from mbbench import run, weights
 from mbbench.cli import train
 from mbbench.cli.progress import Display
-from mbbench.errors import BackendError
+from mbbench.compress import pipeline
+from mbbench.data import Dataset
+from mbbench.errors import BackendError, UsageError
 from mbbench.measure import ceilings
 from mbbench.measure.jobs.cell import Job, Report
 from mbbench.measure.process import run_in_child
 from mbbench.profile import Profile
-from mbbench.spec import ModelSpec, Precision, RunSpec
+from mbbench.spec import ModelSpec, Precision, Preprocessing, RunSpec
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
@@ -64,3 +68,25 @@ def test_a_precision_that_the_backend_would_emulate_is_refused() -> None:
     profile = Profile(alpha=(0.25,), res=(32,), backend=("onnxruntime",), precision=("bf16",))
     with make_display() as display, pytest.raises(BackendError, match=r"onnxruntime has no native bf16 on cpu"):
         train._latency_ms(profile, display, SPEC)
+
+
+def test_compression_has_the_preprocessing_and_the_labels_of_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, shade in (("cat", 10), ("dog", 200)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (40, 40), (shade, 0, i)).save(tmp_path / "pets" / name / f"{i}.png")
+    (tmp_path / "l.csv").write_text("cat,1\ndog,0\n")
+    checkpoint = weights.random(replace(SPEC, classes=2)).path
+    received: list[Dataset] = []
+    monkeypatch.setattr(pipeline, "compress", lambda start, images, *_: received.append(images) or start)  # type: ignore[func-returns-value]
+    options: dict[str, Any] = {"alpha": 0.25, "res": 32, "data": str(tmp_path / "pets"), "prune": 50.0}
+    train.compress(
+        **options, weights=str(checkpoint), mean="0.1,0.2,0.3", channels="bgr", labels=str(tmp_path / "l.csv")
+    )
+    (images,) = received
+    assert images.preprocessing == Preprocessing(mean=(0.1, 0.2, 0.3), channels="bgr")
+    assert images.arrays()[1].tolist() == [1] * 8 + [0] * 8
+    with pytest.raises(UsageError, match="--labels requires --weights"):
+        train.compress(**options, labels=str(tmp_path / "l.csv"))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mbbench import data
 from mbbench.errors import UsageError
+from mbbench.spec import Preprocessing
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist installs it
 
@@ -173,3 +174,30 @@ def test_digits_and_random_never_mean_a_folder(photos: Path, tmp_path: Path, mon
     with pytest.raises(UsageError) as caught:
         data.load_split("random", 32, "test")
     assert str(caught.value) == "random is not a data set, but a value of --calibration; give ./random for a folder"
+
+
+def test_only_what_changes_the_pixels_changes_the_fingerprint(photos: Path) -> None:
+    usual = data.load_split(str(photos), 32, "test")
+    for same in (Preprocessing(), Preprocessing(crop=0.875), Preprocessing(mean=(0.0, 0.1, 0.2), channels="bgr")):
+        assert data.load_split(str(photos), 32, "test", preprocessing=same).fingerprint == usual.fingerprint
+    other = [
+        data.load_split(str(photos), 32, "test", preprocessing=preprocessing)
+        for preprocessing in (Preprocessing(crop=1.0), Preprocessing(interpolation="bicubic"))
+    ]
+    assert len({usual.fingerprint, *(split.fingerprint for split in other)}) == 3
+    assert not np.array_equal(other[0].arrays()[0], usual.arrays()[0])
+
+
+def test_the_key_of_default_preprocessing_is_the_fingerprint(photos: Path) -> None:
+    def load(preprocessing: Preprocessing | None) -> data.Dataset:
+        return data.load_split(str(photos), 32, "test", preprocessing=preprocessing)
+
+    usual, imagenet = Preprocessing(), Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    fingerprint = load(None).fingerprint
+    for split in (load(None), load(usual), load(Preprocessing(crop=0.875))):  # a file's usual share
+        assert (split.key("mobilenet_v1"), split.specialties("mobilenet_v1")) == (fingerprint, ())
+    assert load(imagenet).key("vgg16") == load(None).key("vgg16") == fingerprint
+    keys = {load(imagenet).key("mobilenet_v1"), load(Preprocessing(channels="bgr")).key("mobilenet_v1"), fingerprint}
+    assert len(keys) == 3
+    assert load(imagenet).special_preprocessing("mobilenet_v1") == imagenet
+    assert load(None).preprocessing_for("vgg16") == imagenet

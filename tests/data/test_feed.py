@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mbbench.data import feed
 from mbbench.data.feed import batches, to_float
 from mbbench.models import default_preprocessing
-from mbbench.spec import Family
+from mbbench.spec import Family, Preprocessing
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "vgg16"])
@@ -72,3 +73,14 @@ def test_the_measuring_process_loads_only_numpy() -> None:
         "print([name for name in ('torch', 'PIL', 'sklearn', 'scipy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_bgr_reverses_the_planes_but_not_the_mean_and_std() -> None:
+    images = np.array([[[[10, 20, 30]]]], np.uint8)
+    preprocessing = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    rgb = to_float(images, preprocessing).reshape(3)
+    bgr = to_float(images, replace(preprocessing, channels="bgr"))
+    expected = [(10 / 255 - 0.1) / 0.5, (20 / 255 - 0.2) / 0.25, (30 / 255 - 0.3) / 0.2]
+    np.testing.assert_allclose(rgb, expected, rtol=1e-5)
+    assert bgr.flags.c_contiguous
+    assert bgr.reshape(3).tolist() == rgb[::-1].tolist()

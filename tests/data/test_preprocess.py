@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from importlib import metadata
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mbbench.data.preprocess import Preprocess
+from mbbench.spec import Interpolation, content_key
 
 
 def test_a_crop_fraction_of_one_keeps_a_square_image() -> None:
@@ -65,3 +67,13 @@ def test_the_fingerprint_depends_on_parameters_and_pillow(monkeypatch: pytest.Mo
     monkeypatch.setattr(metadata, "version", lambda name: "0")
     fingerprints.add(original.fingerprint)
     assert len(fingerprints) == 4
+
+
+def test_the_interpolation_is_applied_and_bilinear_has_the_fingerprint_of_before_it() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    for interpolation in get_args(Interpolation):
+        expected = image.resize((64, 64), Image.Resampling[interpolation.upper()])
+        assert np.array_equal(Preprocess(64, 1.0, interpolation).resize(image), np.asarray(expected))
+    assert len({Preprocess(64, 1.0, interpolation).fingerprint for interpolation in get_args(Interpolation)}) == 4
+    before = content_key({"resolution": 64, "crop_fraction": 1.0}, metadata.version("pillow"), 1)
+    assert Preprocess(64, 1.0).fingerprint == before

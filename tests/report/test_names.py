@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from mbbench.report.names import namer, runtime_label
-from mbbench.result import Result
+from mbbench.report.names import class_label, labels_label, namer, preprocessing_label, runtime_label
+from mbbench.result import LabelsInfo, Result
+from mbbench.spec import ModelSpec, Preprocessing
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,48 @@ def test_weights_and_images_appear_only_if_nothing_else_tells_results_apart(make
     name = namer([trained, imported, make_result(backend="torch")])
     assert name(trained) == "0.5 MobileNet-128 on openvino, trained"
     assert name(imported) == "0.5 MobileNet-128 on openvino, weights mine.safetensors"
+
+
+def test_a_preprocessing_label_names_the_default_and_whatever_differs(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    vgg16 = make_result(ModelSpec("vgg16", classes=10))
+    imagenet = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    other = Preprocessing(mean=(0.4, 0.5, 0.25), std=(1 / 255,) * 3, crop=1.0, interpolation="bicubic", channels="bgr")
+    for of, preprocessing, label in (
+        (result, None, "pixels from -1 to 1"),
+        (vgg16, None, "ImageNet's mean and std"),
+        (result, imagenet, "ImageNet's mean and std"),
+        (vgg16, Preprocessing(), "pixels from -1 to 1"),
+        (result, other, "mean 0.4,0.5,0.25, std 0.00392157,0.00392157,0.00392157, crop 1, bicubic, BGR"),
+    ):
+        assert preprocessing_label(replace(of, preprocessing=preprocessing)) == label
+    special = replace(result, preprocessing=imagenet)
+    label = "0.5 MobileNet-128 on openvino"
+    assert [*map(namer([result, special]), [result, special])] == [
+        f"{label}, pixels from -1 to 1", f"{label}, ImageNet's mean and std",
+    ]  # fmt: skip
+
+
+def test_labels_are_described_only_if_they_were_mapped(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    for labels, label in (
+        (None, ""),
+        (LabelsInfo(source="order", names={0: "a"}), ""),
+        (LabelsInfo(source="imagenet", names={}), ""),
+        (LabelsInfo(source="imagenet", names={}, key="f"), "10 of ImageNet's 1000 classes"),
+        (LabelsInfo(source="file", names={}, key="f"), "classes mapped by --labels"),
+        (
+            LabelsInfo(source="imagenet", names={}, background=True, key="f"),
+            "10 of ImageNet's 1000 classes, one output later, after the background",
+        ),
+        (LabelsInfo(source="order", names={}, background=True, key="f"), "one output later, after the background"),
+    ):
+        assert labels_label(replace(result, labels=labels)) == label
+
+
+def test_a_class_has_the_name_of_its_folder_or_of_imagenet() -> None:
+    assert class_label(3, None) == "class 3"
+    assert class_label(3, LabelsInfo(source="order", names={3: "shirt"})) == "class shirt"
+    assert class_label(4, LabelsInfo(source="order", names={3: "shirt"})) == "class 4"
+    assert class_label(217, LabelsInfo(source="imagenet", names={})) == "class 217 (English springer)"
+    assert class_label(218, LabelsInfo(source="imagenet", names={}, background=True)) == "class 218 (English springer)"

@@ -17,7 +17,7 @@ from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.errors import UsageError
 from mbbench.models import build
-from mbbench.spec import ModelSpec
+from mbbench.spec import ModelSpec, Preprocessing
 from mbbench.weights import checkpoint
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -169,3 +169,14 @@ def test_top1_is_the_share_of_correct_predictions() -> None:
     resolved = weights.resolve(str(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors"), SPEC, no_data, RECIPE)
     test = data.load_split("digits", 32, "test")
     assert reference.top1(resolved, test) == (test.arrays()[1] == 3).mean() == 37 / 359
+
+
+def test_weights_trained_with_another_preprocessing_are_others() -> None:
+    bgr = Preprocessing(mean=(0.1, 0.2, 0.3), channels="bgr")
+    usual, special, default = (
+        weights.trained(SPEC, data.load_split("digits", 32, "train", limit=64, preprocessing=preprocessing), RECIPE)
+        for preprocessing in (None, bgr, Preprocessing())
+    )
+    assert usual == default
+    assert special.info.key != usual.info.key
+    assert special.sha256() != usual.sha256()

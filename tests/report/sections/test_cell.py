@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from mbbench.report.names import namer
 from mbbench.report.sections.cell import cell_table, drop_text
-from mbbench.result import Memory, Phase, Result, Throughput, Top1Drop
+from mbbench.report.sections.tables import settings, size_and_accuracy
+from mbbench.result import LabelsInfo, Memory, Phase, Result, Throughput, Top1Drop
+from mbbench.spec import Preprocessing
 from mbbench.stats import Interval
 
 Make = Callable[..., Result]
@@ -50,5 +53,28 @@ def test_a_drop_names_the_class_that_lost_most_only_if_one_lost_images() -> None
     )  # fmt: skip
     text = "top-1 -1.25 points [-2.50, +0.00], not significant on 400 images (McNemar's p 0.12)"
     assert drop_text(lost, 400) == f"{text}; class 3 lost most, 6.0 points"
+    names = LabelsInfo(source="order", names={3: "shirt"})
+    assert drop_text(lost, 400, names) == f"{text}; class shirt lost most, 6.0 points"
     for share in (0.0, -0.02):  # every class kept its images, or gained some
         assert drop_text(replace(lost, worst_class_share=share), 400) == text
+
+
+def test_mapped_labels_and_preprocessing_are_shown(make_result: Make) -> None:
+    labels = LabelsInfo(source="imagenet", names={}, key="ff")
+    special = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channels="bgr")
+    result = replace(make_result(), labels=labels, preprocessing=special)
+    rows = {row[0]: row[1] for row in _rows(result)}
+    assert rows["Accuracy"] == (
+        "top-1 99.0 % [97.0, 99.7], top-5 100.0 % [99.0, 100.0] (digits, 359 images, 10 of ImageNet's 1000 classes)"
+    )
+    assert rows["Settings"].endswith(", streams 1, ImageNet's mean and std, BGR")
+    name = namer([result])
+    assert (
+        size_and_accuracy([result], name)
+        .notes[0]
+        .startswith("Accuracy on 359 images of digits (10 of ImageNet's 1000 classes). Agreement:")
+    )
+    (row,) = settings([result]).rows
+    assert str(row[1]).endswith("for 2 s; ImageNet's mean and std, BGR")
+    (usual,) = settings([make_result()]).rows
+    assert str(usual[1]).endswith("for 2 s")
