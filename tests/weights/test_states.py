@@ -75,9 +75,8 @@ def test_tensors_without_the_prefix_are_left_out_and_named() -> None:
     assert state.notes == (
         "read from state_dict", "prefix model. removed", "loss.weight, metric.count left out",
     )  # fmt: skip
-    many = {f"model.{index}": torch.ones(1) for index in range(6)} | {
-        f"loss.{index}": torch.ones(1) for index in range(5)
-    }
+    names = [*(f"model.{index}" for index in range(6)), *(f"loss.{index}" for index in range(5))]
+    many = {name: torch.ones(1) for name in names}
     assert states.unwrap(many, PATH).notes[1] == "loss.0, loss.1, loss.2 and 2 more left out"
 
 
