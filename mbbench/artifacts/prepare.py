@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from mbbench import data, registry, weights
@@ -147,6 +148,8 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
         Recipe(),
         training,
     )
+    if resolved.info.notes:
+        announce(Preparing(f"weights {PurePath(cell.weights or '').name}: {', '.join(resolved.info.notes)}", 0, 0))
     file = None if resolved.info.origin == "random" else spec.labels
     labeled = map_labels(test, resolved.spec.classes, file)
     if (text := statement(labeled)) is not None:

@@ -44,7 +44,7 @@ class Display:
         match event:
             case Preparing(what, _, 0):
                 self._stop_drawing()
-                self._console.print(f"{what} ...", highlight=False)
+                self._print_once(what)
             case Preparing(what, done, total):
                 self.update(what, done, total)
             case Stated(text):
@@ -62,9 +62,7 @@ class Display:
     def update(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show `done` of `total` steps of `what`. Only a terminal shows `detail`, which may change at every step."""
         if not self._console.is_terminal:
-            if what != self._last_line:
-                self._console.print(f"{what} ...", highlight=False)
-            self._last_line = what
+            self._print_once(what)
             return
         if self._progress is None:
             self._progress = self._start_drawing()
@@ -74,6 +72,12 @@ class Display:
             self._task = (what, self._progress.add_task(what, total=total))
         description = f"{what}, {detail}" if detail else what
         self._progress.update(self._task[1], completed=done, total=total, description=description)
+
+    def _print_once(self, what: str) -> None:
+        """Print a line unless it was the last one."""
+        if what != self._last_line:
+            self._console.print(f"{what} ...", highlight=False, markup=False, soft_wrap=True)
+        self._last_line = what
 
     def _show_failure(self, result: Result) -> None:
         from mbbench.run import is_unsupported

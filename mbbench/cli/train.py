@@ -216,12 +216,16 @@ def _resolve_weights(
 ) -> Weights:
     """Return the weights `choice` of the profile's network, or of a standard MobileNetV1 of width `alpha` if given."""
     from mbbench import weights
+    from mbbench.events import Preparing
     from mbbench.weights.recipe import Recipe
 
     spec = replace(profile.models[0], classes=images.classes)
     if alpha is not None:
         spec = replace(spec, alpha=alpha, variant="standard")
-    return weights.resolve(choice, spec, lambda: images, Recipe(), _show_training(display))
+    resolved = weights.resolve(choice, spec, lambda: images, Recipe(), _show_training(display))
+    if resolved.info.notes:
+        display(Preparing(f"weights {Path(choice or '').name}: {', '.join(resolved.info.notes)}", 0, 0))
+    return resolved
 
 
 def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:

@@ -114,7 +114,12 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def load_parameters(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load all tensors of `state` into `module`.
+    """Load all tensors of `state` into `module`. Raises `UsageError` as `match_parameters` does."""
+    module.load_state_dict(match_parameters(module, state, source))
+
+
+def match_parameters(module: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the tensors of `state` that `module` loads; `module` may be on torch's meta device.
 
     The auxiliary heads of GoogLeNet and Inception V3, which torchvision's checkpoints include, are ignored. The
     counters that batch norm keeps during training (`num_batches_tracked`) may be missing. Raises `UsageError` that
@@ -135,4 +140,4 @@ def load_parameters(module: nn.Module, state: dict[str, Tensor], source: str) ->
     for name in loaded:
         if name not in expected:
             raise UsageError(f"{source} has an unexpected tensor: {name}", remedy)
-    module.load_state_dict(loaded)
+    return loaded

@@ -11,7 +11,7 @@ from mbbench.report.headline import conclusions, failures
 from mbbench.report.names import Name, namer
 from mbbench.report.sections import claims, compression, curves, figures, grid, machines, roofline, tables, versus
 from mbbench.report.sections.claims import Claim
-from mbbench.report.sections.notes import collect_notes
+from mbbench.report.sections.notes import collect_notes, weights_notes
 from mbbench.result import Result
 
 _NOTES_TITLE = "Machine, settings and warnings"
@@ -84,6 +84,7 @@ def _cells(results: Sequence[Result], left_out: int, name: Name) -> Section:
             f"{left_out} repeated result{'s' * (left_out > 1)} left out: of each cell the most precise one with the"
             " newest versions is shown."
         )
+    text += weights_notes(results)
     return Section(
         "cells", "Cells", tuple(text), (tables.speed(results, name), tables.size_and_accuracy(results, name))
     )

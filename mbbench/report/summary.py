@@ -13,7 +13,7 @@ from mbbench.report.sections import tables as report_tables
 from mbbench.report.sections import versus
 from mbbench.report.sections.cell import cell_table, drop_text
 from mbbench.report.sections.curves import curve_tables
-from mbbench.report.sections.notes import collect_notes, noise_warning
+from mbbench.report.sections.notes import collect_notes, noise_warning, weights_notes
 from mbbench.result import Result
 
 
@@ -41,7 +41,7 @@ def summary_document(results: Sequence[Result]) -> Document:
 
 
 def _drops(results: Sequence[Result], name: Name) -> tuple[str, ...]:
-    """Return a note on the top-1 that each cell in a lower precision lost, and a warning if INT8 is meaningless."""
+    """Return notes on the top-1 that cells in lower precisions lost and on the weights, and a warning of noise."""
     notes = [
         f"{name(result)} against fp32: {drop_text(accuracy.drop, accuracy.images, result.labels)}."
         for result in results
@@ -49,4 +49,4 @@ def _drops(results: Sequence[Result], name: Name) -> tuple[str, ...]:
         and (accuracy := result.measured.accuracy) is not None
         and accuracy.drop is not None
     ]
-    return (*notes, *noise_warning(results))
+    return (*notes, *weights_notes(results), *noise_warning(results))

@@ -103,11 +103,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
-    """Where the weights are from."""
+    """Where the weights are from. `notes`: how a file was read, such as `read from state_dict_ema`."""
 
     origin: Literal["trained", "file", "imported", "random"]
     key: str
     trained_on: str | None  # the data set's fingerprint
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

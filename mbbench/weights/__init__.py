@@ -16,7 +16,7 @@ from mbbench.errors import UsageError
 from mbbench.models import files
 from mbbench.result import WeightsInfo
 from mbbench.spec import FILE_SUFFIX, ModelSpec, content_key
-from mbbench.weights import checkpoint, imagenet, importers
+from mbbench.weights import checkpoint, fit, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Weights:
         module = build(self.spec)
         if self.path.suffix == FILE_SUFFIX:  # the weights are in the network's file
             return module
-        load_parameters(module, checkpoint.read_state(self.path), str(self.path))
+        state = checkpoint.read_state(self.path) if self.spec.is_file else checkpoint.read(self.path).tensors
+        load_parameters(module, state, str(self.path))
         return module
 
     def sha256(self) -> str:
@@ -76,9 +77,16 @@ def resolve(
     kind, colon, file = choice.partition(":")
     if colon and kind in importers.KINDS:
         return imported(kind, Path(file).expanduser(), spec)
-    path = Path(choice).expanduser()
-    spec = _adapt_to_checkpoint(path, replace(spec, classes=checkpoint.read_classes(path, spec.family)))
-    return Weights(path, spec, WeightsInfo(origin="file", key=_digest(path)[:16], trained_on=None))
+    return from_file(Path(choice).expanduser(), spec)
+
+
+def from_file(path: Path, spec: ModelSpec) -> Weights:
+    """Return a checkpoint of mbbench's network in the layout of any training script. Raises `UsageError`."""
+    state = checkpoint.read(path)
+    _, spec = fit.convert(None, state.tensors, _adapt_to_checkpoint(path, spec), path)
+    # The digest alone is the key of the last weights, which were read before moving averages were preferred.
+    key = content_key("averaged", _digest(path)) if state.averaged else _digest(path)[:16]
+    return Weights(path, spec, WeightsInfo(origin="file", key=key, trained_on=None, notes=state.notes))
 
 
 def _adapt_to_checkpoint(path: Path, spec: ModelSpec) -> ModelSpec:
@@ -98,14 +106,15 @@ def imported(kind: str, path: Path, spec: ModelSpec) -> Weights:
     """Return another framework's checkpoint, converted; `kind` is a key of `importers.KINDS`. Raises `UsageError`."""
     from mbbench.models import build, load_parameters
 
+    source = importers.KINDS[kind].read(path)
     key = content_key("imported", kind, _digest(path), spec, importers.IMPORTER)
-    state, spec = importers.read_state(kind, path, spec)
-    module = build(spec)
-    load_parameters(module, state, str(path))
+    state, spec = fit.convert(kind, source.tensors, spec, path)
     target = _path(key)
     if not checkpoint.is_intact(target):
+        module = build(spec)
+        load_parameters(module, state, str(path))
         checkpoint.save(target, module.state_dict(), _metadata(spec) | {"imported": kind})
-    return Weights(target, spec, WeightsInfo(origin="imported", key=key, trained_on=None))
+    return Weights(target, spec, WeightsInfo(origin="imported", key=key, trained_on=None, notes=source.notes))
 
 
 def random(spec: ModelSpec) -> Weights:

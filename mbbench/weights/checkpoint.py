@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +13,14 @@ import msgspec
 from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.spec import FAMILIES, Family, Padding, Variant
+from mbbench.weights import content, states
+from mbbench.weights.content import REMEDY as _REMEDY
+from mbbench.weights.states import StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_REMEDY = "give a .safetensors file, or a .pt or .pth file of plain tensors"
 _HEADER_LIMIT = 100_000_000  # bytes, as in safetensors
-_STATE_KEYS = ("state_dict", "model", "model_state_dict")  # under which training scripts save the state dict
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -48,37 +51,33 @@ def save(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None
         temporary.write_bytes(content)
 
 
+def read(path: Path) -> StateDict:
+    """Return the state dict in a checkpoint of any training script, as `states.StateDict` describes it.
+
+    Raises `UsageError` if the file is missing, is damaged, or holds anything except plain tensors of finite floats.
+    """
+    if content.checkpoint_format(path) == "safetensors":
+        return states.normalize(read_state(path), path)
+    return states.unwrap(_unpickle(path), path)
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the checkpoint's tensors by name.
+    """Return the tensors of a safetensors file, as they are. Raises `UsageError` if it is missing or damaged."""
+    _header(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    Raises `UsageError` if the file is missing, is damaged, or holds anything except plain tensors.
-    """
-    if path.suffix == ".safetensors":
-        _header(path)
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state: dict[str, Tensor] = load_file(path)
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UsageError(f"cannot read the checkpoint {path} ({_first_sentence(error)})", _REMEDY) from error
-        return state
-    return _read_torch(path)
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UsageError(f"cannot read the checkpoint {path} ({_first_sentence(error)})", _REMEDY) from error
+    return state
 
 
-def read_classes(path: Path, family: Family) -> int:
-    """Return the number of classes: the number of rows of the weight of the family's classifier.
-
-    A classifier is a fully connected layer or a 1x1 convolution. Raises `UsageError`.
-    """
-    if path.suffix == ".safetensors":
-        shapes = {name: entry.shape for name, entry in _header(path)[0].items()}
-    else:
-        shapes = {name: list(tensor.shape) for name, tensor in _read_torch(path).items()}
-    shape = shapes.get(FAMILIES[family].classifier, [])
-    if len(shape) not in (2, 4):
-        raise UsageError(f"{path} has no classifier layer of a known name", "give a checkpoint that matches --model")
-    return int(shape[0])
+def count_classes(state: dict[str, Tensor], family: Family) -> int | None:
+    """Return the number of rows of the weight of the family's classifier; None if the state dict does not have it."""
+    weight = state.get(FAMILIES[family].classifier)
+    return None if weight is None or weight.ndim not in (2, 4) else len(weight)
 
 
 def read_architecture(path: Path) -> Architecture | None:
@@ -86,7 +85,7 @@ def read_architecture(path: Path) -> Architecture | None:
 
     Only checkpoints that mbbench writes record it. Raises `UsageError` if the file is missing or damaged.
     """
-    if path.suffix != ".safetensors":
+    if content.checkpoint_format(path) != "safetensors":
         return None
     try:
         return msgspec.json.decode(_header(path)[1].get("spec", ""), type=Architecture)
@@ -126,29 +125,44 @@ def _header(path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
     return header, metadata
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _unpickle(path: Path) -> object:
+    """Return what `torch.save` wrote: plain data, tensors, and the options of a training script (a Namespace)."""
     import pickle
 
     import torch
+    from torch.serialization import safe_globals
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([argparse.Namespace]), path.open("rb") as file:
             warnings.simplefilter("ignore")  # the error below is enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror or error})", _REMEDY) from error
     except pickle.UnpicklingError as error:
-        raise UsageError(f"{path} pickles objects other than tensors, which could run code", _REMEDY) from error
+        raise _pickle_error(path, error) from error
     except Exception as error:  # a damaged file can raise any exception in the unpickler
         raise UsageError(
             f"{path} is damaged or not a PyTorch checkpoint ({_first_sentence(error)})", _REMEDY
         ) from error
-    for name in _STATE_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise UsageError(f"{path} has no state dict", _REMEDY)
-    return content
+
+
+def _pickle_error(path: Path, error: Exception) -> UsageError:
+    """Return the error for a file with other objects than tensors; it names their classes."""
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        names = sorted(get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:  # a file of before PyTorch 1.6, or a damaged one: only torch's message has a name
+        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    names = [name for name in names if name != "argparse.Namespace"]
+    if not names:
+        return UsageError(f"{path} is damaged or not a PyTorch checkpoint", _REMEDY)
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    if any(name.startswith("torch.nn.modules.") for name in names):
+        return UsageError(f"{path} pickles a whole module ({listed}), which could run code", content.SAVE_TENSORS)
+    return UsageError(
+        f"{path} pickles objects other than tensors ({listed}), which could run code", content.SAVE_TENSORS
+    )
 
 
 def _first_sentence(error: Exception) -> str:

@@ -1,27 +1,29 @@
 """Import of other frameworks' checkpoints: `keras:FILE.h5`, `timm:FILE`, `torchvision:FILE`.
 
-To add an importer, write a function of (path, spec) here and list it in `KINDS`, under the name that --weights takes.
-It returns the state dict of `mbbench.models.build(spec)` and the padding of the convolutions, and raises `UsageError`
-if the file is not a checkpoint of that framework and network. An importer never unpickles anything except tensors; read
-PyTorch files with `checkpoint.read_state`. If an importer's result for the same file changes, increase `IMPORTER`.
+To add an importer, write a function of (tensors, spec, path) here and list it in `KINDS`, under the name that --weights
+takes. It returns the tensors under the names of `mbbench.models.build(spec)`, with which `fit` compares them; it marks
+names that the framework does not use by `_unknown`. An importer never unpickles anything except tensors: `read` is
+`checkpoint.read` for safetensors and PyTorch files. If an importer's result for the same file changes, increase
+`IMPORTER`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, ModelSpec, Padding
-from mbbench.weights import checkpoint
+from mbbench.spec import FAMILIES, Family, ModelSpec, Padding
+from mbbench.weights import checkpoint, content, hdf5
+from mbbench.weights.states import StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMPORTER = 1  # version of all importers
+IMPORTER = 2  # version of all importers
 _TIMM_EPSILON = 1e-5
 _TIMM_STAGES = (1, 2, 2, 6, 2)  # number of blocks in each stage; timm groups the 13 blocks by resolution
 _KERAS_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -29,60 +31,56 @@ _KERAS_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_
 State = dict[str, "Tensor"]
 
 
-def read_state(kind: str, path: Path, spec: ModelSpec) -> tuple[State, ModelSpec]:
-    """Return the state dict in `path`, a checkpoint of framework `kind`, and the spec of its network.
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """A framework whose checkpoints are read. `networks`: the families that it has, with its names for them."""
 
-    The result's spec is `spec` with the checkpoint's number of classes and padding. Raises `UsageError`.
-    """
-    state, padding = KINDS[kind](path, spec)
-    classifier = state.get(FAMILIES[spec.family].classifier)
-    classes = spec.classes if classifier is None else len(classifier)
-    return state, replace(spec, classes=classes, padding=padding)
+    framework: str
+    networks: Mapping[Family, str]
+    read: Callable[[Path], StateDict]
+    convert: Callable[[State, ModelSpec, Path], State]
+    padding: Padding = "symmetric"
 
 
-def _keras(path: Path, spec: ModelSpec) -> tuple[State, Padding]:
-    """Read MobileNetV1 of Keras Applications (legacy HDF5).
+def _read_keras(path: Path) -> StateDict:
+    """Return the arrays of an HDF5 file. Another checkpoint is read too, so that `fit` can say what it holds."""
+    is_hdf5 = content.read_head(path).startswith(hdf5.SIGNATURE)
+    return hdf5.read(path) if is_hdf5 else checkpoint.read(path)
+
+
+def _keras(tensors: State, _spec: ModelSpec, _path: Path) -> State:
+    """Convert MobileNetV1 of Keras Applications (legacy HDF5).
 
     Its kernels are (H, W, in, out), those of depthwise convolutions (H, W, in, 1).
     """
-    _require_mobilenet("keras", spec)
-    import numpy as np
-    import torch
-
     state = {}
-    for layer, name, value in _hdf5(path):
+    for key, value in tensors.items():
+        layer, _, variable = key.rpartition("/")
         module, kind = _keras_layer(layer)
-        if kind == "classifier":
-            array = value[0, 0].T if name == "kernel" else value
-            target = f"classifier.{'weight' if name == 'kernel' else name}"
-        elif kind == "bn":
-            array, target = value, f"{module}.bn.{_KERAS_BATCH_NORM.get(name, name)}"
+        if kind == "bn" and variable in _KERAS_BATCH_NORM:
+            state[f"{module}.bn.{_KERAS_BATCH_NORM[variable]}"] = value
+        elif kind == "classifier" and variable == "bias":
+            state["classifier.bias"] = value
+        elif not kind or value.ndim != 4 or not variable.endswith("kernel"):
+            state[_unknown(key, "Keras")] = value
+        elif kind == "classifier":
+            state["classifier.weight"] = value[0, 0].T.contiguous()
         else:
-            array = value.transpose(2, 3, 0, 1) if kind == "depthwise" else value.transpose(3, 2, 0, 1)
-            target = f"{module}.conv.weight"
-        state[target] = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    return state, "keras"
+            order = (2, 3, 0, 1) if kind == "depthwise" else (3, 2, 0, 1)
+            state[f"{module}.conv.weight"] = value.permute(order).contiguous()
+    return state
 
 
-def _hdf5(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Yield (layer, variable, array) of every array in the file."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            for name in names:
-                layer, _, variable = name.partition("/")
-                yield layer, variable.rpartition("/")[2].removesuffix(":0").replace("depthwise_", ""), file[name][()]
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path} as HDF5 ({str(error).splitlines()[0]})", "give the .h5 file that Keras publishes"
-        ) from error
+def _unknown(name: str, framework: str) -> str:
+    """Return a name that no network of mbbench has, even if `name` is one of its."""
+    return f"{name} (unknown to {framework})"
 
 
 def _keras_layer(layer: str) -> tuple[str, str]:
-    """Return the module in mbbench's network and its kind: `conv_dw_3_bn` -> (`blocks.2.0`, `bn`)."""
+    """Return the module in mbbench's network and its kind: `conv_dw_3_bn` -> (`blocks.2.0`, `bn`).
+
+    The kind of an unknown layer is empty.
+    """
     if layer == "conv_preds":
         return "", "classifier"
     kind = "bn" if layer.endswith("_bn") else ""
@@ -91,47 +89,50 @@ def _keras_layer(layer: str) -> tuple[str, str]:
         return "stem", kind or "conv"
     match = re.fullmatch(r"conv_(dw|pw)_(\d+)", name)
     if match is None:
-        raise UsageError(f"Keras's MobileNetV1 has no layer {layer}", "give a checkpoint of Keras's MobileNetV1")
+        return "", ""
     depthwise = match[1] == "dw"
     return f"blocks.{int(match[2]) - 1}.{0 if depthwise else 1}", kind or ("depthwise" if depthwise else "conv")
 
 
-def _timm(path: Path, spec: ModelSpec) -> tuple[State, Padding]:
-    """Read timm's mobilenetv1_*.
+def _timm(tensors: State, _spec: ModelSpec, path: Path) -> State:
+    """Convert timm's mobilenetv1_100 and mobilenetv1_125.
 
-    Its batch norm has an epsilon of 1e-5; its difference from mbbench's is added to the variances.
+    Their batch norm has an epsilon of 1e-5; its difference from mbbench's is added to the variances. Raises
+    `UsageError` for mobilenetv1_100h, which is another network.
     """
-    _require_mobilenet("timm", spec)
     from mbbench.models.mobilenet_v1 import EPSILON
 
-    names = {"conv_stem": "stem.conv", "bn1": "stem.bn"}
+    names = {"conv_stem": "stem.conv", "bn1": "stem.bn", "classifier": "classifier"}
     positions = [(stage, index) for stage, count in enumerate(_TIMM_STAGES) for index in range(count)]
     for block, (stage, index) in enumerate(positions):
         for source, target in (("conv_dw", "0.conv"), ("bn1", "0.bn"), ("conv_pw", "1.conv"), ("bn2", "1.bn")):
             names[f"blocks.{stage}.{index}.{source}"] = f"blocks.{block}.{target}"
+    last = f"blocks.{len(_TIMM_STAGES) - 1}.{_TIMM_STAGES[-1] - 1}.conv_pw.weight"
+    if {last, "conv_head.weight"} <= tensors.keys() and not any(".conv_pwl." in name for name in tensors):
+        raise UsageError(
+            f"{path} holds timm's mobilenetv1_100h, whose convolution conv_head after the last block the paper's"
+            " MobileNetV1 does not have",
+            "give a checkpoint of timm's mobilenetv1_100, or of mobilenetv1_125 with --alpha 1.25",
+        )
     state = {}
-    for key, tensor in checkpoint.read_state(path).items():
+    for key, tensor in tensors.items():
         module, _, parameter = key.rpartition(".")
         value = tensor + (_TIMM_EPSILON - EPSILON) if parameter == "running_var" else tensor
-        state[f"{names.get(module, module)}.{parameter}"] = value
-    return state, "symmetric"
+        state[f"{names[module]}.{parameter}" if module in names else _unknown(key, "timm")] = value
+    return state
 
 
-def _torchvision(path: Path, spec: ModelSpec) -> tuple[State, Padding]:
-    """Read VGG16 or GoogLeNet of torchvision, whose parameters have the same names in mbbench.
+def _torchvision(tensors: State, spec: ModelSpec, _path: Path) -> State:
+    """Convert a network of torchvision, whose parameters have the same names in mbbench.
 
     The batch norms of VGG16-BN are folded into its convolutions.
     """
-    if spec.family == "mobilenet_v1":
-        raise UsageError("torchvision has no MobileNetV1", "give --model vgg16 or googlenet")
-    state = checkpoint.read_state(path)
-    if spec.family == "vgg16" and any(name.endswith("running_var") for name in state):
-        state = _fold_vgg(state)
-    return state, "symmetric"
+    folds = spec.family == "vgg16" and any(re.fullmatch(r"features\.\d+\.running_var", name) for name in tensors)
+    return _fold_vgg(tensors) if folds else tensors
 
 
 def _fold_vgg(state: State) -> State:
-    """Return the state dict of VGG16 for that of VGG16-BN.
+    """Return the state dict of VGG16 for that of VGG16-BN; another network's stays as it is.
 
     torchvision numbers layers consecutively, so each batch norm that is folded lowers the numbers after it by one.
     """
@@ -141,6 +142,9 @@ def _fold_vgg(state: State) -> State:
     folded = {name: tensor for name, tensor in state.items() if name.startswith("classifier.")}
     features = sorted({int(name.split(".")[1]) for name in state if name.startswith("features.")})
     norms = [index for index in features if f"features.{index}.running_var" in state]
+    used = {f"features.{norm}.{name}" for norm in norms for name in ("weight", "bias", "running_mean")}
+    if not used | {f"features.{norm - 1}.{name}" for norm in norms for name in ("weight", "bias")} <= state.keys():
+        return state
     for count, norm in enumerate(norms, 1):
         conv, bn = f"features.{norm - 1}", f"features.{norm}"
         weight, bias = fuse_conv_bn_weights(
@@ -152,16 +156,12 @@ def _fold_vgg(state: State) -> State:
     return folded
 
 
-def _require_mobilenet(kind: str, spec: ModelSpec) -> None:
-    if spec.family != "mobilenet_v1" or spec.variant != "standard":
-        raise UsageError(
-            f"{kind} checkpoints are supported only for the standard MobileNetV1: {spec.label}",
-            "leave out --model and --variant",
-        )
-
-
-KINDS: Mapping[str, Callable[[Path, ModelSpec], tuple[State, Padding]]] = {
-    "keras": _keras,
-    "timm": _timm,
-    "torchvision": _torchvision,
+_MOBILENET: Mapping[Family, str] = {"mobilenet_v1": "MobileNetV1"}
+_TORCHVISION: Mapping[Family, str] = {
+    family: FAMILIES[family].label for family in FAMILIES if family not in ("mobilenet_v1", "xception")
+}
+KINDS: Mapping[str, Importer] = {
+    "keras": Importer("Keras", _MOBILENET, _read_keras, _keras, "keras"),
+    "timm": Importer("timm", _MOBILENET, checkpoint.read, _timm),
+    "torchvision": Importer("torchvision", _TORCHVISION, checkpoint.read, _torchvision),
 }

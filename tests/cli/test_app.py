@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mbbench import registry, store, weights
 from mbbench.cli import app
+from mbbench.models import build
 from mbbench.spec import ModelSpec
 
 MBBENCH = [sys.executable, "-c", "from mbbench.cli.app import main; main()"]
@@ -216,6 +218,20 @@ def test_cost_counts_a_network_and_compares_it_with_the_paper(invoke: Invoke) ->
     assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352
 
 
+def test_cost_counts_a_network_with_another_number_of_classes(invoke: Invoke) -> None:
+    """The paper's Table 10 has 120 classes: 3.3 million parameters, as counted here."""
+    code, out, _ = invoke("cost", "--classes", "120")
+    assert code == 0
+    assert out.splitlines()[1] == "1.0 MobileNet-224, 120 classes"
+    assert "3.33 M (3.31 M without biases and batch norm)" in out
+    assert "paper" not in out  # its tables of costs have 1000 classes
+    record = json.loads(invoke("cost", "--classes", "120", "--format", "json")[1])
+    assert record["spec"]["classes"] == 120
+    assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352 - 880 * 1024
+    assert sum(layer["weights"] for layer in record["cost"]["layers"]) == 3_307_968
+    assert invoke("cost", "--classes", "1")[0] == 2
+
+
 def test_cost_counts_the_networks_of_all_the_papers_tables(invoke: Invoke) -> None:
     record = json.loads(invoke("cost", "--paper", "--format", "json")[1])
     counted = {(row["name"], row["what"]): row["counted"] for row in record["tables_4_to_9"]}
@@ -356,6 +372,51 @@ def test_bad_input_prints_one_line_and_exits_with_its_documented_code(
 
 def test_an_unknown_option_is_a_usage_error(invoke: Invoke) -> None:
     assert invoke("run", "--no-such-option")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("alpha", "choice", "cause"),
+    [
+        (0.25, "FILE", "holds mbbench's MobileNetV1 of alpha 0.25; give --model mobilenet_v1 --alpha 0.25"),
+        (0.5, "FILE", "holds mbbench's MobileNetV1 of alpha 0.5; give --alpha 0.5"),
+        (0.25, "timm:FILE", "holds mbbench's MobileNetV1; give --weights mine.pth"),
+        (0.25, "NAN", "classifier.bias in mine.pth has NaN or infinite values: 1 of 10"),
+        (0.25, "SHAPE", "stem.conv.weight in mine.pth has the wrong shape: (8, 3, 1, 1) instead of (8, 3, 3, 3)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_exits_with_2_and_nothing_is_measured(
+    invoke: Invoke, alpha: float, choice: str, cause: str, tmp_path: Path
+) -> None:
+    state = build(ModelSpec(alpha=alpha, resolution=32, classes=10)).state_dict()
+    if choice == "NAN":
+        state["classifier.bias"][3] = float("nan")
+    if choice == "SHAPE":
+        state["stem.conv.weight"] = state["stem.conv.weight"][..., :1, :1].clone()
+    torch.save(state, tmp_path / "mine.pth")
+    network = ("--model", "vgg16", "--res", "32") if "--model" in cause else SMALL
+    path = "timm:mine.pth" if choice.startswith("timm") else "mine.pth"
+    code, out, err = invoke("run", *network, "--weights", path, "--backend", "onnxruntime")
+    assert (code, out) == (2, "")
+    assert cause in err
+    assert "Traceback" not in err
+    assert (tmp_path / "reports" / "results.jsonl").read_bytes() == b""
+
+
+def test_what_was_read_of_a_checkpoint_is_printed_and_recorded(invoke: Invoke, fast: str, tmp_path: Path) -> None:
+    state = weights.random(ModelSpec(alpha=0.25, resolution=32, classes=10)).build().half().state_dict()
+    states = ({name: torch.zeros_like(tensor) for name, tensor in state.items()}, state)
+    torch.save(dict(zip(("state_dict", "state_dict_ema"), states, strict=True)), tmp_path / "[b]mine.pth")
+    run = ("run", *SMALL, "--weights", "[b]mine.pth", "--images", "40", "--profile", fast, "--backend")
+    notes = ("read from state_dict_ema instead of state_dict", "float16 widened to float32")
+    code, out, err = invoke(*run, "onnxruntime")
+    assert code == 0
+    assert err.count(f"weights [b]mine.pth: {', '.join(notes)} ...\n") == 1
+    assert f"Weights {', '.join(notes)}" in " ".join(out.split())
+    (result,) = store.read(tmp_path / "reports" / "results.jsonl")
+    assert result.weights is not None and result.weights.notes == notes
+    code, _, err = invoke("compress", *SMALL, "--weights", "[b]mine.pth", "--prune", "5", "--epochs", "1")
+    assert code == 0
+    assert err.count(f"weights [b]mine.pth: {', '.join(notes)} ...\n") == 1
 
 
 class Hostile:

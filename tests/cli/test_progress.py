@@ -39,6 +39,14 @@ def test_without_a_terminal_each_stage_prints_one_plain_line(make_result: Callab
     )
 
 
+def test_a_stage_without_a_count_is_printed_once_as_it_is() -> None:
+    console = make_console(terminal=True)
+    with Display(console) as display:
+        for _ in range(3):
+            display(Preparing(f"weights [b]mine.pth: {60 * 'x'}", 0, 0))
+    assert written(console) == f"weights [b]mine.pth: {60 * 'x'} ...\n"
+
+
 def test_what_an_optional_backend_does_not_support_is_shown_once_for_each_reason(
     make_result: Callable[..., Result],
 ) -> None:

@@ -12,7 +12,8 @@ from mbbench.report.page import build_page
 from mbbench.report.sections import versus
 from mbbench.report.sections.cell import cell_table
 from mbbench.report.sections.tables import size_and_accuracy
-from mbbench.result import DeviceTimes, Failure, Measured, Result
+from mbbench.report.summary import summary_document
+from mbbench.result import DeviceTimes, Failure, Measured, Result, WeightsInfo
 from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
@@ -60,6 +61,21 @@ def test_the_section_on_baselines_names_them(make_result: Make, families: tuple[
     assert section.title == f"Against {names}"
     titles = [table.title for table in versus.tables([make_result(ModelSpec(classes=10)), *baselines])]
     assert titles == ([f"1.0 MobileNet-224 against {names} on openvino"] if families else [])
+
+
+def test_how_a_checkpoint_was_read_is_told_once(make_result: Make) -> None:
+    info = WeightsInfo(origin="file", key="aa", trained_on=None, notes=("read from model_ema instead of model", "x"))
+    results = [
+        replace(result, weights=info, cell=replace(result.cell, weights="timm:folder/mine.pth"))
+        for result in (make_result(), make_result(backend="onnxruntime"))
+    ]
+    line = "Weights mine.pth: read from model_ema instead of model, x."
+    (cells,) = (section for section in build_page(results).sections if section.id == "cells")
+    assert cells.text.count(line) == 1
+    (accuracy,) = (table for table in summary_document(results).tables if "top-1" in " ".join(table.columns).lower())
+    assert accuracy.notes.count(line) == 1
+    assert ("Weights", "read from model_ema instead of model, x") in cell_table(results[0]).rows
+    assert "Weights" not in [row[0] for row in cell_table(make_result()).rows]
 
 
 def test_a_single_cell_makes_a_report(make_result: Make) -> None:

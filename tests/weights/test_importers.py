@@ -95,6 +95,42 @@ def test_keras_checkpoints_of_other_sizes_give_the_logits_of_keras(
     assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
+WHOLE_KERAS = """
+import sys
+import keras, numpy as np
+keras.utils.set_random_seed(3)
+model = keras.applications.MobileNet((75, 75, 3), alpha=0.25, weights=None, classes=11, classifier_activation=None)
+images = np.random.default_rng(1).uniform(-1, 1, (2, 75, 75, 3)).astype("float32")
+np.savez("logits.npz", images=images, logits=model.predict(images, verbose=0))
+model.compile("adam", "mse")
+model.save("model.h5")
+model.save("model.keras")
+model.save_weights("model.weights.h5")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="Keras is not installed")
+def test_of_kerass_own_formats_the_legacy_file_of_a_whole_model_is_read(tmp_path: Path) -> None:
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", WHOLE_KERAS], check=True, env=environment, capture_output=True, cwd=tmp_path)
+    spec = ModelSpec(alpha=0.25, resolution=75)
+    resolved = resolve(f"keras:{tmp_path}/model.h5", spec)
+    with np.load(tmp_path / "logits.npz") as archive:
+        images, expected = archive["images"], archive["logits"]
+    actual = logits(resolved, torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
+    for name, what in (
+        ("model.keras", "is a Keras archive (.keras)"),
+        ("model.weights.h5", "has no names of layers, as Keras 3 saves weights"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            resolve(f"keras:{tmp_path}/{name}", spec)
+        assert str(caught.value) == (
+            f"{tmp_path}/{name} {what}; save the whole model with Keras, as model.save('FILE.h5'), and give"
+            " --weights keras:FILE.h5"
+        )
+
+
 def test_an_imported_checkpoint_records_its_padding(tmp_path: Path) -> None:
     path = tmp_path / "keras.h5"
     write_keras(path, SMALL)
@@ -134,17 +170,40 @@ def write_keras(path: Path, spec: ModelSpec) -> None:
             file[f"{layer}/{layer}/{variable}:0"] = array
 
 
-@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-def test_a_timm_checkpoint_gives_the_logits_of_timm(tmp_path: Path) -> None:
+def timm_network(name: str) -> Any:
+    """Return a network of timm with random statistics, for 9 classes."""
     torchvision_models()  # timm imports torchvision
     import timm
 
-    oracle = timm.create_model("mobilenetv1_100", pretrained=False, num_classes=9).eval()
-    for name, value in oracle.state_dict().items():
-        if name.endswith("running_var"):
+    torch.manual_seed(0)
+    network = timm.create_model(name, pretrained=False, num_classes=9).eval()
+    for key, value in network.state_dict().items():
+        if key.endswith("running_var"):
             value.uniform_(0.001, 2.0)
+        elif key.endswith("running_mean"):
+            value.uniform_(-0.5, 0.5)
+    return network
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize("kind", ["timm:", ""])
+def test_timms_network_with_a_head_convolution_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
+    save_file(timm_network("mobilenetv1_100h").state_dict(), tmp_path / "h.safetensors")
+    with pytest.raises(UsageError) as caught:
+        resolve(f"{kind}{tmp_path}/h.safetensors", ModelSpec(resolution=96))
+    assert str(caught.value) == (
+        f"{tmp_path}/h.safetensors holds timm's mobilenetv1_100h, whose convolution conv_head after the last block the"
+        " paper's MobileNetV1 does not have; give a checkpoint of timm's mobilenetv1_100, or of mobilenetv1_125 with"
+        " --alpha 1.25"
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize(("name", "alpha"), [("mobilenetv1_100", 1.0), ("mobilenetv1_125", 1.25)])
+def test_a_timm_checkpoint_gives_the_logits_of_timm(tmp_path: Path, name: str, alpha: float) -> None:
+    oracle = timm_network(name)
     save_file(oracle.state_dict(), tmp_path / "timm.safetensors")
-    resolved = resolve(f"timm:{tmp_path}/timm.safetensors", ModelSpec(resolution=96))
+    resolved = resolve(f"timm:{tmp_path}/timm.safetensors", ModelSpec(alpha=alpha, resolution=96))
     images = torch.rand(2, 3, 96, 96) * 2 - 1
     with torch.inference_mode():
         expected = oracle(images)
@@ -159,8 +218,8 @@ def test_vgg16_with_batch_norm_gives_the_logits_of_torchvision(tmp_path: Path) -
     for name, value in oracle.state_dict().items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2.0)
-    torch.save(oracle.state_dict(), tmp_path / "vgg16_bn.pth")
-    resolved = resolve(f"torchvision:{tmp_path}/vgg16_bn.pth", ModelSpec(family="vgg16", resolution=64))
+    save_file(oracle.state_dict(), tmp_path / "vgg16_bn.safetensors")
+    resolved = resolve(f"torchvision:{tmp_path}/vgg16_bn.safetensors", ModelSpec(family="vgg16", resolution=64))
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         expected = oracle(images)
@@ -185,9 +244,9 @@ def test_googlenet_with_auxiliary_heads_gives_the_logits_of_torchvision(tmp_path
     ("choice", "spec", "cause"),
     [
         ("keras:no-such.h5", SMALL, r"cannot read the checkpoint no-such.h5 \(No such file or directory\)"),
-        ("keras:README.md", ModelSpec(family="vgg16"), "only for the standard MobileNetV1: VGG16-224"),
-        ("keras:README.md", SMALL, r"cannot read README.md as HDF5"),
-        ("torchvision:README.md", SMALL, "torchvision has no MobileNetV1"),
+        ("keras:README.md", SMALL, "README.md is a text file that starts with 'not a checkpoint'"),
+        ("timm:README.md", SMALL, "README.md is a text file"),
+        ("torchvision:.", SMALL, ". is a folder, not a checkpoint"),
     ],
 )
 def test_an_unsuitable_checkpoint_is_refused(
@@ -201,7 +260,7 @@ def test_an_unsuitable_checkpoint_is_refused(
 
 def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
     write_keras(tmp_path / "keras.h5", SMALL)
-    with pytest.raises(UsageError, match=r"keras.h5 has the wrong shape: \(8, 3, 3, 3\) instead of \(16, 3, 3, 3\)"):
+    with pytest.raises(UsageError, match=r"keras.h5 holds Keras's MobileNetV1 of alpha 0.25; give --alpha 0.25$"):
         resolve(f"keras:{tmp_path}/keras.h5", ModelSpec(alpha=0.5, resolution=32))
 
 

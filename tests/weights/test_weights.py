@@ -17,7 +17,7 @@ from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.errors import UsageError
 from mbbench.models import build
-from mbbench.spec import ModelSpec, Preprocessing
+from mbbench.spec import ModelSpec, content_key
 from mbbench.weights import checkpoint
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -144,8 +144,42 @@ def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path, suffix: str) 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     checkpoint.save(path, build(replace(SPEC, alpha=0.5)).state_dict(), {})
-    with pytest.raises(UsageError, match=r"in .*wide\.safetensors has the wrong shape: .* instead of"):
-        weights.resolve(str(path), SPEC, no_data, RECIPE).build()
+    with pytest.raises(UsageError) as caught:
+        weights.resolve(str(path), SPEC, no_data, RECIPE)
+    assert str(caught.value) == f"{path} holds mbbench's MobileNetV1 of alpha 0.5; give --alpha 0.5"
+    state = build(SPEC).state_dict()
+    checkpoint.save(path, state | {"stem.conv.weight": torch.ones(8, 3, 5, 5)}, {})
+    with pytest.raises(UsageError) as caught:
+        weights.resolve(str(path), SPEC, no_data, RECIPE)
+    assert str(caught.value) == (
+        f"stem.conv.weight in {path} has the wrong shape: (8, 3, 5, 5) instead of (8, 3, 3, 3);"
+        " give a checkpoint that matches --model, --alpha and --variant"
+    )
+
+
+def test_a_moving_average_is_what_is_loaded_and_keyed(tmp_path: Path) -> None:
+    """Weights of the last step lie next to it; the file's digest alone is their key."""
+    path = tmp_path / "both.pth"
+    torch.manual_seed(0)
+    last, average = build(SPEC).state_dict(), build(SPEC).state_dict()
+    torch.save({"state_dict": last, "state_dict_ema": average}, path)
+    resolved = weights.resolve(str(path), SPEC, no_data, RECIPE)
+    assert resolved.info.notes == ("read from state_dict_ema instead of state_dict",)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert resolved.info.key == content_key("averaged", digest) != digest[:16]
+    assert torch.equal(resolved.build().state_dict()["classifier.weight"], average["classifier.weight"])
+
+
+def test_a_wrapped_checkpoint_in_half_precision_is_read(tmp_path: Path) -> None:
+    state = build(SPEC).half().state_dict()
+    torch.save({"model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}}, tmp_path / "x.bin")
+    resolved = weights.resolve(str(tmp_path / "x.bin"), SPEC, no_data, RECIPE)
+    assert resolved.info.notes == (
+        "read from model", "prefix module._orig_mod. removed", "float16 widened to float32",
+    )  # fmt: skip
+    loaded = resolved.build().state_dict()
+    assert loaded["classifier.weight"].dtype == torch.float32
+    assert torch.equal(loaded["classifier.weight"], state["classifier.weight"].float())
 
 
 def test_an_error_names_the_missing_file(tmp_path: Path) -> None:

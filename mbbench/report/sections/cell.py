@@ -62,6 +62,8 @@ def cell_table(result: Result) -> Table:
         counts = f"{units.millions(cost.mult_adds)} Mult-Adds, {units.millions(cost.parameters)} parameters"
         rows.append(("Cost", f"{counts}, {activations}"))
     rows += _precision(result)
+    if result.weights is not None and result.weights.notes:
+        rows.append(("Weights", ", ".join(result.weights.notes)))
     rows.append(("Settings", _settings(result)))
     if not result.setup.on_cpu:
         rows.append(("Device", chip(result)))

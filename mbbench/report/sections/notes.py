@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 
 from mbbench.report.names import Name, namer
 from mbbench.result import Result
@@ -126,6 +127,16 @@ def noise_warning(results: Sequence[Result]) -> tuple[str, ...]:
     if any(result.quantization and result.quantization.calibration == "random" for result in results):
         return ("INT8 was calibrated on RANDOM NOISE: its accuracy is meaningless.",)
     return ()
+
+
+def weights_notes(results: Sequence[Result]) -> tuple[str, ...]:
+    """Return how each checkpoint was read, if it was not read as it is: which copy, prefix and dtype."""
+    lines = [
+        f"Weights {PurePath(result.cell.weights or '').name}: {', '.join(result.weights.notes)}."
+        for result in results
+        if result.weights is not None and result.weights.notes
+    ]
+    return tuple(dict.fromkeys(lines))
 
 
 def _enumerate(names: Sequence[str]) -> str:
