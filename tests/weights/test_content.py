@@ -49,7 +49,7 @@ def empty_archive(path: Path) -> None:
 
 
 def torchscript(path: Path) -> None:
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 
 def empty(path: Path) -> None:
