@@ -15,7 +15,7 @@ from mbbench.weights.importers import KINDS, State
 if TYPE_CHECKING:
     from torch import nn
 
-_HINT = f"give a checkpoint that matches --model, or {', '.join(f'{kind}:FILE' for kind in KINDS)}"
+_HINT = f"give a checkpoint that matches --model, or import one: {', '.join(f'{kind}:FILE' for kind in KINDS)}"
 
 
 def convert(kind: str | None, tensors: State, spec: ModelSpec, path: Path) -> tuple[State, ModelSpec]:
@@ -25,8 +25,8 @@ def convert(kind: str | None, tensors: State, spec: ModelSpec, path: Path) -> tu
     shapes are not those of the network; it says which options fit the file, if any do. No memory is allocated for the
     network.
     """
-    error = UsageError(f"{kind}:FILE does not read {spec.label}", f"give --model {_families(kind)}, without --variant")
-    if _is_readable(kind, spec):
+    error = _unreadable(kind, spec)
+    if error is None:
         state, fitted = _translate(kind, tensors, spec, path)
         module = _skeleton(fitted)
         if (mismatch := _mismatch(module, state, path)) is None:
@@ -64,8 +64,13 @@ def _candidates(kind: str | None, spec: ModelSpec) -> Iterator[tuple[str | None,
                 yield other, ModelSpec(family, resolution=max(spec.resolution, info.smallest), variant=variant)
 
 
-def _is_readable(kind: str | None, spec: ModelSpec) -> bool:
-    return kind is None or (spec.family in KINDS[kind].networks and spec.variant == "standard")
+def _unreadable(kind: str | None, spec: ModelSpec) -> UsageError | None:
+    """Return the error if the importer has no such network."""
+    if kind is None or (spec.family in KINDS[kind].networks and spec.variant == "standard"):
+        return None
+    networks = " or ".join(KINDS[kind].networks)
+    remedy = f"give --model {networks}" if spec.family not in KINDS[kind].networks else "leave out --variant"
+    return UsageError(f"{kind}:FILE does not read {spec.label}", remedy)
 
 
 def _translate(kind: str | None, tensors: State, spec: ModelSpec, path: Path) -> tuple[State, ModelSpec]:
@@ -116,8 +121,10 @@ def _alpha(state: State, spec: ModelSpec) -> float:
 
 def _foreign(kind: str | None, tensors: State, spec: ModelSpec, path: Path) -> UsageError:
     """Return the error for a file with the names of another network."""
-    names = ", ".join(list(tensors)[:3])
-    return UsageError(f"{path} does not hold {_title(kind, spec)}: its tensors are {names}, ...", _HINT)
+    names = ", ".join(list(tensors)[:3]) + (", ..." if len(tensors) > 3 else "")
+    title = _title(kind, spec)
+    remedy = _HINT if kind is None else f"give a checkpoint of {title}"
+    return UsageError(f"{path} does not hold {title}: its tensors are {names}", remedy)
 
 
 def _title(kind: str | None, spec: ModelSpec) -> str:
@@ -128,7 +135,3 @@ def _title(kind: str | None, spec: ModelSpec) -> str:
         owner = KINDS["torchvision"].framework  # mbbench uses its names
     variant = "" if spec.variant == "standard" else f"{spec.variant} "
     return f"{owner}'s {variant}{names.get(spec.family, spec.family)}"
-
-
-def _families(kind: str | None) -> str:
-    return "" if kind is None else " or ".join(KINDS[kind].networks)

@@ -112,13 +112,26 @@ def keras_state(spec: ModelSpec) -> State:
             {"conv1.weight": torch.ones(1), "bn1.bias": torch.ones(1), "layer1.0": torch.ones(1), "a": torch.ones(1)},
             SMALL,
             "x.pth does not hold mbbench's MobileNetV1: its tensors are conv1.weight, bn1.bias, layer1.0, ...;"
-            " give a checkpoint that matches --model, or keras:FILE, timm:FILE, torchvision:FILE",
+            " give a checkpoint that matches --model, or import one: keras:FILE, timm:FILE, torchvision:FILE",
         ),
         (
             "timm",
             {"conv1.weight": torch.ones(1)},
             VGG,
-            "timm:FILE does not read VGG16-32; give --model mobilenet_v1, without --variant",
+            "timm:FILE does not read VGG16-32; give --model mobilenet_v1",
+        ),
+        (
+            "timm",
+            {"conv1.weight": torch.ones(1)},
+            ModelSpec(variant="shallow"),
+            "timm:FILE does not read Shallow 1.0 MobileNet-224; leave out --variant",
+        ),
+        (
+            "timm",
+            {"conv1.weight": torch.ones(1), "a": torch.ones(1)},
+            SMALL,
+            "x.pth does not hold timm's MobileNetV1: its tensors are conv1.weight, a;"
+            " give a checkpoint of timm's MobileNetV1",
         ),
     ],
 )  # fmt: skip
