@@ -17,7 +17,7 @@ from mbbench import data, weights
 from mbbench.artifacts import reference
 from mbbench.errors import UsageError
 from mbbench.models import build
-from mbbench.spec import ModelSpec, content_key
+from mbbench.spec import ModelSpec, Preprocessing, content_key
 from mbbench.weights import checkpoint
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -64,6 +64,8 @@ def test_trained_weights_record_their_spec_recipe_and_data(folder: Path) -> None
         "variant": "standard",
         "padding": "symmetric",
         "widths": None,
+        "name": "",
+        "sha256": "",
     }
     recipe = json.loads(recorded["recipe"])
     assert (recipe["epochs"], recipe["batch_size"], recipe["seed"]) == (1, 64, 0)
