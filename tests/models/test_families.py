@@ -107,7 +107,9 @@ def test_the_variants_have_the_layers_of_the_paper() -> None:
     assert sum(layer.groups > 1 for layer in convolutions(standard)) == 13
 
 
-@pytest.mark.parametrize(("alpha", "widths"), [(0.5, (16, 8, 1280)), (1.4, (48, 24, 1792)), (0.1, (8, 8, 1280))])
+@pytest.mark.parametrize(
+    ("alpha", "widths"), [(0.5, (16, 8, 1280)), (1.4, (48, 24, 1792)), (0.3, (16, 8, 1280)), (0.1, (8, 8, 1280))]
+)
 def test_mobilenet_v2_rounds_channels_to_multiples_of_eight(alpha: float, widths: tuple[int, ...]) -> None:
     with torch.device("meta"):
         module = build(ModelSpec("mobilenet_v2", alpha))
