@@ -12,7 +12,7 @@ from mbbench.profile import Profile
 from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec, family_info
 
 
-def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
+def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[ModelSpec, ...] | None = None) -> RunSpec:
     """Return the run that `profile`, with the command line's options applied, describes. Raises `UsageError`.
 
     `profile.baselines` adds each baseline at the largest resolution only, or at the smallest that the baseline accepts:
@@ -21,13 +21,13 @@ def plan(profile: Profile, *, list_unavailable: bool = False) -> RunSpec:
     them.
 
     The backend `all` means every installed backend that can start here; with `list_unavailable`, every installed one,
-    so that the results of the others record the reason.
+    so that the results of the others record the reason. `models` replaces the profile's networks.
     """
     if profile.accuracy_control and profile.max_drop is None:
         raise UsageError("--accuracy-control requires --max-drop", "add --max-drop POINTS, such as 0.5")
     require_weights_for_labels(profile)
     cells: list[Cell] = []
-    models = resolve_files(profile)
+    models = models or resolve_files(profile)
     largest = max(model.resolution for model in models)
     compared = [
         ModelSpec(family, resolution=max(largest, family_info(family).smallest))

@@ -14,6 +14,7 @@ import msgspec
 from mbbench.errors import UsageError
 from mbbench.spec import (
     FILE_FAMILIES,
+    FILE_SUFFIX,
     Channels,
     Family,
     Interpolation,
@@ -111,10 +112,12 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
 
 def to_options(profile: Profile) -> list[str]:
     """Return command-line options for the profile's artifacts that work with any profile and in any checkout."""
-    resolutions = sorted({model.resolution for model in profile.models})
-    arguments = ["--data", _absolute(profile.data), "--res", ",".join(map(str, resolutions))]
+    arguments = ["--data", _absolute(profile.data)]
+    resolutions = sorted({model.resolution for model in profile.models if profile.res or not model.is_file})
+    arguments += ["--res", ",".join(map(str, resolutions))] if resolutions else []
+    models = tuple(str(Path(name).absolute()) if name.endswith(FILE_SUFFIX) else name for name in profile.model)
     for name, values in (
-        ("--model", profile.model),
+        ("--model", models),
         ("--backend", profile.backend),
         ("--precision", profile.precision),
     ):
@@ -133,6 +136,7 @@ def to_options(profile: Profile) -> list[str]:
         ("--crop", profile.crop and str(profile.crop)),
         ("--interpolation", profile.interpolation),
         ("--channels", profile.channels),
+        ("--logits", profile.logits),
         ("--labels", profile.labels and str(Path(profile.labels).expanduser().absolute())),
     ):
         arguments += [name, value] if value else []

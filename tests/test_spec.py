@@ -44,7 +44,8 @@ def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "smallest"), [("alexnet", 63), ("inception_v3", 75), ("xception", 32), ("squeezenet1_0", 32)]
+    ("family", "smallest"),
+    [("alexnet", 63), ("inception_v3", 75), ("xception", 32), ("squeezenet1_0", 32)],
 )
 def test_every_family_has_a_smallest_resolution(family: str, smallest: int) -> None:
     assert ModelSpec(family, resolution=smallest).resolution == smallest
@@ -66,7 +67,7 @@ def test_every_family_has_a_smallest_resolution(family: str, smallest: int) -> N
         (
             {"family": "resnet"},
             "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet, mobilenet_v2, squeezenet1_0,"
-            " squeezenet1_1, alexnet, inception_v3, xception",
+            " squeezenet1_1, alexnet, inception_v3, xception, or give an ONNX file",
         ),
     ],
 )

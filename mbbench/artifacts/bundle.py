@@ -29,6 +29,7 @@ from mbbench.compress.search import Quantization
 from mbbench.data import Dataset
 from mbbench.errors import UsageError
 from mbbench.events import Announce, Preparing
+from mbbench.models import files
 from mbbench.profile import Profile
 from mbbench.result import ArtifactInfo, DataInfo, QuantizationInfo, WeightsInfo
 from mbbench.spec import PARITY_IMAGES, Cell, Preprocessing, RunSpec
@@ -248,6 +249,8 @@ def prepare_cells(bundle: Bundle, spec: RunSpec, announce: Announce) -> list[Rea
     Raises `UsageError` if the file holds other weights, and what `prepare_all` raises.
     """
     sidecar, images = bundle.sidecar, bundle.images
+    if sidecar.cell.model.is_file:
+        files.path_of(sidecar.cell.model)  # its cost is counted from there
 
     def resolve(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[Dataset, Weights]:
         if images is None or cell.role != "subject":

@@ -60,7 +60,9 @@ def run(
     )
     if exported is not None:
         profile = bundle.profile_of(profile, exported.sidecar)
-    spec = planning.plan(profile, list_unavailable=True)
+    network = None if exported is None else exported.sidecar.cell.model
+    models = (network,) if network is not None and network.is_file else None
+    spec = planning.plan(profile, list_unavailable=True, models=models)
     if plan:
         _show_plan(spec, format)
         return

@@ -1,13 +1,15 @@
 """A foreign ONNX graph in the form that `graphs.onnx.to_onnx` writes, on which all later stages rely.
 
 The input is `images` (N, 3, H, W) float32 with N symbolic, the output `logits` (N, classes). Batch norm is folded where
-it follows a convolution, constants are initializers, padding is explicit. A node has the name of its output, and the
-parameters of a convolution or fully connected layer are called `NODE.weight` and `NODE.bias`.
+it follows a convolution, constants are initializers, padding is explicit. A node has the name of its output, an
+activation that of its layer and `/act`. The parameters of a convolution or fully connected layer are called
+`NODE.weight` and `NODE.bias`.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mbbench.errors import UsageError
@@ -22,6 +24,19 @@ _OPSET = 18
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 _NOT_SLIMMED = ["subexpression_elimination", "weight_tying"]  # layers with equal weights stay layers of their own
 _VIEWS, _SOFTMAX = ("Identity", "Reshape", "Flatten", "Squeeze"), ("Softmax", "LogSoftmax")
+_ACTIVATIONS = (
+    "Relu",
+    "Clip",
+    "LeakyRelu",
+    "PRelu",
+    "Elu",
+    "Gelu",
+    "HardSwish",
+    "HardSigmoid",
+    "Mish",
+    "Sigmoid",
+    "Tanh",
+)
 _WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 
@@ -198,8 +213,15 @@ def _name(graph: onnx.GraphProto) -> None:
     outputs = {value.name for value in graph.output}
     taken: set[str] = set()
     tensors: dict[str, str] = {}
+    layers = _fused_layers(graph)
+    named: dict[str, str] = {}  # a layer's output -> its name
+    followers: Counter[str] = Counter()
     for node in graph.node:
-        node.name = _unique(node, taken)
+        if (layer := layers.get(node.output[0])) is None or layer == node.output[0]:
+            node.name = named[node.output[0]] = _unique(node, taken)
+        else:
+            followers[layer] += 1
+            node.name = f"{named[layer]}/act" + (f"-{followers[layer]}" if followers[layer] > 1 else "")
         for index, output in enumerate(node.output):
             if output not in outputs:
                 tensors[output] = node.name if index == 0 else f"{node.name}:{index}"
@@ -221,6 +243,35 @@ def _name(graph: onnx.GraphProto) -> None:
             kept[target].name = node.input[position] = target
     del graph.initializer[:]
     graph.initializer.extend(kept.values())
+
+
+def _fused_layers(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return, for the output of each layer and of what runtimes fuse with it, the layer's output.
+
+    Runtimes name a fused node after its last part; parts that are named after their layer lead back to it.
+    """
+    readers = Counter(name for node in graph.node for name in node.input)
+    layers: dict[str, str] = {}
+    for node in graph.node:
+        owners = [layers[name] for name in node.input if name in layers]
+        output = node.output[0]
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            layers[output] = output
+        elif owners and _is_activation(node, owners, readers[node.input[0]]):
+            layers[output] = owners[0]
+        elif node.op_type == "Add":
+            single = [layers[name] for name in node.input if name in layers and readers[name] == 1]
+            order = list(layers.values())
+            if single:
+                layers[output] = max(single, key=order.index)
+    return layers
+
+
+def _is_activation(node: onnx.NodeProto, owners: list[str], readers: int) -> bool:
+    """Return whether the node is an activation of what its input belongs to, or part of x * sigmoid(x)."""
+    if node.op_type == "Mul":
+        return len(owners) == 2 and owners[0] == owners[1]
+    return node.op_type in _ACTIVATIONS and (readers == 1 or "Sigmoid" in node.op_type)
 
 
 def _unique(node: onnx.NodeProto, taken: set[str]) -> str:

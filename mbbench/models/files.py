@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 1  # increase it when the normal form of the same file changes
+_READER = 2  # increase it when the normal form of the same file changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,16 @@ def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
     return ModelSpec("onnx", resolution=source.height or 1, classes=source.classes, name=name), counted
 
 
+def is_known(spec: ModelSpec) -> bool:
+    """Return whether this machine's cache has a file's normal form."""
+    return _path(spec.sha256).exists()
+
+
 def path_of(spec: ModelSpec) -> Path:
     """Return the path of a file's normal form. Raises `UsageError` if this machine's cache does not have it."""
     path = _path(spec.sha256)
-    if not path.exists():
-        raise UsageError(
-            f"the network {spec.name} is not in the cache", f"run it once with --model {spec.name}{FILE_SUFFIX}"
-        )
+    if not is_known(spec):
+        raise UsageError(f"{spec.name} is not in this machine's cache", f"run it with --model {spec.name}{FILE_SUFFIX}")
     return path
 
 

@@ -14,6 +14,7 @@ import msgspec
 from mbbench.analysis import executed, layer_times
 from mbbench.measure import energy, scenarios
 from mbbench.measure.latency import latency_figures
+from mbbench.models import files
 from mbbench.models.cost import cost_of
 from mbbench.report.formats import html
 from mbbench.result import Result
@@ -111,9 +112,10 @@ def recompute(result: Result) -> Iterator[tuple[str, object, object]]:
             yield "accuracy.drop.share", drop.share, (lost - gained) / n
             yield "accuracy.drop.ci95", drop.ci95, paired_interval(lost, gained, n)
             yield "accuracy.drop.p_value", drop.p_value, mcnemar(lost, gained)
-    if result.cost is None:
+    model = result.cell.model
+    if result.cost is None or (model.is_file and not files.is_known(model)):
         return
-    cost = cost_of(result.cell.model)
+    cost = cost_of(model)
     yield "cost", result.cost, cost.info
     if result.executed is not None:
         yield "executed", result.executed, executed.audit(measured.layers, cost.layers)

@@ -15,7 +15,6 @@ from mbbench.compress.equalize import equalize, scalable_pairs
 from mbbench.errors import UsageError
 from mbbench.graphs.fx import to_module
 from mbbench.graphs.onnx import to_onnx
-from mbbench.graphs.tensors import parameters
 from mbbench.models import build, default_preprocessing, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
 
@@ -95,11 +94,12 @@ def test_corrected_weights_are_written_as_the_integers_they_were_rounded_to(
 ) -> None:
     inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
     corrected = correct(module, inputs, images, quant_max=64, keep_fp32=("classifier",))
-    written = parameters(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
+    tensors = initializers(quantize.write(to_onnx(corrected, SPEC.resolution), ranges, "u8s7"))
+    written = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
     for name, layer in corrected.named_modules():
         if isinstance(layer, nn.Conv2d):
-            scale = written[f"{name}.weight_scale"].reshape(-1, 1, 1, 1)
-            np.testing.assert_allclose(written[f"{name}.weight"] * scale, layer.weight.detach().numpy(), atol=1e-6)
+            weights = written[f"{name}.weight_quantized"] * written[f"{name}.weight_scale"].reshape(-1, 1, 1, 1)
+            np.testing.assert_allclose(weights, layer.weight.detach().numpy(), atol=1e-6)
     assert torch.equal(corrected.classifier.weight, module.classifier.weight)  # type: ignore[union-attr, arg-type]
 
 
@@ -152,10 +152,10 @@ def test_activations_saturate_and_keep_zero() -> None:
 def test_the_parameters_of_a_kept_layer_are_fp32(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     kept = quantize.layer_pairs(graph)[7]
     assert kept == ("blocks.2.1.conv", "blocks.2.1.act", "blocks.3.0.conv", "blocks.3.0.act")
-    tensors = parameters(quantize.write(graph, ranges, "u8s8", keep_fp32=kept))
-    assert tensors["blocks.3.0.conv.weight"].dtype == np.float32
-    assert "blocks.3.0.conv.weight_scale" not in tensors
-    assert tensors["blocks.3.1.conv.weight"].dtype == np.int8
+    tensors = initializers(quantize.write(graph, ranges, "u8s8", keep_fp32=kept))
+    assert tensors["blocks.3.0.conv.weight"].data_type == TensorProto.FLOAT
+    assert "blocks.3.0.conv.weight_quantized" not in tensors
+    assert tensors["blocks.3.1.conv.weight_quantized"].data_type == TensorProto.INT8
 
 
 def test_bias_correction_reduces_the_mean_error_of_the_logits(

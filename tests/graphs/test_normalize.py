@@ -149,12 +149,23 @@ def test_rectangular_and_open_sizes_are_fixed(make: Make) -> None:
     check(normal(model, 7, 11), images(2, 7, 11), run(model, images(2, 7, 11)))
 
 
+def test_what_is_fused_with_a_layer_has_its_name(make: Make) -> None:
+    middle = [
+        node("Sigmoid", ["a"], ["s1"]), node("Mul", ["a", "s1"], ["m"]), node("Conv", ["m", "q"], ["c"], "second"),
+        node("Add", ["c", "m"], ["d"]), node("Relu", ["d"], ["b"]),
+    ]  # fmt: skip
+    graph = normal(make(middle=middle, constants={"q": np.full((4, 4, 1, 1), 0.3, np.float32)}))
+    assert [entry.name for entry in graph.graph.node][:6] == [
+        "body-conv", "body-conv/act", "body-conv/act-2", "second", "second/act", "second/act-2",
+    ]  # fmt: skip
+
+
 def test_a_layers_name_is_no_beginning_of_anothers(make: Make) -> None:
     middle = [
         node("Relu", ["a"], ["c"], "/body/conv/x"),
         node("Relu", ["c"], ["d"], "/body/conv"),
         node("Relu", ["d"], ["b"], "n.1"),
     ]
-    names = [entry.name for entry in normal(make(middle=middle)).graph.node]
+    names = [entry.name for entry in normal(make(middle=middle)).graph.node if "/act" not in entry.name]
     assert len(set(names)) == len(names)
     assert not [(a, b) for a in names for b in names if b.startswith((f"{a}.", f"{a}/", f"{a}_"))]

@@ -16,7 +16,8 @@ TimeUs = Callable[[Any], float]
 
 CALL = "mbbench call"  # labels a call in the profiler's events
 _WEIGHTED = re.compile(
-    r"(q(conv|linear)_pointwise|_?convolution(_pointwise)?|conv2d|_?(mkl_)?linear(_pointwise)?|addmm|mm|bmm|matmul)"
+    r"(q(conv|conv2d|linear)_pointwise_?|_?convolution(_pointwise_?)?|conv2d|_?(mkl_)?linear(_pointwise_?)?"
+    r"|addmm|mm|bmm|matmul)"
 )
 
 

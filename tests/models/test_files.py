@@ -1,0 +1,123 @@
+"""Networks in ONNX files: their specs, the cache, and whole runs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mbbench import plan
+from mbbench.cli.app import app
+from mbbench.errors import UsageError
+from mbbench.graphs.onnx import to_onnx
+from mbbench.models import build, default_preprocessing, files, randomize
+from mbbench.models.cost import cost_of
+from mbbench.profile import Profile
+from mbbench.spec import ModelSpec, Preprocessing
+
+
+class Residual(torch.nn.Module):
+    """Two convolutions with a residual sum, pooling, and five classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 32, 3, 2, 1)
+        self.second = torch.nn.Conv2d(32, 32, 3, 1, 1)
+        self.head = torch.nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        return self.head((x + torch.relu(self.second(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    module = Residual()
+    randomize(module, 0)
+    onnx.save(to_onnx(module.eval(), 32), tmp_path / "mine.v1.onnx")
+    return tmp_path / "mine.v1.onnx"
+
+
+def test_a_file_is_a_network_with_its_name_size_and_classes(path: Path) -> None:
+    spec = files.spec_of(path)
+    assert (spec.family, spec.name, spec.resolution, spec.classes) == ("onnx", "mine.v1", 32, 5)
+    assert spec.label == "mine.v1-32"
+    assert default_preprocessing(spec.family).mean == (0.485, 0.456, 0.406)
+    assert files.spec_of(path) == spec  # from the cache
+    files.path_of(spec).unlink()
+    assert files.spec_of(path) == spec
+    assert files.is_known(spec)
+
+
+def test_pixels_of_a_uint8_file_are_not_normalized() -> None:
+    assert default_preprocessing("onnx-uint8") == Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3)
+
+
+def test_its_module_and_its_cost_are_the_files(path: Path) -> None:
+    spec = files.spec_of(path)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = Residual()
+    randomize(expected, 0)
+    with torch.inference_mode():
+        torch.testing.assert_close(build(spec)(images), expected(images))
+    assert cost_of(spec).mult_adds == 16 * 16 * 32 * (27 + 288) + 32 * 5
+    counted, cost = files.count(path)
+    assert (counted.label, cost.mult_adds) == ("mine.v1-32", cost_of(spec).mult_adds)
+
+
+def test_an_unknown_network_says_how_to_read_it() -> None:
+    spec = ModelSpec("onnx", name="gone", resolution=32, sha256="00")
+    with pytest.raises(UsageError, match=r"gone is not in this machine's cache; run it with --model gone.onnx"):
+        files.graph(spec)
+
+
+def test_a_fixed_size_is_kept_beside_other_networks_and_refused_alone(path: Path) -> None:
+    mixed = plan.plan(Profile(model=("mobilenet_v1", str(path)), res=(64,), alpha=(0.5,), weights="random"))
+    assert [(cell.model.label, cell.role) for cell in mixed.cells] == [
+        ("0.5 MobileNet-64", "subject"),
+        ("mine.v1-32", "subject"),
+    ]
+    with pytest.raises(UsageError, match=r"mine.v1.onnx takes images of 32x32, not 64; omit --res"):
+        plan.plan(Profile(model=(str(path),), res=(64,)))
+
+
+def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
+    from mbbench import store
+
+    results = tmp_path / "results.jsonl"
+    profile = tmp_path / "short.toml"
+    profile.write_text(
+        "images = 24\n[settings]\nmin_samples = 20\nmin_s = 0.05\nmax_s = 0.5\nwarmup_max_s = 0.5\nthroughput_s = 0.1\n"
+    )
+    arguments = ["run", "--model", str(path), "--precision", "fp32,int8", "--profile", str(profile)]
+    arguments += ["--backend", "onnxruntime,openvino,torch", "--data", "digits", "--results", str(results)]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    measured = store.read(results)
+    assert [(result.cell.backend, result.cell.precision) for result in measured] == [
+        (backend, precision) for backend in ("onnxruntime", "openvino", "torch") for precision in ("fp32", "int8")
+    ]
+    for result in measured:
+        assert result.failure is None, result.failure
+        assert result.cell.model.label == "mine.v1-32"
+        assert result.measured.parity is not None and result.measured.parity.passed
+        assert result.measured.accuracy is not None
+        assert result.measured.accuracy.top1 is None  # its five classes are not the digits
+        assert result.measured.accuracy.agreement > 0.8
+        assert result.executed is not None and result.executed.shares[0].precision == result.cell.precision
+
+
+def test_random_weights_are_others_than_the_files(path: Path) -> None:
+    from mbbench import weights
+
+    spec = files.spec_of(path)
+    kept, random = (weights.resolve(choice, spec, lambda: None, None) for choice in (None, "random"))  # type: ignore[arg-type, return-value]
+    assert (kept.info.origin, random.info.origin) == ("file", "random")
+    module = random.build()
+    exported = to_onnx(module, 32)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in exported.graph.initializer}
+    np.testing.assert_array_equal(stored["second.weight"], module.get_parameter("second.weight").numpy())
+    with pytest.raises(UsageError, match=r"mine.v1 has its weights in its file; omit --weights, or give"):
+        weights.resolve("x.pth", spec, lambda: None, None)  # type: ignore[arg-type, return-value]
