@@ -1,5 +1,6 @@
 """Atomic writes, and the folder of files that can be made again.
 
+networks      the normal form of networks in files and of libraries, named by its SHA-256, with what is known about it
 weights       checkpoints: trained, random, imported, pruned, fine-tuned; `.partial` files hold interrupted training
 downloads     published checkpoints (`--weights imagenet`)
 data          decoded images and labels

@@ -9,7 +9,7 @@ from pathlib import Path
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
 from mbbench.profile import Profile
-from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec, family_info
+from mbbench.spec import LIBRARIES, Cell, ModelSpec, PreprocessingOptions, RunSpec, family_info
 
 
 def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[ModelSpec, ...] | None = None) -> RunSpec:
@@ -62,16 +62,23 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
 
 
 def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
-    """Return the profile's networks, after reading those in files. Raises `UsageError`.
+    """Return the profile's networks, after reading those in files and in libraries. Raises `UsageError`.
 
     A file that fixes the size of its input keeps it, whatever the resolutions of the other networks.
     """
-    from mbbench.models import files
+    from mbbench.models import files, zoo
+    from mbbench.weights import checkpoint
 
     models = []
     for model in profile.models:
         if not model.is_file:
             models.append(model)
+            continue
+        if model.name.startswith(LIBRARIES):
+            resolution = model.resolution if profile.res else None
+            models.append(
+                zoo.spec_of(model.name, profile.weights, resolution, lambda path: checkpoint.read(path).tensors)
+            )
             continue
         path = Path(model.name).expanduser()
         resolved = files.spec_of(path, model.resolution if profile.res else None, profile.logits)

@@ -69,12 +69,12 @@ FILE_FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
     "onnx": FamilyInfo("", "", "", "imagenet", smallest=1),
     "onnx-uint8": FamilyInfo("", "", "", "none", smallest=1),
 })  # fmt: skip
-FILE_SUFFIX = ".onnx"
+FILE_SUFFIX, LIBRARIES = ".onnx", ("torchvision:", "timm:")
 
 
 def family_info(name: Family) -> FamilyInfo:
-    """Return the family of that name, or that of the ONNX file of that name. Raises `UsageError`."""
-    if name.endswith(FILE_SUFFIX):
+    """Return the family of that name, of an ONNX file or of a library's network (`timm:NAME`). Raises `UsageError`."""
+    if name.endswith(FILE_SUFFIX) or name.startswith(LIBRARIES):
         return FILE_FAMILIES["onnx"]
     info = FAMILIES.get(name) or FILE_FAMILIES.get(name)
     if info is None:

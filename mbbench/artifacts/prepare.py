@@ -25,7 +25,7 @@ from mbbench.compress.search import Quantization
 from mbbench.data.labels import map_labels, statement
 from mbbench.errors import BackendError
 from mbbench.events import Announce, Preparing, Stated
-from mbbench.models import default_preprocessing
+from mbbench.models import default_preprocessing, files
 from mbbench.spec import Cell, Preprocessing, RunSpec
 from mbbench.weights.recipe import Progress, Recipe
 
@@ -120,8 +120,9 @@ def _prepare(
 
 
 def preprocessing_of(spec: RunSpec, cell: Cell) -> Preprocessing:
-    """Return how images become the cell's inputs: what the options say, otherwise the default of its family."""
-    return spec.preprocessing.applied_to(default_preprocessing(cell.model.family))
+    """Return how images become the cell's inputs: what the options say, or its source, or the default of its family."""
+    usual = files.preprocessing_of(cell.model) if cell.model.is_file else None
+    return spec.preprocessing.applied_to(usual or default_preprocessing(cell.model.family))
 
 
 def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:

@@ -36,13 +36,13 @@ def format_option(choices: Any) -> Any:
 _TableFormat = Literal["table", "json", "csv", "markdown"]
 Format = Annotated[_TableFormat, format_option(_TableFormat)]
 
-_FAMILIES = ", ".join(FAMILIES)
+_NETWORKS = ", ".join((*FAMILIES, "FILE.onnx", "torchvision:NAME, timm:NAME"))
 _VARIANTS = "; ".join(f"{name}: {', '.join(info.variants)}" for name, info in FAMILIES.items() if info.variants)
 _LARGER = [f"{name}: {info.resolution}" for name, info in FAMILIES.items() if info.resolution != 224]
 _SIDE = "; ".join(["224", *_LARGER])  # default of --res
 Model = Annotated[
     Family | None,
-    typer.Option("--model", metavar="NAME", help=f"Network: {_FAMILIES}.", show_default="mobilenet_v1"),
+    typer.Option("--model", metavar="NAME", help=f"Network: {_NETWORKS}.", show_default="mobilenet_v1"),
 ]
 Alpha = Annotated[float | None, typer.Option("--alpha", help="Width multiplier of MobileNets.", show_default="1.0")]
 Res = Annotated[int | None, typer.Option("--res", help="Side of the square input, in pixels.", show_default=_SIDE)]
@@ -147,7 +147,7 @@ def _expand_range(item: str) -> list[str]:
 _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "model": _CellOption(Model, lambda family: (family,)),
     "models": _CellOption(
-        _text("--model", f"Networks, comma-separated: {_FAMILIES}.", "mobilenet_v1", "NAMES"),
+        _text("--model", f"Networks, comma-separated: {_NETWORKS}.", "mobilenet_v1", "NAMES"),
         split_names,
         field="model",
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import FILE_SUFFIX, ModelSpec, content_key
+from mbbench.spec import FILE_SUFFIX, ModelSpec, Preprocessing, content_key
 
 if TYPE_CHECKING:
     import onnx
@@ -21,14 +23,15 @@ if TYPE_CHECKING:
 _READER = 2  # increase it when the normal form of the same file changes
 
 
-@dataclass(frozen=True, slots=True)
-class _Imported:
-    """What is known about a file's normal form. `family`: a key of `FILE_FAMILIES`."""
+Made = tuple[bytes, ModelSpec, Preprocessing | None]
 
-    sha256: str
-    family: str
-    resolution: int
-    classes: int
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What is known about a network beside its normal form. `preprocessing`: None: the default of `spec.family`."""
+
+    spec: ModelSpec
+    preprocessing: Preprocessing | None
 
 
 def spec_of(path: Path, resolution: int | None = None, logits: str | None = None) -> ModelSpec:
@@ -37,30 +40,42 @@ def spec_of(path: Path, resolution: int | None = None, logits: str | None = None
     `resolution` is the side of its input in pixels if the file leaves it open; `logits` names the output if there are
     several. Raises `UsageError` if the file is not an image classifier (`graphs.read`), or its input is not square.
     """
-    tools = [metadata.version(name) for name in ("onnx", "onnxslim")]
-    key = content_key("network", _digest(path), resolution, logits, tools, _READER)
+    key = content_key("file", digest(path), resolution, logits, tools())
+    return remember(key, path.name.removesuffix(FILE_SUFFIX), lambda: _read(path, resolution, logits))
+
+
+def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
+    """Return the network that `make` makes, called `name`, from the cache if it is there.
+
+    `key` identifies everything that `make` depends on. It returns the network's normal form, its spec without name and
+    hash, and its preprocessing.
+    """
     record = cache.root() / "networks" / f"{key}.json"
     if record.exists():
-        imported = msgspec.json.decode(record.read_bytes(), type=_Imported)
-        if not _path(imported.sha256).exists():
-            record.unlink()
-            return spec_of(path, resolution, logits)
-    else:
-        imported = _import(path, resolution, logits)
-        with cache.atomic(record) as temporary:
-            temporary.write_bytes(msgspec.json.encode(imported))
-    return ModelSpec(
-        imported.family,
-        resolution=imported.resolution,
-        classes=imported.classes,
-        name=path.name.removesuffix(FILE_SUFFIX),
-        sha256=imported.sha256,
-    )
+        spec = msgspec.json.decode(record.read_bytes(), type=_Record).spec
+        if is_known(spec):
+            return replace(spec, name=name)
+    content, spec, preprocessing = make()
+    spec = replace(spec, name=name, sha256=hashlib.sha256(content).hexdigest())
+    known = msgspec.json.encode(_Record(spec, preprocessing))
+    for path, data in ((_path(spec.sha256), content), (_record_path(spec.sha256), known), (record, known)):
+        with cache.atomic(path) as temporary:
+            temporary.write_bytes(data)
+    return spec
 
 
-def _import(path: Path, resolution: int | None, logits: str | None) -> _Imported:
-    import hashlib
+def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
+    """Return the preprocessing that a network's source names, or None."""
+    path = _record_path(spec.sha256)
+    return msgspec.json.decode(path.read_bytes(), type=_Record).preprocessing if path.exists() else None
 
+
+def tools() -> list[str]:
+    """Return the versions of what makes normal forms."""
+    return [*(metadata.version(name) for name in ("onnx", "onnxslim")), str(_READER)]
+
+
+def _read(path: Path, resolution: int | None, logits: str | None) -> Made:
     import onnx
 
     from mbbench.graphs.normalize import normalize
@@ -74,16 +89,14 @@ def _import(path: Path, resolution: int | None, logits: str | None) -> _Imported
     if height != width:
         raise UsageError(f"{path} takes images of {width}x{height}", "give a network with a square input")
     content = normalize(model, source, height, width).SerializeToString(deterministic=True)
-    sha256 = hashlib.sha256(content).hexdigest()
-    with cache.atomic(_path(sha256)) as temporary:
-        temporary.write_bytes(content)
-    return _Imported(sha256, "onnx-uint8" if source.is_integer else "onnx", height, source.classes)
+    family = "onnx-uint8" if source.is_integer else "onnx"
+    return content, ModelSpec(family, resolution=height, classes=source.classes), None
 
 
 def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
-    """Return the network in an ONNX file, as it is, and its cost. Its weights are not used, and nothing is cached.
+    """Return the network in an ONNX file and its cost. A file whose shapes are computed is brought to its normal form.
 
-    Raises `UsageError` if the file is not an image classifier, or leaves a shape open.
+    Raises `UsageError` as `spec_of` does.
     """
     from mbbench.graphs.read import load, signature
     from mbbench.models.graph_cost import count_graph
@@ -92,8 +105,9 @@ def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
     source = signature(model, path, logits)
     try:
         counted = count_graph(model)
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be counted: {error}", "export it for images of one size") from error
+    except ValueError:
+        spec = spec_of(path, None, logits)
+        return spec, cost(spec)
     name = path.name.removesuffix(FILE_SUFFIX)
     return ModelSpec("onnx", resolution=source.height or 1, classes=source.classes, name=name), counted
 
@@ -125,14 +139,18 @@ def cost(spec: ModelSpec) -> Cost:
     return count_graph(graph(spec))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """Return the SHA-256 of the file and of the files next to it that may hold its tensors."""
     try:
         digests = [cache.sha256_of(path)]
         digests += [cache.sha256_of(data) for data in sorted(path.parent.glob(f"{path.name}*data"))]
     except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror})", "give the path of an ONNX file") from error
+        raise UsageError(f"cannot read {path} ({error.strerror})", "give the path of a file") from error
     return content_key(*digests)
+
+
+def _record_path(sha256: str) -> Path:
+    return cache.root() / "networks" / f"{sha256}.json"
 
 
 def _path(sha256: str) -> Path:

@@ -15,7 +15,7 @@ from mbbench.data import Dataset
 from mbbench.errors import UsageError
 from mbbench.models import files
 from mbbench.result import WeightsInfo
-from mbbench.spec import FILE_SUFFIX, ModelSpec, content_key
+from mbbench.spec import FILE_SUFFIX, LIBRARIES, ModelSpec, content_key
 from mbbench.weights import checkpoint, fit, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
@@ -65,7 +65,7 @@ def resolve(
     Raises `UsageError`.
     """
     if spec.is_file and choice != "random":
-        if choice is not None:
+        if choice is not None and not spec.name.startswith(LIBRARIES):
             raise UsageError(f"{spec.name} has its weights in its file", "omit --weights, or give --weights random")
         return Weights(files.path_of(spec), spec, WeightsInfo(origin="file", key=spec.sha256[:16], trained_on=None))
     if choice is None:
