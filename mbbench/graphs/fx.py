@@ -99,7 +99,7 @@ class _Writer:
             if node.op_type == "MatMul":
                 self._values[name].meta["layer"] = node.name
         else:
-            raise ValueError(f"operator {node.op_type} ({node.name}) is not supported by the PyTorch converter")
+            raise ValueError(f"operator {node.op_type} ({node.name}) is not supported")
 
     def constant(self, name: str) -> Any:
         """Return the constant tensor `name` as an array. Raises `ValueError` if it is computed."""

@@ -87,9 +87,9 @@ def gather(writer: Writer, node: onnx.NodeProto, attributes: Attributes) -> fx.N
     values = writer.value(node.input[0])
     if indices.ndim == 0:
         return writer.call(torch.select, values, axis, int(indices))
-    if indices.ndim == 1:
-        return writer.call(torch.index_select, values, axis, writer.value(node.input[1]))
-    raise ValueError(f"{node.name}: indices of {indices.ndim} dimensions are not supported")
+    flat = writer.call(torch.flatten, writer.value(node.input[1]))
+    selected = writer.call(torch.index_select, values, axis, flat)
+    return writer.call(torch.unflatten, selected, axis, list(indices.shape))
 
 
 def split(writer: Writer, node: onnx.NodeProto, attributes: Attributes) -> tuple[fx.Node, ...]:

@@ -48,7 +48,7 @@ def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
     """Return the network that `make` makes, called `name`, from the cache if it is there.
 
     `key` identifies everything that `make` depends on. It returns the network's normal form, its spec without name and
-    hash, and its preprocessing.
+    hash, and its preprocessing. Raises `UsageError` if the network uses an operator that is not supported.
     """
     record = cache.root() / "networks" / f"{key}.json"
     if record.exists():
@@ -56,12 +56,25 @@ def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
         if is_known(spec):
             return replace(spec, name=name)
     content, spec, preprocessing = make()
+    _require_supported(content, name)
     spec = replace(spec, name=name, sha256=hashlib.sha256(content).hexdigest())
     known = msgspec.json.encode(_Record(spec, preprocessing))
     for path, data in ((_path(spec.sha256), content), (_record_path(spec.sha256), known), (record, known)):
         with cache.atomic(path) as temporary:
             temporary.write_bytes(data)
     return spec
+
+
+def _require_supported(content: bytes, name: str) -> None:
+    """Raise `UsageError` if PyTorch, the reference of all runtimes, cannot compute the network."""
+    import onnx
+
+    from mbbench.graphs.fx import to_module
+
+    try:
+        to_module(onnx.load_from_string(content))
+    except ValueError as error:
+        raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:

@@ -81,6 +81,10 @@ MIDDLES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
     "same convolution": ([node("Conv", ["a", "q"], ["b"], strides=[2, 2], auto_pad="SAME_LOWER")], {"q": np.full((4, 4, 3, 3), 0.3, np.float32)}),
     "dilated, grouped convolution": ([node("Conv", ["a", "q"], ["b"], dilations=[2, 2], pads=[2] * 4, group=2)],
                                      {"q": np.arange(72, dtype=np.float32).reshape(4, 2, 3, 3) / 72}),
+    "gather of a table": ([node("Gather", ["a", "ix"], ["c"], axis=3), node("ReduceMean", ["c"], ["b"], axes=[4], keepdims=0)],
+                          {"ix": np.array([[0, 1], [2, 3], [4, 7]])}),
+    "gather of one": ([node("Gather", ["a", "ix"], ["c"], axis=2), node("Unsqueeze", ["c", "ax"], ["b"])],
+                      {"ix": np.array(3), "ax": np.array([2])}),
     "dropout": ([node("Dropout", ["a"], ["b"])], {}),
 }  # fmt: skip
 

@@ -83,6 +83,17 @@ def test_a_fixed_size_is_kept_beside_other_networks_and_refused_alone(path: Path
         plan.plan(Profile(model=(str(path),), res=(64,)))
 
 
+def test_an_operator_that_is_not_supported_is_refused_in_one_line(path: Path) -> None:
+    model = onnx.load(path)
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Softsign"
+    onnx.save(model, path)
+    with pytest.raises(
+        UsageError, match=r"mine.v1 cannot be measured: operator Softsign \(.*\) is not supported; export"
+    ):
+        files.spec_of(path)
+
+
 def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
     from mbbench import store
 
