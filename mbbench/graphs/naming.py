@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mbbench.errors import UsageError
@@ -32,14 +33,13 @@ def name(graph: onnx.GraphProto) -> None:
 
     arrays = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
-    taken: set[str] = set()
     tensors: dict[str, str] = {}
     layers = _fused_layers(graph)
     named: dict[str, str] = {}  # a layer's output -> its name
     followers: Counter[str] = Counter()
-    for node in graph.node:
+    for node, unique in zip(graph.node, _unique_names(graph.node), strict=True):
         if (layer := layers.get(node.output[0])) is None or layer == node.output[0]:
-            node.name = named[node.output[0]] = _unique(node, taken)
+            node.name = named[node.output[0]] = unique
         else:
             followers[layer] += 1
             node.name = f"{named[layer]}/act" + (f"-{followers[layer]}" if followers[layer] > 1 else "")
@@ -95,19 +95,32 @@ def _is_activation(node: onnx.NodeProto, owners: list[str], readers: int) -> boo
     return node.op_type in _ACTIVATIONS and (readers == 1 or "Sigmoid" in node.op_type)
 
 
-def _unique(node: onnx.NodeProto, taken: set[str]) -> str:
-    """Return a name that no other node has, and that is no other's beginning followed by a separator.
+def _unique_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    """Return a name for each node: no two are equal, and none is another's beginning followed by a dot.
 
     Layers are found by the beginnings of names, since runtimes add to them.
     """
-    base = re.sub(r"[^A-Za-z0-9.]+", "-", node.name.strip("/") or node.op_type).strip("-.") or node.op_type
-    base = ".".join(part for part in base.split(".") if part)
-    name, count = base, 1
-    while any(name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.") for other in taken):
-        count += 1
-        name = f"{base}-{count}"
-    taken.add(name)
-    return name
+    bases = [_base(node) for node in nodes]
+    beginnings = {
+        ".".join(parts[:count]) for parts in (base.split(".") for base in bases) for count in range(1, len(parts))
+    }
+    names: list[str] = []
+    taken = {*bases, *beginnings}
+    used: set[str] = set()
+    for base in bases:
+        name, count = base, 1
+        while name in used or name in beginnings or (count > 1 and name in taken):
+            count += 1
+            name = f"{base}-{count}"
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def _base(node: onnx.NodeProto) -> str:
+    """Return the node's name, or its operator's, in letters, digits, dots and dashes."""
+    base = re.sub(r"[^A-Za-z0-9.]+", "-", node.name).strip("-.") or node.op_type
+    return ".".join(part for part in base.split(".") if part)
 
 
 def _make_linear(node: onnx.NodeProto, arrays: dict[str, onnx.TensorProto]) -> None:

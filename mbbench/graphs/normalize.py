@@ -8,6 +8,8 @@ activation that of its layer and `/act`. The parameters of a convolution or full
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
@@ -168,21 +170,39 @@ def _make_padding_explicit(node: onnx.NodeProto, shapes: dict[str, list[int]]) -
 
 
 def _free_batch(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
-    """Let every reshape keep whatever batch size arrives, instead of the one that it was exported with."""
+    """Let every reshape keep whatever batch size arrives, instead of the one that it was exported with.
+
+    Raises `UsageError` if a constant would have to be repeated for every image.
+    """
     import onnx
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Flatten" or node.op_type != "Reshape" or node.input[1] not in constants:
+        if node.op_type == "Concat" and any(
+            name in constants and constants[name].dims[:1] == [1] for name in node.input
+        ):
+            raise UsageError(
+                f"{node.name or node.op_type} joins a constant to every image, which is not supported",
+                "give a network without a class token",
+            )
+        if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         target = shapes.get(node.output[0])
         source = shapes.get(node.input[0])
-        if not target or not source or target[0] != 1 or source[0] != 1 or not all(target[1:]):
-            continue  # the batch is not the first dimension
+        if not target or not source or not all(target) or not _keeps_batch_first(source, target):
+            continue
         name = f"{node.output[0]}.shape"
         values = _int64([-1, *target[1:]])
         graph.initializer.append(onnx.numpy_helper.from_array(values, name))
         node.input[1] = name
+
+
+def _keeps_batch_first(source: list[int], target: list[int]) -> bool:
+    """Return whether a reshape of a batch of 1 leaves the batch first, alone or merged with what follows it."""
+    merged = [list(accumulate(shape, mul)) for shape in (source, target)]
+    if source[0] == 1 and target[0] == 1:
+        return True
+    return (source[0] == 1 and target[0] in merged[0]) or (target[0] == 1 and source[0] in merged[1])
 
 
 def _int64(values: list[int]) -> NDArray[np.int64]:

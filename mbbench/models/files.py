@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 2  # increase it when the normal form of the same file changes
+_READER = 3  # increase it when the normal form of the same file changes
 
 
 Made = tuple[bytes, ModelSpec, Preprocessing | None]

@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from mbbench.compress import calibrate
+from mbbench.errors import UsageError
 from mbbench.graphs.fx import layer_calls, to_module
 from mbbench.graphs.normalize import normalize
 from mbbench.graphs.read import signature
@@ -72,6 +73,10 @@ MIDDLES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
               {"st": np.array([0]), "en": np.array([4]), "ax": np.array([1]), "sp": np.array([2])}),
     "channel shuffle": ([node("Reshape", ["a", "r1"], ["c"]), node("Transpose", ["c"], ["d"], perm=[0, 2, 1, 3, 4]),
                          node("Reshape", ["d", "r2"], ["b"])], {"r1": np.array([1, 2, 2, 8, 8]), "r2": np.array([1, 4, 8, 8])}),
+    "fully connected layer of pixels": ([node("Transpose", ["a"], ["c"], perm=[0, 2, 3, 1]), node("Reshape", ["c", "r1"], ["d"]),
+                                         node("MatMul", ["d", "k"], ["e"]), node("Reshape", ["e", "r2"], ["g"]),
+                                         node("Transpose", ["g"], ["b"], perm=[0, 3, 1, 2])],
+                                        {"r1": np.array([64, 4]), "k": np.full((4, 4), 0.3, np.float32), "r2": np.array([1, 8, 8, 4])}),
     "pad": ([node("Pad", ["a", "pd", "pv"], ["b"])], {"pd": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "pv": np.float32(0.5)}),
     "resize": ([node("Resize", ["a", "", "sc"], ["b"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
                {"sc": np.array([1, 1, 2, 2], np.float32)}),
@@ -153,6 +158,15 @@ def test_rectangular_and_open_sizes_are_fixed(make: Make) -> None:
     check(normal(model, 7, 11), images(2, 7, 11), run(model, images(2, 7, 11)))
 
 
+def test_a_class_token_is_refused(make: Make) -> None:
+    """It is exported for one batch size, and a batch of another would fail while it is measured."""
+    middle = [node("Concat", ["a", "token"], ["b"], axis=2, name="join")]
+    with pytest.raises(
+        UsageError, match=r"join joins a constant to every image, which is not supported; give a network"
+    ):
+        normal(make(middle=middle, constants={"token": np.zeros((1, 4, 1, 8), np.float32)}))
+
+
 def test_what_is_fused_with_a_layer_has_its_name(make: Make) -> None:
     middle = [
         node("Sigmoid", ["a"], ["s1"]), node("Mul", ["a", "s1"], ["m"]), node("Conv", ["m", "q"], ["c"], "second"),
@@ -166,7 +180,9 @@ def test_what_is_fused_with_a_layer_has_its_name(make: Make) -> None:
 
 def test_a_layers_name_is_no_beginning_of_anothers(make: Make) -> None:
     middle = [
-        node("Relu", ["a"], ["c"], "/body/conv/x"),
+        node("Abs", ["a"], ["z"], "n"),
+        node("Abs", ["z"], ["y"], "n.1.x"),
+        node("Relu", ["y"], ["c"], "/body/conv/x"),
         node("Relu", ["c"], ["d"], "/body/conv"),
         node("Relu", ["d"], ["b"], "n.1"),
     ]
