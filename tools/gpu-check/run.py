@@ -140,7 +140,7 @@ def run_step(step: Step, log: Path, environment: Mapping[str, str], left_s: floa
         written = output.tell()
         process = subprocess.Popen(
             step.command, cwd=_ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_heed_interrupts,
         )  # fmt: skip
         timed_out = False
         try:
@@ -159,6 +159,11 @@ def run_step(step: Step, log: Path, environment: Mapping[str, str], left_s: floa
     if timed_out:
         return Outcome(step.name, "timed out", seconds, f"ended after {limit_s:.0f} s: {last}")
     return Outcome(step.name, "failed" if process.returncode else "ok", seconds, last if process.returncode else "")
+
+
+def _heed_interrupts() -> None:
+    """Let a step be interrupted even if this program runs in the background, where a shell ignores interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def install(parts: Path, work: Path) -> dict[str, str]:
