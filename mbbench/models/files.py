@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 3  # increase it when the normal form of the same file changes
+_READER = 4  # increase it when the normal form of the same file changes
+_BATCH = 3  # of images, to check that a network takes more than one
 
 
 Made = tuple[bytes, ModelSpec, Preprocessing | None]
@@ -56,7 +57,7 @@ def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
         if is_known(spec):
             return replace(spec, name=name)
     content, spec, preprocessing = make()
-    _require_supported(content, name)
+    _require_supported(content, name, spec)
     spec = replace(spec, name=name, sha256=hashlib.sha256(content).hexdigest())
     known = msgspec.json.encode(_Record(spec, preprocessing))
     for path, data in ((_path(spec.sha256), content), (_record_path(spec.sha256), known), (record, known)):
@@ -65,16 +66,28 @@ def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
     return spec
 
 
-def _require_supported(content: bytes, name: str) -> None:
-    """Raise `UsageError` if PyTorch, the reference of all runtimes, cannot compute the network."""
+def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
+    """Raise `UsageError` if PyTorch, the reference of all runtimes, cannot compute the network for any batch size.
+
+    Only shapes are computed. A graph that was exported for one image may mix up those of a larger batch.
+    """
     import onnx
+    import torch
 
     from mbbench.graphs.fx import to_module
 
     try:
-        to_module(onnx.load_from_string(content))
+        module = to_module(onnx.load_from_string(content)).to("meta")
     except ValueError as error:
         raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
+    try:
+        shape = tuple(module(torch.empty(_BATCH, 3, spec.resolution, spec.resolution, device="meta")).shape)
+    except RuntimeError:
+        shape = ()
+    if shape != (_BATCH, spec.classes):
+        raise UsageError(
+            f"{name} computes only the batch size that it was exported for", "export it for any batch size"
+        )
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:

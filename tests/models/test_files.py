@@ -94,6 +94,24 @@ def test_an_operator_that_is_not_supported_is_refused_in_one_line(path: Path) ->
         files.spec_of(path)
 
 
+def test_a_network_for_one_image_only_is_refused(path: Path) -> None:
+    model = onnx.load(path)
+    mean = next(node for node in model.graph.node if node.op_type == "ReduceMean")
+    axes = next(tensor for tensor in model.graph.initializer if tensor.name == mean.input[1])
+    axes.CopyFrom(onnx.numpy_helper.from_array(np.array([0, 2, 3]), axes.name))
+    pooled = mean.output[0]
+    mean.output[0] = "pooled"
+    mean.attribute[0].i = 1  # keepdims
+    shape = onnx.numpy_helper.from_array(np.array([1, 32]), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(len(model.graph.node) - 1, onnx.helper.make_node("Reshape", ["pooled", "shape"], [pooled]))
+    onnx.save(model, path)
+    with pytest.raises(
+        UsageError, match=r"mine.v1 computes only the batch size that it was exported for; export it for"
+    ):
+        files.spec_of(path)
+
+
 def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
     from mbbench import store
 
