@@ -60,3 +60,8 @@ class CellsFailedError(MbbenchError):
 
 class IncomparableError(MbbenchError):
     exit_code = 8
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -30,7 +30,7 @@ from mbbench.backend import (
     installed_version,
     pick_device,
 )
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, first_line
 from mbbench.machine import fingerprint
 from mbbench.models.cost import Layer, cost_of
 from mbbench.spec import Precision
@@ -76,7 +76,7 @@ class ExecuTorchBackend(Backend, Converter):
                 program = lower(artifact, {_method_name(batch): batch for batch in _batches(artifact)})
         except Exception as error:  # the exporter, passes and the delegate raise many types
             raise BackendError(
-                f"ExecuTorch cannot convert {artifact.path}: {_first_line(error)}", "choose another backend"
+                f"ExecuTorch cannot convert {artifact.path}: {first_line(error)}", "choose another backend"
             ) from error
         with target.open("wb") as file:
             program.write_to_file(file)
@@ -96,7 +96,7 @@ class ExecuTorchBackend(Backend, Converter):
                 return _ExecuTorchSession(runtime, program, artifact)
             except RuntimeError as error:
                 raise BackendError(
-                    f"ExecuTorch cannot load {artifact.path}: {_first_line(error)}", "convert the model again"
+                    f"ExecuTorch cannot load {artifact.path}: {first_line(error)}", "convert the model again"
                 ) from error
 
 
@@ -261,7 +261,3 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -24,7 +24,7 @@ from mbbench.backend import (
     installed_version,
     pick_device,
 )
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, first_line
 from mbbench.machine import fingerprint
 from mbbench.spec import Precision
 
@@ -76,7 +76,7 @@ class OnnxRuntimeBackend(Backend):
             session = make_session()
         except Exception as error:  # the binding's exceptions have no common base class
             raise BackendError(
-                f"ONNX Runtime cannot open {artifact.path}: {_first_line(error)}", "export the model again"
+                f"ONNX Runtime cannot open {artifact.path}: {first_line(error)}", "export the model again"
             ) from error
         return _OnnxRuntimeSession(session, make_session)
 
@@ -150,10 +150,6 @@ def _node_times(events: Iterable[Mapping[str, Any]], nodes: Sequence[Executed], 
 def _is_integer(operator: str) -> bool:
     """Return whether `operator` is an integer kernel: QLinearConv, QGemm, ConvInteger, MatMulInteger, ..."""
     return operator.startswith(("QLinear", "QGemm")) or operator.endswith("Integer")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _onnxruntime() -> ModuleType:

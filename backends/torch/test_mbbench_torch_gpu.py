@@ -218,7 +218,7 @@ class TestTorchEagerOnFakeGpu(OnFakeGpu):
 
 
 class OnGpu(BackendContract):
-    """The conformance suite on a real GPU; skipped, with the reason, where there is none."""
+    """The conformance suite on a real GPU; a machine without a GPU skips it, with the reason."""
 
     device = "cuda:0"
     mode: ClassVar[str]

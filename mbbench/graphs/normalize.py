@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 from mbbench.graphs import naming
 from mbbench.graphs.read import Signature
 
@@ -45,9 +45,9 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
         try:
             graph = onnx.version_converter.convert_version(graph, _OPSET)
         except Exception as error:  # the converter raises many types
-            cause = str(error).splitlines()[0]
             raise UsageError(
-                f"the graph cannot be converted to opset {_OPSET}: {cause}", "export it again with a newer opset"
+                f"the graph cannot be converted to opset {_OPSET}: {first_line(error)}",
+                "export it again with a newer opset",
             ) from error
         graph = _slim(graph)
     _finish_output(graph.graph, signature)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -94,7 +94,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     try:
         load_external_data_for_model(model, str(folder))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        cause = str(error).splitlines()[0]
+        cause = first_line(error)
         raise UsageError(f"{path}: its external data cannot be read ({cause})", "save the file again") from error
 
 

@@ -31,7 +31,7 @@ def name_of(index: int) -> str:
 
 
 def index_of(name: str) -> int | None:
-    """Return the class of a synset or a name, or None if it is none's or that of several classes.
+    """Return the class of a synset or a name, or None if no class or several classes have it.
 
     Capitals, and hyphens or underscores for spaces, do not matter: `Great_white-shark` is class 2.
     """

@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 from mbbench.models import files
 from mbbench.spec import Interpolation, ModelSpec, Preprocessing, content_key
 
@@ -72,7 +72,7 @@ def _import(library: str) -> Any:
     try:
         return import_module("timm" if library == "timm" else "torchvision.models")
     except Exception as error:  # torchvision beside another build of PyTorch raises RuntimeError
-        cause = str(error).splitlines()[0]
+        cause = first_line(error)
         raise UsageError(
             f"{library} cannot be imported ({cause})", "run `pip install mbbench[zoo]`, for the installed PyTorch"
         ) from error
@@ -120,7 +120,7 @@ def _built(make: Any) -> nn.Module:
     try:
         module: nn.Module = make()
     except Exception as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = first_line(error)
         raise UsageError(f"the library cannot build the network ({cause})", "give --weights FILE or random") from error
     return module
 

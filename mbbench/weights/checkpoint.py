@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbbench import cache
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 from mbbench.spec import FAMILIES, Family, Padding, Variant
 from mbbench.weights import content, states
 from mbbench.weights.content import REMEDY as _REMEDY
@@ -167,4 +167,4 @@ def _pickle_error(path: Path, error: Exception) -> UsageError:
 
 def _first_sentence(error: Exception) -> str:
     """Return the first sentence of the message. In torch's messages, the next ones advise disabling `weights_only`."""
-    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+    return first_line(error).split(". ")[0]

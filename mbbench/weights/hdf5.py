@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 from mbbench.weights import states
 from mbbench.weights.states import StateDict
 
@@ -69,7 +69,7 @@ def _open(path: Path) -> Iterator[Any]:
             link = file.get(_MODEL, getlink=True)
             yield file[_MODEL] if isinstance(link, h5py.HardLink) else file
     except (OSError, RuntimeError, KeyError) as error:
-        cause = f"cannot read {path} as HDF5 ({str(error).splitlines()[0]})"
+        cause = f"cannot read {path} as HDF5 ({first_line(error)})"
         raise UsageError(cause, _REMEDY) from error
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mbbench.backend import Artifact, Backend, Dialect, Executed, Format, Session, Stage, installed_version, pick_device
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, first_line
 from mbbench.machine import fingerprint
 from mbbench.nvidia import runtime
 from mbbench.spec import Precision
 from mbbench_torch import layers
-from mbbench_torch.compiled import Call, channels_last, compile_module, first_line
+from mbbench_torch.compiled import Call, channels_last, compile_module
 from mbbench_torch.cpu import CpuSession
 from mbbench_torch.gpu import GpuSession
 

@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mbbench.backend import Executed
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, first_line
 from mbbench_torch import layers
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ def channels_last(module: torch.nn.Module) -> Call:
         return module(images.contiguous(memory_format=torch.channels_last))
 
     return call
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _with_own_code(function: Call) -> Call:

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mbbench.backend import DeviceCall, Executed, LayerAudit, LayerProfile, NodeTime, OnDevice, Session
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, first_line
 from mbbench.nvidia import nvml
 from mbbench_torch import layers
-from mbbench_torch.compiled import Call, first_line
+from mbbench_torch.compiled import Call
 
 if TYPE_CHECKING:
     import numpy as np
