@@ -31,24 +31,24 @@ def pin() -> None:
     os.sched_setaffinity(0, pick_cpus(1))
 
 
-def artifact(spec: ModelSpec, format: str) -> Artifact:
+def artifact(spec: ModelSpec) -> Artifact:
     """Export `spec` with random weights, for batches of one image."""
     random_weights = weights.random(spec)
-    exported = export(spec, random_weights.info.key, format, random_weights.build)
+    exported = export(spec, random_weights.info.key, "onnx", random_weights.build)
     return exported.artifact(spec, 1)
 
 
 def open_session(backend_name: str, spec: ModelSpec) -> Session:
     """Open a session with one thread on the default device."""
     backend = registry.load(backend_name)
-    return backend.open(artifact(spec, backend.formats[0]), "", threads=1, stage=lambda _: None)
+    return backend.open(artifact(spec), "", threads=1, stage=lambda _: None)
 
 
 def benchmark_app(spec: ModelSpec, seconds: int, pattern: str, *options: str) -> str:
     """Run OpenVINO's benchmark_app on `spec` in fp32, and return the first group of `pattern` in its output."""
     side = spec.resolution
     command = [
-        str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact(spec, "onnx").path), "-d", "CPU",
+        str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact(spec).path), "-d", "CPU",
         "-infer_precision", "f32", "-ip", "f32", "-shape", f"[1,3,{side},{side}]", "-t", str(seconds), *options,
     ]  # fmt: skip
     completed = subprocess.run(command, capture_output=True, text=True)

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     inputs = images(WIDE)
     for backend in ("openvino", "onnxruntime", "torch"):
         int8_size = export_int8(backend, WIDE).info.size_bytes
-        fp32_size = artifact(WIDE, registry.load(backend).formats[0]).path.stat().st_size
+        fp32_size = artifact(WIDE).path.stat().st_size
         with open_int8(backend, WIDE) as int8, open_session(backend, WIDE) as fp32:
             run_int8, run_fp32 = int8.run, fp32.run
             figures = alternate(

@@ -33,9 +33,9 @@ def convert(parameters: str, target: str, alpha: str, resolution: str) -> None:
     from mbbench.models import build, fold_batch_norm, load_parameters
     from mbbench.spec import ModelSpec
 
-    module = fold_batch_norm(build(ModelSpec(alpha=float(alpha), resolution=int(resolution))))
+    module = build(ModelSpec(alpha=float(alpha), resolution=int(resolution)))
     load_parameters(module, load_file(parameters), parameters)
-    nhwc = litert_torch.to_channel_last_io(module.eval(), args=[0])
+    nhwc = litert_torch.to_channel_last_io(fold_batch_norm(module).eval(), args=[0])
     shape = (1, int(resolution), int(resolution), 3)
     plain = f"{target}.fp32.tflite"
     litert_torch.convert(nhwc, (torch.zeros(shape),)).export(plain)
@@ -71,9 +71,10 @@ def serve(path: str, cpu: str) -> None:
 
 
 def main(python: str, alpha: str = "1.0", resolution: str = "224") -> None:
-    from common import alternate, artifact, images, median_ms, pin, row
+    from common import alternate, images, median_ms, pin, row
     from int8_vs_fp32 import open_int8
 
+    from mbbench import weights
     from mbbench.machine import pick_cpus
     from mbbench.spec import ModelSpec
 
@@ -83,7 +84,7 @@ def main(python: str, alpha: str = "1.0", resolution: str = "224") -> None:
     inputs = images(spec)
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder, "model.tflite"))
-        parameters = str(artifact(spec, "safetensors").path)
+        parameters = str(weights.random(spec).path)
         command = [python, __file__, "convert", parameters, target, alpha, resolution]
         subprocess.run(command, check=True, capture_output=True)
         litert = subprocess.Popen(

@@ -39,7 +39,7 @@ def child(alpha: float, resolution: int) -> None:
     threads = len(allowed_cpus())
     backend = registry.load("openvino")
     with (
-        open_requests(backend, artifact(spec, "onnx"), "", threads=threads, streams=None) as requests,
+        open_requests(backend, artifact(spec), "", threads=threads, streams=None) as requests,
         no_garbage_collection(),
     ):
         print(run_offline(requests, images(spec), seconds=_SECONDS).images_per_s)

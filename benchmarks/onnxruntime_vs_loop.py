@@ -30,7 +30,7 @@ def loop_ms(spec: ModelSpec) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(artifact(spec, "onnx").path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(artifact(spec).path, options, providers=["CPUExecutionProvider"])
     inputs = images(spec)
     for _ in range(50):
         session.run(None, {"images": inputs})

@@ -93,7 +93,7 @@ def compare(spec: ModelSpec, backend_name: str, device: str) -> None:
     """Print the ratio by the host's clock and, on a GPU, by the device's."""
     backend = registry.load(backend_name)
     call, compute_ms = prepare_loop(spec, torch.device(device), compiled=backend_name == "torch")
-    with backend.open(artifact(spec, "safetensors"), device, threads=1, stage=lambda _: None) as session:
+    with backend.open(artifact(spec), device, threads=1, stage=lambda _: None) as session:
         figures = alternate(
             lambda: mbbench_ms(session, spec, on_device=False), lambda: median_ms(call, _SECONDS), _ROUNDS
         )

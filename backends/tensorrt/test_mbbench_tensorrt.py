@@ -11,8 +11,9 @@ from time import perf_counter
 import numpy as np
 import onnx
 import pytest
+from mbbench_tensorrt import backend as backend_module
 from mbbench_tensorrt.backend import TensorRtBackend
-from mbbench_tensorrt.build import build_engine
+from mbbench_tensorrt.build import build_engine, runs_on
 from mbbench_tensorrt.session import TensorRtSession
 from onnx.reference import ReferenceEvaluator
 from torch import nn
@@ -27,6 +28,7 @@ from mbbench.errors import BackendError
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.models.cost import cost_of
+from mbbench.nvidia.runtime import Gpu, count
 from mbbench.plan import plan
 from mbbench.profile import Profile
 from mbbench.spec import ModelSpec, Padding
@@ -46,7 +48,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def has_gpu() -> bool:
     try:
-        return bool(TensorRtBackend().devices())
+        return count() > 0
     except BackendError:
         return False
 
@@ -125,10 +127,33 @@ def test_an_exported_googlenet_is_parsed_and_built() -> None:
     assert len(build_engine(network.path.read_bytes(), (1, 3, 64, 64), "8.9")) > 20_000_000
 
 
-def test_a_corrupt_model_is_refused_in_one_line() -> None:
+@pytest.mark.parametrize("content", [b"no ONNX at all", b"damaged"])  # the parser takes the second for a network
+def test_a_corrupt_model_is_refused_in_one_line(content: bytes) -> None:
     with pytest.raises(BackendError, match="TensorRT cannot parse the ONNX model") as caught:
-        build_engine(b"no ONNX at all", SHAPE, "8.9")
+        build_engine(content, SHAPE, "8.9")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((8, 0), True), ((8, 9), True), ((12, 0), True), ((13, 0), True), ((7, 0), False), ((9, 0), False),
+     ((10, 0), False)],
+)  # fmt: skip
+def test_tensorrt_rtx_leaves_out_gpus_of_data_centres(capability: tuple[int, int], runs: bool) -> None:
+    """On an H200, TensorRT-RTX 1.7 says: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"."""
+    assert runs_on(capability) is runs
+
+
+def test_gpus_that_tensorrt_rtx_does_not_support_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [Gpu("NVIDIA H200", (9, 0)), Gpu("NVIDIA L4", (8, 9))]
+    monkeypatch.setattr(backend_module, "count", lambda: len(gpus))
+    monkeypatch.setattr(backend_module, "gpu", lambda index: gpus[index])
+    assert TensorRtBackend().devices() == {"cuda:1": "NVIDIA L4"}
+    del gpus[1]
+    with pytest.raises(BackendError) as caught:
+        TensorRtBackend().devices()
+    assert caught.value.cause == "tensorrt-rtx-cu13 does not support NVIDIA H200 (compute capability 9.0)"
+    assert caught.value.remedy == "run `pip install tensorrt`, or use the backend torch"
 
 
 def test_an_engine_is_exported_for_an_absent_gpu(tmp_path: Path) -> None:

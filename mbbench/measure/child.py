@@ -106,4 +106,7 @@ def _set_up_process(cpus: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the report is written: tearing a runtime down takes PyTorch a second, and can crash

@@ -1,5 +1,6 @@
 """ONNX Runtime with the faults of a broken runtime, driver or machine."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -58,6 +59,15 @@ class Crashing(_FaultyBackend):
     def fault(self, logits: Any, calls: int) -> Any:
         if calls > _CALLS_BEFORE_FAULT:
             os.kill(os.getpid(), signal.SIGSEGV)
+        return logits
+
+
+class CrashingAtExit(_FaultyBackend):
+    """Sound until its libraries are torn down."""
+
+    def fault(self, logits: Any, calls: int) -> Any:
+        if calls == 1:
+            atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
         return logits
 
 

@@ -149,6 +149,12 @@ def test_a_crash_names_its_signal_and_phase(job: Job) -> None:
 
 
 @pytest.mark.usefixtures("faulty_backends")
+def test_libraries_that_crash_while_they_are_torn_down_fail_nothing(job: Job) -> None:
+    report = run_cell(replace(job, backend="faulty-exit"))
+    assert (report.phase, report.failure) == ("done", None)
+
+
+@pytest.mark.usefixtures("faulty_backends")
 def test_the_cause_of_an_unexpected_error_is_its_last_line(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-raise"))
     assert report.failure is not None

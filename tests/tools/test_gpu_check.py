@@ -28,12 +28,12 @@ def test_the_steps_use_the_gpu_and_its_precisions_where_there_is_one(tmp_path: P
     (tmp_path / "0.5-128.safetensors").touch()
     on_gpu, on_cpu = ({step.name: step.command for step in steps(found, tmp_path, tmp_path)} for found in (GPU, CPU))
     assert list(on_gpu) == list(on_cpu)
-    small = "torch: 0.5/128 and baselines"
+    small, eager = "torch: 0.5/128", "torch-eager: 1.0/224 and baselines"
     for found, device, precisions in ((on_gpu, "cuda:0", "fp32,fp16,bf16"), (on_cpu, "cpu", "fp32,bf16")):
         assert option(found[small], "--device") == device
         assert option(found[small], "--precision") == precisions
         assert option(found["torch-eager: gate"], "--device") == device
-        assert ("--baselines" in found[small]) == (device == "cuda:0")
+        assert ("--baselines" in found[eager]) == (device == "cuda:0")
     assert option(on_gpu["tensorrt: 0.5/128 and baselines"], "--precision") == "fp32,fp16,bf16,int8"
     assert option(on_gpu[small], "--weights") == str(tmp_path / "0.5-128.safetensors")
     assert option(on_gpu["torch: 1.0/224"], "--weights") == "random"

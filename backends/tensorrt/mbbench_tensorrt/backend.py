@@ -18,7 +18,7 @@ from mbbench.nvidia.nvml import driver_version
 from mbbench.nvidia.runtime import Gpu, count, cuda, gpu, index_of, native_precisions
 from mbbench.spec import Precision, content_key
 from mbbench_tensorrt import cache as engine_cache
-from mbbench_tensorrt.build import build_engine, installed, make_logger, supported_capability
+from mbbench_tensorrt.build import build_engine, installed, make_logger, runs_on, supported_capability
 from mbbench_tensorrt.session import TensorRtSession
 
 _BUILDER = 1  # increment when `build_engine` builds another engine from the same file
@@ -35,8 +35,15 @@ class TensorRtBackend(Backend, AheadOfTime):
         return {distribution: metadata.version(distribution), "cuda-bindings": metadata.version("cuda-bindings")}
 
     def devices(self) -> Mapping[str, str]:
-        installed()
-        return {f"cuda:{index}": gpu(index).name for index in range(count())}
+        _, distribution = installed()
+        gpus = {f"cuda:{index}": gpu(index) for index in range(count())}
+        supported = {name: local.name for name, local in gpus.items() if runs_on(local.capability)}
+        if not supported:
+            names = ", ".join(dict.fromkeys(local.description for local in gpus.values()))
+            raise BackendError(
+                f"{distribution} does not support {names}", "run `pip install tensorrt`, or use the backend torch"
+            )
+        return supported
 
     def precisions(self, device: str) -> frozenset[Precision]:
         return native_precisions(_capability(device))

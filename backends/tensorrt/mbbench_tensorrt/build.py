@@ -47,7 +47,7 @@ def build_engine(
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx):
+    if not parser.parse(onnx) or network.num_inputs != 1:  # it takes some damaged files for an empty network
         reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)) or logger.last
         raise BackendError(f"TensorRT cannot parse the ONNX model: {_one_line(reasons)}", "export the model again")
     config = builder.create_builder_config()
@@ -77,6 +77,18 @@ def supported_capability(capability: str) -> str:
             f"TensorRT does not support compute capability {capability}", f"choose one of {', '.join(names)}"
         )
     return capability
+
+
+def runs_on(capability: tuple[int, int]) -> bool:
+    """Return whether the installed TensorRT runs on a GPU of this compute capability.
+
+    TensorRT-RTX leaves out the GPUs of data centres (9.0, 10.0), and runs on all that are newer than those it names.
+    """
+    module, _ = installed()
+    if module == "tensorrt":
+        return True
+    named = [tuple(map(int, name.split("."))) for name in _capabilities(import_module(module))]
+    return capability in named or capability > max(named)
 
 
 def _capabilities(trt: ModuleType) -> dict[str, Any]:
