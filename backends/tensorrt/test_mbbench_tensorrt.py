@@ -139,7 +139,7 @@ def test_a_corrupt_model_is_refused_in_one_line(content: bytes) -> None:
     [((8, 0), True), ((8, 9), True), ((12, 0), True), ((13, 0), True), ((7, 0), False), ((9, 0), False),
      ((10, 0), False)],
 )  # fmt: skip
-def test_tensorrt_rtx_leaves_out_gpus_of_data_centres(capability: tuple[int, int], runs: bool) -> None:
+def test_tensorrt_rtx_leaves_out_hopper_and_b200(capability: tuple[int, int], runs: bool) -> None:
     """On an H200, TensorRT-RTX 1.7 says: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"."""
     assert runs_on(capability) is runs
 

@@ -82,7 +82,7 @@ def supported_capability(capability: str) -> str:
 def runs_on(capability: tuple[int, int]) -> bool:
     """Return whether the installed TensorRT runs on a GPU of this compute capability.
 
-    TensorRT-RTX leaves out the GPUs of data centres (9.0, 10.0), and runs on all that are newer than those it names.
+    TensorRT-RTX leaves out H100, H200 and B200 (9.0, 10.0), and runs on all that are newer than those it names.
     """
     module, _ = installed()
     if module == "tensorrt":
