@@ -8,18 +8,14 @@ activation that of its layer and `/act`. The parameters of a convolution or full
 
 from __future__ import annotations
 
-from itertools import accumulate
-from operator import mul
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError, first_line
-from mbbench.graphs import naming
+from mbbench.graphs import batch, naming
 from mbbench.graphs.read import Signature
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-    from numpy.typing import NDArray
 
 _OPSET = 18
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -59,7 +55,7 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
     for node in graph.graph.node:
         if node.op_type in _WINDOWED:
             _make_padding_explicit(node, shapes)
-    _free_batch(graph.graph, shapes)
+    batch.free(graph.graph, shapes)
     naming.name(graph.graph)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -71,11 +67,17 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
 
 
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with constants computed, batch norm folded and dead nodes gone."""
+    """Return the model with constants computed, batch norm folded and dead nodes gone.
+
+    A call of onnxslim follows computed shapes through ten reshapes; a transformer has more in a row.
+    """
     import onnxslim
 
-    slimmed: onnx.ModelProto = onnxslim.slim(model, skip_optimizations=_NOT_SLIMMED)
-    return slimmed
+    while True:
+        nodes = len(model.graph.node)
+        model = onnxslim.slim(model, skip_optimizations=_NOT_SLIMMED)
+        if len(model.graph.node) == nodes or all(node.op_type != "Shape" for node in model.graph.node):
+            return model
 
 
 def _fix_signature(graph: onnx.GraphProto, signature: Signature, height: int, width: int) -> None:
@@ -167,45 +169,3 @@ def _make_padding_explicit(node: onnx.NodeProto, shapes: dict[str, list[int]]) -
         before.append(small if mode == "SAME_UPPER" else large)
         after.append(large if mode == "SAME_UPPER" else small)
     node.attribute.append(onnx.helper.make_attribute("pads", [*before, *after]))
-
-
-def _free_batch(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
-    """Let every reshape keep whatever batch size arrives, instead of the one that it was exported with.
-
-    Raises `UsageError` if a constant would have to be repeated for every image.
-    """
-    import onnx
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Concat" and any(
-            name in constants and constants[name].dims[:1] == [1] for name in node.input
-        ):
-            raise UsageError(
-                f"{node.name or node.op_type} joins a constant to every image, which is not supported",
-                "give a network without a class token",
-            )
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        target = shapes.get(node.output[0])
-        source = shapes.get(node.input[0])
-        if not target or not source or not all(target) or not _keeps_batch_first(source, target):
-            continue
-        name = f"{node.output[0]}.shape"
-        values = _int64([-1, *target[1:]])
-        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-        node.input[1] = name
-
-
-def _keeps_batch_first(source: list[int], target: list[int]) -> bool:
-    """Return whether a reshape of a batch of 1 leaves the batch first, alone or merged with what follows it."""
-    merged = [list(accumulate(shape, mul)) for shape in (source, target)]
-    if source[0] == 1 and target[0] == 1:
-        return True
-    return (source[0] == 1 and target[0] in merged[0]) or (target[0] == 1 and source[0] in merged[1])
-
-
-def _int64(values: list[int]) -> NDArray[np.int64]:
-    import numpy as np
-
-    return np.array(values, np.int64)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 4  # increase it when the normal form of the same file changes
+_READER = 5  # increase it when the normal form of the same file changes
 _BATCH = 3  # of images, to check that a network takes more than one
 
 

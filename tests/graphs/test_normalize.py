@@ -90,6 +90,10 @@ MIDDLES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
                           {"ix": np.array([[0, 1], [2, 3], [4, 7]])}),
     "gather of one": ([node("Gather", ["a", "ix"], ["c"], axis=2), node("Unsqueeze", ["c", "ax"], ["b"])],
                       {"ix": np.array(3), "ax": np.array([2])}),
+    "class token": ([node("Concat", ["k", "a"], ["b"], axis=2)], {"k": np.full((1, 4, 1, 8), 0.3, np.float32)}),
+    "tokens on both sides": ([node("Concat", ["k", "a", "k"], ["b"], axis=-1)], {"k": np.full((1, 4, 8, 1), 0.3, np.float32)}),
+    "strided copy": ([node("Reshape", ["a", "r1"], ["c"]), node("Gather", ["c", "ix"], ["b"])],
+                     {"r1": np.array([-1]), "ix": np.arange(256).reshape(1, 4, 8, 8)}),
     "dropout": ([node("Dropout", ["a"], ["b"])], {}),
 }  # fmt: skip
 
@@ -158,12 +162,10 @@ def test_rectangular_and_open_sizes_are_fixed(make: Make) -> None:
     check(normal(model, 7, 11), images(2, 7, 11), run(model, images(2, 7, 11)))
 
 
-def test_a_class_token_is_refused(make: Make) -> None:
+def test_a_constant_joined_to_two_tensors_is_refused(make: Make) -> None:
     """It is exported for one batch size, and a batch of another would fail while it is measured."""
-    middle = [node("Concat", ["a", "token"], ["b"], axis=2, name="join")]
-    with pytest.raises(
-        UsageError, match=r"join joins a constant to every image, which is not supported; give a network"
-    ):
+    middle = [node("Concat", ["a", "token", "a"], ["b"], axis=2, name="join")]
+    with pytest.raises(UsageError, match=r"join joins a constant to every image, which is not supported; export it"):
         normal(make(middle=middle, constants={"token": np.zeros((1, 4, 1, 8), np.float32)}))
 
 
