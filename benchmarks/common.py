@@ -96,5 +96,5 @@ def row(name: str, *cells: object) -> None:
 def quantization(spec: ModelSpec) -> Quantization:
     """Return a random network quantized with noise as calibration, which is enough to measure speed."""
     random_weights = weights.random(spec)
-    load = partial(calibrate.random_calibration, spec.resolution)
+    load = partial(calibrate.random_calibration, spec.size)
     return search.best_quantization(spec, random_weights.info.key, random_weights.build, load, "random")

@@ -43,7 +43,7 @@ _COLUMNS = ("Model", "Backend", "Top-1 [95 %]", "against fp32, points", "Median,
 
 def prepare(alpha: float, source: str, folder: Path) -> None:
     """Write the checkpoints `ALPHA-whole.safetensors` and `ALPHA-pruned.safetensors` to `folder`."""
-    train = data.load_split(source, _RESOLUTION, "train")
+    train = data.load_split(source, (_RESOLUTION, _RESOLUTION), "train")
     spec = ModelSpec(alpha=alpha, resolution=_RESOLUTION, classes=train.classes)
     whole = weights.trained(spec, train, _TRAINING)
     request = pipeline.Request(mult_adds=0.5, recipe=_TUNING, qat_recipe=_TUNING)

@@ -49,7 +49,7 @@ def main(folder: str) -> None:
     row("model", "images/s", "peak", "ratio")
     for alpha, count in _IMAGES.items():
         spec = ModelSpec(alpha=alpha, resolution=224)
-        images = data.load_split(f"fashion-mnist:{Path(folder).resolve()}", 224, "test").arrays()[0][:count]
+        images = data.load_split(f"fashion-mnist:{Path(folder).resolve()}", (224, 224), "test").arrays()[0][:count]
         for backend in ("openvino", "onnxruntime"):
             with open_session(backend, spec) as session:
                 figures = alternate(

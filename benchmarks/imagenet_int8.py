@@ -54,7 +54,7 @@ def naive_agreement(checkpoint: Weights, folds: list[Path], *, per_channel: bool
     normal = default_preprocessing("mobilenet_v1")
     agrees: list[bool] = []
     for fold in folds:
-        train, test = (data.load_split(str(fold), WIDE.resolution, split).arrays()[0] for split in ("train", "test"))
+        train, test = (data.load_split(str(fold), WIDE.size, split).arrays()[0] for split in ("train", "test"))
         ranges = calibrate.ranges(calibrate.statistics(graph, to_float(train[:_CALIBRATION_IMAGES], normal)), "minmax")
         quantized = quantize.write(graph, ranges, "u8s8", per_channel=per_channel)
         images = to_float(test, normal)

@@ -61,7 +61,7 @@ class Artifact:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """(batch, 3, height, width) of the images."""
-        return (self.batch, 3, self.spec.resolution, self.spec.resolution)
+        return (self.batch, 3, *self.spec.size)
 
 
 class Session(ABC):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
+from mbbench.families import LIBRARIES, family_info
 from mbbench.profile import Profile
-from mbbench.spec import LIBRARIES, Cell, ModelSpec, PreprocessingOptions, RunSpec, family_info
+from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec
 
 
 def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[ModelSpec, ...] | None = None) -> RunSpec:
@@ -28,7 +29,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
     require_weights_for_labels(profile)
     cells: list[Cell] = []
     models = models or resolve_files(profile)
-    largest = max(model.resolution for model in models)
+    largest = max(max(model.size) for model in models)
     compared = [
         ModelSpec(family, resolution=max(largest, family_info(family).smallest))
         for family in dict.fromkeys(profile.baseline_families)
@@ -82,9 +83,10 @@ def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
             continue
         path = Path(model.name).expanduser()
         resolved = files.spec_of(path, model.resolution if profile.res else None, profile.logits)
-        if profile.res and resolved.resolution not in profile.res and all(other.is_file for other in profile.models):
-            size = f"{resolved.resolution}x{resolved.resolution}"
-            raise UsageError(f"{path} takes images of {size}, not {model.resolution}", "omit --res")
+        height, width = resolved.size
+        fits = any(side in profile.res for side in resolved.size)
+        if profile.res and not fits and all(other.is_file for other in profile.models):
+            raise UsageError(f"{path} takes images of {width}x{height}, not {model.resolution}", "omit --res")
         models.append(resolved)
     return tuple(dict.fromkeys(models))
 

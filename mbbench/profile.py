@@ -12,19 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 from mbbench.errors import UsageError
-from mbbench.spec import (
-    FILE_FAMILIES,
-    FILE_SUFFIX,
-    Channels,
-    Family,
-    Interpolation,
-    ModelSpec,
-    Precision,
-    Settings,
-    Triple,
-    Variant,
-    family_info,
-)
+from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
+from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
 
 DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
 

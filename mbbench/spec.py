@@ -3,83 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import msgspec
 
 from mbbench.errors import UsageError
+from mbbench.families import FILE_FAMILIES, Family, Variant, family_info
 
-Family = str  # a key of FAMILIES
-Variant = str  # a key of FamilyInfo.variants
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Channels = Literal["rgb", "bgr"]
+Size = tuple[int, int]  # height and width of an image, in pixels
 Triple = tuple[float, float, float]  # one number for each of red, green and blue
 
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
 MAX_RESOLUTION = 2048
 MIN_STD, MIN_CROP = 0.001, 0.25  # of `Preprocessing`; Caffe's networks have a std of 1/255
 PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyInfo:
-    """What is known about a network family without building a network."""
-
-    label: str  # printed name
-    network: str  # "module:Class" in mbbench/models; the class takes a `ModelSpec`
-    classifier: str  # name of the weight that has one row for each class
-    normalization: Literal["imagenet", "symmetric", "none"]  # of its published checkpoints
-    resolution: int = 224  # side of the square input that its authors use, in pixels
-    smallest: int = 32  # smallest side that leaves at least one pixel for every layer
-    has_alpha: bool = False  # whether it has a width multiplier
-    variants: Mapping[Variant, str] = field(default_factory=dict)  # besides `standard`: variant -> prefix of the label
-
-
-# The docstring of mbbench/models explains how to add a family.
-FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
-    "mobilenet_v1": FamilyInfo(
-        "MobileNet", "mobilenet_v1:MobileNetV1", "classifier.weight", "symmetric",
-        has_alpha=True, variants={"full-conv": "Conv", "shallow": "Shallow"},
-    ),
-    "vgg16": FamilyInfo("VGG16", "vgg16:VGG16", "classifier.6.weight", "imagenet"),
-    "googlenet": FamilyInfo("GoogLeNet", "googlenet:GoogLeNet", "fc.weight", "symmetric", variants={"5x5": "5x5"}),
-    "mobilenet_v2": FamilyInfo(
-        "MobileNetV2", "mobilenet_v2:MobileNetV2", "classifier.1.weight", "imagenet", has_alpha=True
-    ),
-    "squeezenet1_0": FamilyInfo("SqueezeNet 1.0", "squeezenet:SqueezeNet", "classifier.1.weight", "imagenet"),
-    "squeezenet1_1": FamilyInfo("SqueezeNet 1.1", "squeezenet:SqueezeNet", "classifier.1.weight", "imagenet"),
-    "alexnet": FamilyInfo(
-        "AlexNet", "alexnet:AlexNet", "classifier.6.weight", "imagenet", smallest=63, variants={"grouped": "Grouped"}
-    ),
-    "inception_v3": FamilyInfo(
-        "Inception V3", "inception_v3:InceptionV3", "fc.weight", "symmetric", resolution=299, smallest=75
-    ),
-    "xception": FamilyInfo("Xception", "xception:Xception", "fc.weight", "symmetric", resolution=299),
-})  # fmt: skip
-
-
-# Networks in files: `onnx` takes normalized pixels, `onnx-uint8` normalizes uint8 pixels itself.
-FILE_FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({
-    "onnx": FamilyInfo("", "", "", "imagenet", smallest=1),
-    "onnx-uint8": FamilyInfo("", "", "", "none", smallest=1),
-})  # fmt: skip
-FILE_SUFFIX, LIBRARIES = ".onnx", ("torchvision:", "timm:")
-
-
-def family_info(name: Family) -> FamilyInfo:
-    """Return the family of that name, of an ONNX file or of a library's network (`timm:NAME`). Raises `UsageError`."""
-    if name.endswith(FILE_SUFFIX) or name.startswith(LIBRARIES):
-        return FILE_FAMILIES["onnx"]
-    info = FAMILIES.get(name) or FILE_FAMILIES.get(name)
-    if info is None:
-        raise UsageError(f"unknown model: {name!r}", f"choose one of {', '.join(FAMILIES)}, or give an ONNX file")
-    return info
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +36,9 @@ class ModelSpec:
     of Keras need `keras`, which pads right and bottom only at stride 2 (in Xception, if the size is even). `widths`:
     the output channels of a pruned MobileNetV1's stem and blocks; None: those of Table 1 times `alpha`.
 
-    Of a network in a file, `name` is the file's name without its suffix, and `sha256` that of its normal form; before
-    the file is read, `sha256` is empty and `name` is its path.
+    `resolution` is the side of the square input. Only a network in a file can take other images: then `resolution` is
+    their height, and `width` their width. Of a network in a file, `name` is the file's name without its suffix, and
+    `sha256` that of its normal form; before the file is read, `sha256` is empty and `name` is its path.
     """
 
     family: Family = "mobilenet_v1"
@@ -106,6 +50,7 @@ class ModelSpec:
     widths: tuple[int, ...] | None = None
     name: str = ""
     sha256: str = ""
+    width: int | None = None
 
     def __post_init__(self) -> None:
         info = family_info(self.family)
@@ -128,19 +73,27 @@ class ModelSpec:
             raise UsageError(f"{info.label} has no variant {self.variant!r}", remedy)
 
     @property
+    def size(self) -> Size:
+        """The height and width of its images."""
+        return self.resolution, self.width or self.resolution
+
+    @property
     def is_file(self) -> bool:
         """Whether the network is an ONNX file."""
         return self.family in FILE_FAMILIES
 
     @property
     def label(self) -> str:
-        """The name in the paper's style: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`."""
+        """The name in the paper's style: `0.5 MobileNet-128`, `Shallow 1.0 MobileNet-224`, `VGG16-224`.
+
+        The size of an input that is not square is width x height: `mine-320x240`.
+        """
         info = family_info(self.family)
         alpha = f"{self.alpha:.1f}" if round(self.alpha, 1) == self.alpha else f"{self.alpha:g}"
         words = (
             info.variants.get(self.variant),
             alpha if info.has_alpha else None,
-            f"{info.label or self.name}-{self.resolution}",
+            f"{info.label or self.name}-{f'{self.width}x' if self.width else ''}{self.resolution}",
             None if self.widths is None else "pruned",
         )
         return " ".join(word for word in words if word)

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, ModelSpec, Preprocessing, PreprocessingOptions, Settings, content_key
+from mbbench.families import FAMILIES
+from mbbench.spec import ModelSpec, Preprocessing, PreprocessingOptions, Settings, content_key
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ from mbbench.spec import FAMILIES, ModelSpec, Preprocessing, PreprocessingOption
         (ModelSpec(family="squeezenet1_1"), "SqueezeNet 1.1-224"),
         (ModelSpec(family="inception_v3", resolution=299), "Inception V3-299"),
         (ModelSpec(alpha=0.5, widths=(8,) * 14), "0.5 MobileNet-224 pruned"),
+        (ModelSpec("onnx", resolution=240, width=320, name="mine"), "mine-320x240"),
     ],
 )
 def test_labels_are_in_the_papers_style(spec: ModelSpec, label: str) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mbbench.families import family_info
 from mbbench.result import Result, Setup
+from mbbench.spec import ModelSpec, Size
 
 
 def representatives(results: Iterable[Result]) -> list[Result]:
@@ -77,15 +79,23 @@ def compression_pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
 
 
 def baselines_of(subject: Result, results: Iterable[Result]) -> list[Result]:
-    """Return the baselines measured as the subject was, at its resolution, in its precision or else in fp32."""
+    """Return the baselines measured as the subject was, in its precision or else in fp32.
+
+    Their resolution is the subject's, or the smallest that they accept if that is larger.
+    """
     setup = subject.setup
     baselines = [
         result
         for result in results
         if result.cell.role == "baseline"
-        and result.cell.model.resolution == setup.model.resolution
+        and result.cell.model.size == _baseline_size(setup.model, result.cell.model)
         and result.setup.same_but(model=setup.model, weights=setup.weights, precision=setup.precision, data=setup.data)
         == setup
     ]
     same_precision = [result for result in baselines if result.cell.precision == setup.precision]
     return same_precision or [result for result in baselines if result.cell.precision == "fp32"]
+
+
+def _baseline_size(subject: ModelSpec, baseline: ModelSpec) -> Size:
+    side = max(max(subject.size), family_info(baseline.family).smallest)
+    return side, side

@@ -195,9 +195,7 @@ def _read_images(path: Path, sidecar: Sidecar, *, trust: bool) -> ReferenceImage
         raise UsageError(f"{images_path} does not hold arrays ({error})", _EXPORT_AGAIN) from error
     arrays.setdefault("expected", arrays.get("logits"))
     count = len(arrays.get("images", ()))
-    shapes = {"images": (count, model.resolution, model.resolution, 3)} | dict.fromkeys(
-        ("logits", "expected"), (count, model.classes)
-    )
+    shapes = {"images": (count, *model.size, 3)} | dict.fromkeys(("logits", "expected"), (count, model.classes))
     dtypes = {"images": np.uint8, "logits": np.float32, "expected": np.float32}
     for name, shape in shapes.items():
         array = arrays.get(name)

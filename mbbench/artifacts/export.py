@@ -71,9 +71,7 @@ def export(
         module = build()
         graph = to_onnx(fold_batch_norm(module), spec.resolution)
         onnx.save(cast(graph, dialect) if dialect in ("bf16", "fp16") else graph, path)
-        images = torch.rand(
-            (_CHECKED_IMAGES, 3, spec.resolution, spec.resolution), generator=torch.Generator().manual_seed(0)
-        )
+        images = torch.rand((_CHECKED_IMAGES, 3, *spec.size), generator=torch.Generator().manual_seed(0))
         images = images * 2 - 1
         return _check_parity(module, images, _run_onnx(path, images.numpy()), _TOLERANCES[dialect])
 

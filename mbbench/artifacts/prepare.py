@@ -138,7 +138,7 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
         announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
     load = partial(
-        data.load_split, spec.data, cell.model.resolution,
+        data.load_split, spec.data, cell.model.size,
         preprocessing=preprocessing_of(spec, cell), on_progress=decoding,
     )  # fmt: skip
     test = load("test", limit=spec.images)
@@ -196,11 +196,11 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
     model, preprocessing = ready.cell.model, preprocessing_of(spec, ready.cell)
     source = spec.calibration or spec.data
     if source == "random":
-        key, load = "random", partial(calibrate.random_calibration, model.resolution)
+        key, load = "random", partial(calibrate.random_calibration, model.size)
     else:
         count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
         train = data.load_split(
-            source, model.resolution, "train", limit=count, preprocessing=preprocessing,
+            source, model.size, "train", limit=count, preprocessing=preprocessing,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         )  # fmt: skip
         labeled = reason_without_top1(ready) is None

@@ -10,7 +10,8 @@ from mbbench import cache
 from mbbench.backend import Dialect
 from mbbench.compress.search import Quantization
 from mbbench.data import Dataset
-from mbbench.spec import PARITY_IMAGES, Family, Shard, content_key
+from mbbench.families import Family
+from mbbench.spec import PARITY_IMAGES, Shard, content_key
 from mbbench.weights import Weights
 
 # Images per call. A shard that starts at a multiple of it gets the same bits as a run of all images.

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mbbench.cli import options, output
-from mbbench.spec import ModelSpec, family_info
+from mbbench.families import family_info
+from mbbench.spec import ModelSpec
 
 
 def cost(

@@ -16,7 +16,8 @@ import typer
 from mbbench.cli import inputs
 from mbbench.cli.quantities import parse_seconds
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, Scenario, Variant
+from mbbench.families import FAMILIES, Family, Variant
+from mbbench.spec import Scenario
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile

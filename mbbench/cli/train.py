@@ -233,7 +233,7 @@ def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
     from mbbench.models import default_preprocessing
 
     return data.load_split(
-        profile.data, profile.models[0].resolution, split,
+        profile.data, profile.models[0].size, split,
         preprocessing=plan.preprocessing_options(profile).applied_to(default_preprocessing(profile.model[0])),
         on_progress=lambda *done: display.update("decoding images", *done),
     )  # fmt: skip

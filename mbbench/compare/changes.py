@@ -146,5 +146,5 @@ def comparison_key(cell: Cell) -> tuple[object, ...]:
 
     Weights and pruned widths are not part of it: they are what is compared.
     """
-    network = cell.model.family, cell.model.alpha, cell.model.resolution, cell.model.variant
+    network = cell.model.family, cell.model.name, cell.model.alpha, cell.model.size, cell.model.variant
     return *network, cell.backend, cell.device, cell.precision

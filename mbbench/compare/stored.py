@@ -153,7 +153,9 @@ def _pairs(first: Sequence[Result], second: Sequence[Result]) -> Iterator[tuple[
 def _comparable(setup: Setup) -> Setup:
     """Return the setup without what may differ between the two sides of a comparison."""
     model = setup.model
-    network = ModelSpec(model.family, model.alpha, model.resolution, variant=model.variant)
+    network = ModelSpec(
+        model.family, model.alpha, model.resolution, variant=model.variant, name=model.name, width=model.width
+    )
     return setup.same_but(machine="", model=network, weights=None, threads=0, batch=0, data=None)
 
 

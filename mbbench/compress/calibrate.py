@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mbbench.data.feed import to_float
 from mbbench.errors import BackendError, UsageError
 from mbbench.machine import allowed_cpus
-from mbbench.spec import Preprocessing
+from mbbench.spec import Preprocessing, Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,11 +78,11 @@ def split_for_calibration(
     )
 
 
-def random_calibration(resolution: int) -> Calibration:
+def random_calibration(size: Size) -> Calibration:
     """Return uniform noise, for measuring speed without images. The quantized network's accuracy is meaningless."""
     import numpy as np
 
-    shape = (2 * _NOISE_IMAGES, 3, resolution, resolution)
+    shape = (2 * _NOISE_IMAGES, 3, *size)
     noise = np.random.default_rng(_SEED).uniform(-1, 1, shape).astype(np.float32)
     return Calibration(noise[:_NOISE_IMAGES], noise[_NOISE_IMAGES:], None, "random", "random")
 

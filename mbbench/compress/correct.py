@@ -39,12 +39,12 @@ def correct(
     from torch import nn
 
     corrected = copy.deepcopy(module).eval()
-    count = len(images)
 
     # The batch holds the images twice: the first half flows through the fp32 network, the second through the quantized.
     def hook(name: str) -> Any:
         def correct_layer(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
             assert isinstance(layer, nn.Conv2d | nn.Linear)
+            count = len(output) // 2  # in a transformer, more than the images: a row for each of their tokens
             expected = output[:count]
             x, weight = arguments[0][count:], layer.weight
             if name not in keep_fp32:

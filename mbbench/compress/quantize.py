@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Clip", "Relu")
+_VIEWS = ("Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 
 
 def write(
@@ -61,7 +62,7 @@ def write(
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             data,
             [],
-            [*keep_fp32, *fp32_nodes(model, dialect)],
+            [*keep_fp32, *fp32_nodes(model, dialect), *_joins(model)],
             list(QDQRegistry),
             {
                 "ActivationSymmetric": symmetric,
@@ -98,6 +99,24 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _joins(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes by which constants join every image (`graphs.batch`), and of the views before them.
+
+    A quantized zero is not 0: the padding would need a zero point of its own, whose shape OpenVINO gets wrong.
+    """
+    producers = {output: node for node in model.graph.node for output in node.output}
+    names = []
+    for node in model.graph.node:
+        before = producers.get(node.input[0])
+        if node.op_type != "Add" or before is None or before.op_type != "Pad":
+            continue
+        names.append(node.name)
+        while before is not None and before.op_type in _VIEWS:
+            names.append(before.name)
+            before = producers.get(before.input[0])
+    return names
 
 
 def weight_quant_max(dialect: Dialect) -> int:

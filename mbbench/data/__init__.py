@@ -27,10 +27,11 @@ from mbbench.data.folders import folder_source
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
 from mbbench.errors import UsageError
+from mbbench.families import Family
 from mbbench.models import default_preprocessing
 from mbbench.profile import NAME_DATA, parse_data_name
 from mbbench.result import DataInfo, LabelsInfo
-from mbbench.spec import Family, Preprocessing, content_key
+from mbbench.spec import Preprocessing, Size, content_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,7 @@ _SEED = 20170417  # the date on which the MobileNet paper was published
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One split of a data set on disk: `images` uint8 (N, R, R, 3) and `labels` int64 (N,), as .npy files.
+    """One split of a data set on disk: `images` uint8 (N, H, W, 3) and `labels` int64 (N,), as .npy files.
 
     `preprocessing`: how the pixels become inputs; None: by the default of the network that they are for. `labeling`:
     how the labels became outputs of a network (`data.labels.map_labels`); None: they are numbers of `class_names`.
@@ -98,14 +99,14 @@ class Dataset:
 
 def load_split(
     name: str,
-    resolution: int,
+    size: Size,
     split: Split,
     *,
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Return a split of the data set `name`, decoded at `resolution`, from the cache if it is there.
+    """Return a split of the data set `name`, decoded at `size`, from the cache if it is there.
 
     `limit` is the largest number of images; if there are more, a seeded random subset is taken. For `preprocessing`,
     see `Dataset`. `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError`
@@ -117,14 +118,14 @@ def load_split(
         source = _source(name)
         if preprocessing is not None and preprocessing.crop == source.crop_fraction:
             preprocessing = replace(preprocessing, crop=None)  # the same pixels as without it
-        preprocess = _pixels(resolution, source, preprocessing)
+        preprocess = _pixels(size, source, preprocessing)
         fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
         folder = cache.root() / "data"
         images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
-        arrays = _open_cached(images_path, labels_path, resolution)
+        arrays = _open_cached(images_path, labels_path, size)
         if arrays is None:
             _decode_to_cache(source, preprocess, split, limit, images_path, labels_path, on_progress)
-            arrays = _open_cached(images_path, labels_path, resolution)
+            arrays = _open_cached(images_path, labels_path, size)
             assert arrays is not None
     except OSError as error:  # a broken link, a folder without permission, a file deleted after it was listed
         raise UsageError(
@@ -144,10 +145,10 @@ def load_split(
     )
 
 
-def _pixels(resolution: int, source: Source, preprocessing: Preprocessing | None) -> Preprocess:
+def _pixels(size: Size, source: Source, preprocessing: Preprocessing | None) -> Preprocess:
     if preprocessing is None:
-        return Preprocess(resolution, source.crop_fraction)
-    return Preprocess(resolution, preprocessing.crop or source.crop_fraction, preprocessing.interpolation)
+        return Preprocess(size, source.crop_fraction)
+    return Preprocess(size, preprocessing.crop or source.crop_fraction, preprocessing.interpolation)
 
 
 def _source(name: str) -> Source:
@@ -162,7 +163,7 @@ def _source(name: str) -> Source:
     return FashionMnist(folder) if kind == "fashion-mnist" else folder_source(folder)
 
 
-def _open_cached(images: Path, labels: Path, resolution: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+def _open_cached(images: Path, labels: Path, size: Size) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
     """Return the cached images and labels, or None if they are missing or damaged."""
     import numpy as np
 
@@ -170,7 +171,7 @@ def _open_cached(images: Path, labels: Path, resolution: int) -> tuple[NDArray[n
         pixels, numbers = np.load(images, mmap_mode="r"), np.load(labels)
     except (OSError, ValueError, EOFError):
         return None
-    valid_pixels = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), resolution, resolution, 3)
+    valid_pixels = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), *size, 3)
     valid_numbers = numbers.dtype == np.int64 and numbers.shape == pixels.shape[:1]
     return (pixels, numbers) if valid_pixels and valid_numbers else None
 
@@ -192,7 +193,7 @@ def _decode_to_cache(
         items, labels = [items[i] for i in chosen], labels[chosen]
     if len(items) == 0:
         raise UsageError(f"{source.name} has no {split} images", "add images, or give another data folder")
-    shape = (len(items), preprocess.resolution, preprocess.resolution, 3)
+    shape = (len(items), *preprocess.size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     # Not through a memory map: if the disk fills up, writing to a map kills the process instead of raising an error.
     with cache.atomic(images_path) as temporary, temporary.open("wb") as file:

@@ -14,7 +14,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, ModelSpec, Preprocessing, family_info
+from mbbench.families import FAMILIES, Family, family_info
+from mbbench.spec import ModelSpec, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,7 +13,8 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import FILE_SUFFIX, ModelSpec, Preprocessing, content_key
+from mbbench.families import FILE_SUFFIX
+from mbbench.spec import ModelSpec, Preprocessing, Size, content_key
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +40,7 @@ def spec_of(path: Path, resolution: int | None = None, logits: str | None = None
     """Return the network in an ONNX file, whose normal form is then in the cache.
 
     `resolution` is the side of its input in pixels if the file leaves it open; `logits` names the output if there are
-    several. Raises `UsageError` if the file is not an image classifier (`graphs.read`), or its input is not square.
+    several. Raises `UsageError` if the file is not an image classifier (`graphs.read`).
     """
     key = content_key("file", digest(path), resolution, logits, tools())
     return remember(key, path.name.removesuffix(FILE_SUFFIX), lambda: _read(path, resolution, logits))
@@ -81,7 +82,7 @@ def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
     except ValueError as error:
         raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
     try:
-        shape = tuple(module(torch.empty(_BATCH, 3, spec.resolution, spec.resolution, device="meta")).shape)
+        shape = tuple(module(torch.empty(_BATCH, 3, *spec.size, device="meta")).shape)
     except RuntimeError:
         shape = ()
     if shape != (_BATCH, spec.classes):
@@ -112,11 +113,14 @@ def _read(path: Path, resolution: int | None, logits: str | None) -> Made:
     height, width = source.height or resolution, source.width or resolution
     if height is None or width is None:
         raise UsageError(f"{path} leaves the size of its input open", "give --res")
-    if height != width:
-        raise UsageError(f"{path} takes images of {width}x{height}", "give a network with a square input")
     content = normalize(model, source, height, width).SerializeToString(deterministic=True)
     family = "onnx-uint8" if source.is_integer else "onnx"
-    return content, ModelSpec(family, resolution=height, classes=source.classes), None
+    return content, _spec(family, (height, width), source.classes), None
+
+
+def _spec(family: str, size: Size, classes: int, name: str = "") -> ModelSpec:
+    height, width = size
+    return ModelSpec(family, resolution=height, classes=classes, name=name, width=width if width != height else None)
 
 
 def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
@@ -135,7 +139,7 @@ def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
         spec = spec_of(path, None, logits)
         return spec, cost(spec)
     name = path.name.removesuffix(FILE_SUFFIX)
-    return ModelSpec("onnx", resolution=source.height or 1, classes=source.classes, name=name), counted
+    return _spec("onnx", (source.height or 1, source.width or 1), source.classes, name), counted
 
 
 def is_known(spec: ModelSpec) -> bool:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mbbench.families import Family
 from mbbench.models.cost import Cost, cost_of
-from mbbench.spec import Family, ModelSpec, Precision
+from mbbench.spec import ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True)

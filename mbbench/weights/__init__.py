@@ -13,9 +13,10 @@ import msgspec
 from mbbench import cache
 from mbbench.data import Dataset
 from mbbench.errors import UsageError
+from mbbench.families import FILE_SUFFIX, LIBRARIES
 from mbbench.models import files
 from mbbench.result import WeightsInfo
-from mbbench.spec import FILE_SUFFIX, LIBRARIES, ModelSpec, content_key
+from mbbench.spec import ModelSpec, content_key
 from mbbench.weights import checkpoint, fit, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 

@@ -12,7 +12,8 @@ import msgspec
 
 from mbbench import cache
 from mbbench.errors import UsageError, first_line
-from mbbench.spec import FAMILIES, Family, Padding, Variant
+from mbbench.families import FAMILIES, Family, Variant
+from mbbench.spec import Padding
 from mbbench.weights import content, states
 from mbbench.weights.content import REMEDY as _REMEDY
 from mbbench.weights.states import StateDict

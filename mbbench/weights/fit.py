@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, MAX_ALPHA, ModelSpec
+from mbbench.families import FAMILIES
+from mbbench.spec import MAX_ALPHA, ModelSpec
 from mbbench.weights import checkpoint
 from mbbench.weights.importers import KINDS, State
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mbbench import cache
 from mbbench.errors import UsageError
-from mbbench.spec import Family, ModelSpec
+from mbbench.families import Family
+from mbbench.spec import ModelSpec
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
-from mbbench.spec import FAMILIES, Family, ModelSpec, Padding
+from mbbench.families import FAMILIES, Family
+from mbbench.spec import ModelSpec, Padding
 from mbbench.weights import checkpoint, content, hdf5
 from mbbench.weights.states import StateDict
 

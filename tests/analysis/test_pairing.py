@@ -122,3 +122,18 @@ def test_baselines_were_measured_as_the_subject_was(make_result: Make, differenc
     assert baselines_of(changed(subject, settings=difference), [subject, vgg16, other]) == [other]
     assert baselines_of(changed(subject, precision="int8"), [vgg16]) == [vgg16]
     assert baselines_of(make_result(WHOLE), [vgg16]) == []
+
+
+def test_a_baseline_may_have_the_smallest_resolution_that_it_accepts(make_result: Make) -> None:
+    subject = make_result(ModelSpec(alpha=0.25, resolution=32, classes=10))
+    alexnet = make_result(ModelSpec("alexnet", resolution=63, classes=10), "baseline")
+    assert baselines_of(subject, [subject, alexnet]) == [alexnet]
+    assert baselines_of(make_result(ModelSpec(alpha=0.25, resolution=64, classes=10)), [alexnet]) == []
+
+
+def test_baselines_of_a_rectangular_network_have_its_longer_side(make_result: Make) -> None:
+    subject = make_result(ModelSpec("onnx", resolution=160, width=224, classes=10, name="mine", sha256="0" * 64))
+    of_160, of_224 = (
+        make_result(ModelSpec("vgg16", resolution=side, classes=10), "baseline", scale=40.0) for side in (160, 224)
+    )
+    assert baselines_of(subject, [of_160, of_224]) == [of_224]

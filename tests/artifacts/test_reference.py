@@ -17,7 +17,7 @@ SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
 @pytest.fixture(scope="module")
 def images() -> data.Dataset:
-    return data.load_split("digits", 32, "test", limit=40)
+    return data.load_split("digits", (32, 32), "test", limit=40)
 
 
 def test_logits_are_the_unfolded_networks_in_the_order_of_the_images(images: data.Dataset) -> None:
@@ -40,7 +40,7 @@ def test_logits_are_computed_once(images: data.Dataset, monkeypatch: pytest.Monk
 
 def test_other_weights_or_images_have_other_logits(images: data.Dataset) -> None:
     wider = ModelSpec(alpha=0.5, resolution=32, classes=10)
-    fewer = data.load_split("digits", 32, "test", limit=39)
+    fewer = data.load_split("digits", (32, 32), "test", limit=39)
     paths = {
         reference.logits(weights.random(spec), split)
         for spec, split in ((SPEC, images), (wider, images), (SPEC, fewer))
@@ -70,12 +70,12 @@ def test_a_shards_logits_equal_those_of_all_images_and_are_stored_separately(
 
 def test_parity_is_checked_on_one_batch_or_on_all_images(images: data.Dataset) -> None:
     assert reference.parity_shard(images) == Shard(0, 32)
-    assert reference.parity_shard(data.load_split("digits", 32, "test", limit=20)) == Shard(0, 20)
+    assert reference.parity_shard(data.load_split("digits", (32, 32), "test", limit=20)) == Shard(0, 20)
 
 
 def test_logits_are_of_the_chosen_preprocessing() -> None:
     chosen = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), channels="bgr")
-    usual, other = (data.load_split("digits", 32, "test", limit=8, preprocessing=p) for p in (None, chosen))
+    usual, other = (data.load_split("digits", (32, 32), "test", limit=8, preprocessing=p) for p in (None, chosen))
     network = weights.random(SPEC)
     path = reference.logits(network, other)
     assert path != reference.logits(network, usual)

@@ -286,6 +286,15 @@ def test_the_default_device_is_the_same_cell_as_the_one_that_is_named(make_resul
     assert len(compare([old], [named], MARGINS, lambda _: None, anyway=False)) == 1
 
 
+def test_files_of_other_names_are_other_networks(make_result: Make) -> None:
+    first, second = (
+        make_result(ModelSpec("onnx", resolution=32, classes=10, name=name, sha256=name * 32)) for name in ("aa", "bb")
+    )
+    again = make_result(replace(second.cell.model, sha256="cc" * 32))
+    pairs = compare([first, second], [again, first], MARGINS, lambda _: None, anyway=False)
+    assert [(cell.before, cell.after) for cell in pairs] == [(first, first), (second, again)]
+
+
 def test_batches_are_compared_with_themselves(make_result: Make) -> None:
     of_1 = make_result()
     of_8 = replace(make_result(scale=8.0), settings=Settings(batch=8))

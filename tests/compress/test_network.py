@@ -268,5 +268,5 @@ def test_the_search_keeps_the_fp32_nodes_of_the_dialect(
 
 
 def test_a_calibration_with_noise_has_the_source_random() -> None:
-    noise = calibrate.random_calibration(32)
+    noise = calibrate.random_calibration((32, 32))
     assert (noise.source, noise.images.shape, noise.validation_labels) == ("random", (32, 3, 32, 32), None)

@@ -22,7 +22,7 @@ RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=1e-3)
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> data.Dataset:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    return data.load_split("digits", 32, "train", limit=200)
+    return data.load_split("digits", (32, 32), "train", limit=200)
 
 
 def request(mult_adds: float | None = None, **stages: object) -> Request:

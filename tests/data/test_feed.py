@@ -11,8 +11,9 @@ import pytest
 
 from mbbench.data import feed
 from mbbench.data.feed import batches, to_float
+from mbbench.families import Family
 from mbbench.models import default_preprocessing
-from mbbench.spec import Family, Preprocessing
+from mbbench.spec import Preprocessing
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "vgg16"])

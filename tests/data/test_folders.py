@@ -205,9 +205,9 @@ def test_several_processes_decode_in_order(tmp_path: Path) -> None:
     for i, path in enumerate(paths):
         write_image(path, shade=i)
     write_image(tmp_path / "b" / "0.png")
-    decoded = list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
+    decoded = list(ImageFolder(tmp_path).decode(paths, Preprocess((32, 32), 0.875)))
     assert [int(pixels[0, 0, 0]) for pixels in decoded] == list(range(150))
-    in_this_process = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess(32, 0.875)))
+    in_this_process = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess((32, 32), 0.875)))
     assert all(np.array_equal(a, b) for a, b in zip(in_this_process, decoded, strict=False))
 
 
@@ -219,7 +219,7 @@ def test_an_error_names_the_damaged_image(tmp_path: Path, count: int) -> None:
     write_image(tmp_path / "b" / "0.png")
     paths[-1].write_bytes(paths[-1].read_bytes()[:60])
     with pytest.raises(UsageError, match=rf"^cannot decode {paths[-1]} \(.*\); replace or remove the file$"):
-        list(ImageFolder(tmp_path).decode(paths, Preprocess(32, 0.875)))
+        list(ImageFolder(tmp_path).decode(paths, Preprocess((32, 32), 0.875)))
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
@@ -232,4 +232,4 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(bomb)
     with pytest.raises(UsageError, match=r"cannot decode .*bomb\.bmp"):
-        list(ImageFolder(tmp_path).decode([path], Preprocess(32, 0.875)))
+        list(ImageFolder(tmp_path).decode([path], Preprocess((32, 32), 0.875)))

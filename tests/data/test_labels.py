@@ -25,7 +25,7 @@ def split_of(folder: Path, *names: str) -> Dataset:
     for shade, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         Image.new("RGB", (40, 40), (shade, shade, shade)).save(folder / name / "0.png")
-    return data.load_split(str(folder), 32, "test")
+    return data.load_split(str(folder), (32, 32), "test")
 
 
 def labels_of(mapped: Dataset) -> list[int]:
@@ -81,7 +81,7 @@ def test_classes_that_are_not_the_networks_are_not_mapped(tmp_path: Path) -> Non
     for outputs in (3, 1000, 1001):
         assert map_labels(split, outputs) == split
     assert map_labels(split_of(tmp_path / "nette", *IMAGENETTE), 10).labeling is None
-    digits = data.load_split("digits", 32, "test", limit=10)
+    digits = data.load_split("digits", (32, 32), "test", limit=10)
     assert map_labels(digits, 10).labeling == LabelsInfo(source="order", names={})
     assert map_labels(digits, 1000) == digits
 
@@ -144,11 +144,11 @@ def test_a_file_that_does_not_map_every_folder_is_refused(
 def test_a_file_needs_folders(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("0,1\n")
     with pytest.raises(UsageError, match="digits has no folders to map with --labels; leave out --labels"):
-        map_labels(data.load_split("digits", 32, "test", limit=10), 10, str(tmp_path / "l.csv"))
+        map_labels(data.load_split("digits", (32, 32), "test", limit=10), 10, str(tmp_path / "l.csv"))
 
 
 def test_images_without_labels_stay_so(tmp_path: Path) -> None:
     for i in range(4):
         Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / f"{i}.png")
-    photos = data.load_split(str(tmp_path), 32, "test")
+    photos = data.load_split(str(tmp_path), (32, 32), "test")
     assert map_labels(photos, 1000, "l.csv") == photos

@@ -29,7 +29,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    test = data.load_split("digits", 32, "test", limit=40)
+    test = data.load_split("digits", (32, 32), "test", limit=40)
     random_weights = weights.random(SPEC)
     return Job(
         artifact=export(SPEC, random_weights.info.key, "onnx", random_weights.build).artifact(SPEC, 1),

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from mbbench.errors import UsageError
+from mbbench.families import FAMILIES as TABLE
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import batch_norms, build, default_preprocessing, fold_batch_norm, load_parameters, randomize
 from mbbench.models.vgg16 import AdaptiveAveragePool
-from mbbench.spec import FAMILIES as TABLE
 from mbbench.spec import ModelSpec
 
 MOBILENET = ModelSpec(alpha=0.25, resolution=64, classes=10)

@@ -115,6 +115,10 @@ def test_a_network_for_one_image_only_is_refused(path: Path) -> None:
 def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
     from mbbench import store
 
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 48
+    del model.graph.value_info[:]
+    onnx.save(model, path)
     results = tmp_path / "results.jsonl"
     profile = tmp_path / "short.toml"
     profile.write_text(
@@ -130,7 +134,7 @@ def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path)
     ]
     for result in measured:
         assert result.failure is None, result.failure
-        assert result.cell.model.label == "mine.v1-32"
+        assert result.cell.model.label == "mine.v1-48x32"
         assert result.measured.parity is not None and result.measured.parity.passed
         assert result.measured.accuracy is not None
         assert result.measured.accuracy.top1 is None  # its five classes are not the digits
@@ -150,3 +154,45 @@ def test_random_weights_are_others_than_the_files(path: Path) -> None:
     np.testing.assert_array_equal(stored["second.weight"], module.get_parameter("second.weight").numpy())
     with pytest.raises(UsageError, match=r"mine.v1 has its weights in its file; omit --weights, or give"):
         weights.resolve("x.pth", spec, lambda: None, None)  # type: ignore[arg-type, return-value]
+
+
+class Transformer(torch.nn.Module):
+    """Patches, a class token, attention with one head, a feed-forward layer, and five classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 32, 8, 8)
+        self.token = torch.nn.Parameter(torch.linspace(-1, 1, 32).reshape(1, 1, 32))
+        self.norm = torch.nn.LayerNorm(32)
+        self.mixed, self.out = torch.nn.Linear(32, 96), torch.nn.Linear(32, 32)
+        self.wide, self.narrow = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+        self.head = torch.nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        query, key, value = self.mixed(self.norm(x)).chunk(3, -1)
+        x = x + self.out(torch.softmax(query @ key.transpose(1, 2) / 6, -1) @ value)
+        x = x + self.narrow(torch.nn.functional.gelu(self.wide(self.norm(x))))
+        return self.head(x[:, 0])  # type: ignore[no-any-return]
+
+
+def test_a_transformer_is_measured_in_every_precision(tmp_path: Path) -> None:
+    from mbbench import store
+
+    torch.manual_seed(0)
+    path, results, profile = tmp_path / "vit.onnx", tmp_path / "results.jsonl", tmp_path / "short.toml"
+    onnx.save(to_onnx(Transformer().eval(), 32), path)
+    profile.write_text(
+        "images = 24\n[settings]\nmin_samples = 20\nmin_s = 0.05\nmax_s = 0.5\nwarmup_max_s = 0.5\nthroughput_s = 0.1\n"
+    )
+    arguments = ["run", "--model", str(path), "--precision", "fp32,int8", "--profile", str(profile)]
+    arguments += ["--backend", "onnxruntime,openvino", "--data", "digits", "--results", str(results)]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    measured = store.read(results)
+    assert len(measured) == 4
+    for result in measured:
+        assert result.measured.parity is not None and result.measured.parity.passed
+        assert result.measured.accuracy is not None
+        assert result.measured.accuracy.agreement > 0.8

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from mbbench.errors import UsageError
+from mbbench.families import FAMILIES
 from mbbench.models import build
-from mbbench.spec import FAMILIES, ModelSpec
+from mbbench.spec import ModelSpec
 from mbbench.weights import checkpoint
 
 STATE = {"features.weight": torch.arange(6.0).reshape(2, 3), "classifier.weight": torch.ones(7, 2)}

@@ -122,5 +122,5 @@ def test_the_default_recipe_converges_on_digits(
 ) -> None:
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
     spec = ModelSpec(alpha=alpha, resolution=resolution, classes=10)
-    trained = weights.trained(spec, data.load_split("digits", resolution, "train"), Recipe())
-    assert reference.top1(trained, data.load_split("digits", resolution, "test")) >= min_top1
+    trained = weights.trained(spec, data.load_split("digits", (resolution, resolution), "train"), Recipe())
+    assert reference.top1(trained, data.load_split("digits", (resolution, resolution), "test")) >= min_top1

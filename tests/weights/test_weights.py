@@ -32,7 +32,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def digits(limit: int | None = 128) -> data.Dataset:
-    return data.load_split("digits", 32, "train", limit=limit)
+    return data.load_split("digits", (32, 32), "train", limit=limit)
 
 
 def no_data() -> data.Dataset:
@@ -102,7 +102,8 @@ def test_cached_weights_do_not_load_torch() -> None:
     code = (
         "import sys; from mbbench import data, weights; from mbbench.spec import ModelSpec;"
         "from mbbench.weights.recipe import Recipe; spec = ModelSpec(alpha=0.25, resolution=32, classes=10);"
-        "weights.trained(spec, data.load_split('digits', 32, 'train', limit=128), Recipe(epochs=1, batch_size=64));"
+        "digits = data.load_split('digits', (32, 32), 'train', limit=128);"
+        "weights.trained(spec, digits, Recipe(epochs=1, batch_size=64));"
         "weights.resolve('random', spec, None, Recipe());"
         "print([name for name in ('torch', 'PIL', 'sklearn') if name in sys.modules])"
     )
@@ -203,14 +204,16 @@ def test_top1_is_the_share_of_correct_predictions() -> None:
     state["classifier.bias"].copy_(torch.eye(10)[3])
     checkpoint.save(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors", state, {})
     resolved = weights.resolve(str(Path(os.environ["MBBENCH_CACHE"]) / "three.safetensors"), SPEC, no_data, RECIPE)
-    test = data.load_split("digits", 32, "test")
+    test = data.load_split("digits", (32, 32), "test")
     assert reference.top1(resolved, test) == (test.arrays()[1] == 3).mean() == 37 / 359
 
 
 def test_weights_trained_with_another_preprocessing_are_others() -> None:
     bgr = Preprocessing(mean=(0.1, 0.2, 0.3), channels="bgr")
     usual, special, default = (
-        weights.trained(SPEC, data.load_split("digits", 32, "train", limit=64, preprocessing=preprocessing), RECIPE)
+        weights.trained(
+            SPEC, data.load_split("digits", (32, 32), "train", limit=64, preprocessing=preprocessing), RECIPE
+        )
         for preprocessing in (None, bgr, Preprocessing())
     )
     assert usual == default

@@ -25,7 +25,7 @@ SETTINGS = Settings(bulk_batch=8, timeout_s=60)
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    test = data.load_split("digits", 32, "test", limit=40)
+    test = data.load_split("digits", (32, 32), "test", limit=40)
     random_weights = weights.random(SPEC)
     artifact = export(SPEC, random_weights.info.key, "onnx", random_weights.build).artifact(SPEC, 1)
     return Job(
