@@ -133,10 +133,11 @@ class _Writer:
         if node.input[0] not in self._arrays:
             qparams = self._qparams[node.output[0]] = self._node_qparams(node)
             return self._dequantize(self.value(node.input[0]), qparams)
-        integers, scale = (self._arrays[name] for name in node.input[:2])
-        if integers.dtype == "int32":
+        integers, scale, *zero = (self._arrays[name] for name in node.input)
+        if integers.dtype == "int32" or scale.ndim == 0:  # biases; constants of other nodes than layers
+            centered = integers.astype("int32") - (zero[0].astype("int32") if zero else 0)
             # NumPy's product of int32 and float32 is float64.
-            self._arrays[node.output[0]] = (integers * scale).astype(scale.dtype)
+            self._arrays[node.output[0]] = (centered * scale).astype(scale.dtype)
             return self.value(node.output[0])
         scales = scale.reshape(-1)
         self._arrays[f"{node.name}.scales"] = scales
