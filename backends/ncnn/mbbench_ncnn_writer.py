@@ -20,6 +20,9 @@ _RELU, _CLIP = 1, 3  # the activations that ncnn fuses into a layer
 _REQUANTIZED = 100  # added to int8_scale_term if the layer rounds its output to int8
 _NO_WINOGRAD = 1 << 6
 _WEIGHTED = ("Conv", "Gemm")
+_BINARY = {"Add": 0, "Sum": 0, "Sub": 1, "Mul": 2, "Div": 3}  # ncnn's numbers of the operations
+_GLOBAL_POOLING = ("ReduceMean", "GlobalAveragePool")
+_KEEPS_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", *_BINARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Layer:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    settings: Mapping[int, int | Sequence[float]] = field(default_factory=dict)
+    settings: Mapping[int, int | float | Sequence[float]] = field(default_factory=dict)
     weights: bytes = b""
 
     def __str__(self) -> str:
@@ -55,9 +58,9 @@ def write(model: onnx.ModelProto) -> tuple[str, bytes]:
     return "".join(f"{line}\n" for line in lines), b"".join(layer.weights for layer in layers)
 
 
-def _setting(key: int, value: int | Sequence[float]) -> str:
-    if isinstance(value, int):
-        return f"{key}={value}"
+def _setting(key: int, value: int | float | Sequence[float]) -> str:
+    if isinstance(value, int | float):
+        return f"{key}={value}" if isinstance(value, int) else f"{key}={value:e}"
     return f"{-23300 - key}={len(value)},{','.join(f'{item:e}' for item in value)}"
 
 
@@ -130,7 +133,9 @@ class _Writer:
         producer = self._producers.get(quantizer.input[0])
         if producer is not None and producer.op_type in ("Clip", "Relu"):
             producer = self._producers[producer.input[0]]
-        return producer is not None and producer.op_type == "Conv" and self._is_integer(producer)
+        if producer is None or producer.op_type != "Conv" or self._is_pooled(producer.input[0]):
+            return False  # fully connected layers cannot
+        return self._is_integer(producer)
 
     def _is_integer(self, node: onnx.NodeProto) -> bool:
         return node.op_type in _WEIGHTED and all(
@@ -140,7 +145,49 @@ class _Writer:
     def _Conv(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         return self._add_weighted(node.output[0], node.output[0])
 
-    _Clip = _Gemm = _Relu = _Conv  # ncnn fuses the activation into the layer
+    _Gemm = _Conv
+
+    def _Relu(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+        producer = self._producers.get(node.input[0])
+        if producer is not None and producer.op_type in _WEIGHTED:
+            return self._add_weighted(node.output[0], node.output[0])  # ncnn fuses the activation into the layer
+        source = self._blob(node.input[0])
+        if node.op_type == "Relu":
+            return self._add("ReLU", node.name, [source], node.output[0])
+        low, high = (float(self._arrays[name]) for name in node.input[1:])
+        return self._add("Clip", node.name, [source], node.output[0], {0: low, 1: high})
+
+    _Clip = _Relu
+
+    def _binary(self, node: onnx.NodeProto, _: Any) -> str:
+        """Add a sum, product, difference or quotient of two blobs, or of a blob and a number."""
+        operation = _BINARY[node.op_type]
+        if len(node.input) != 2:
+            raise ValueError(f"{node.op_type} of {len(node.input)} tensors ({node.name}) is not supported")
+        left, right = node.input
+        constants = [name for name in node.input if name in self._arrays]
+        if not constants:
+            return self._add(
+                "BinaryOp", node.name, [self._blob(left), self._blob(right)], node.output[0], {0: operation}
+            )
+        number = self._arrays[constants[0]]
+        if number.size != 1 or (constants[0] == left and node.op_type in ("Sub", "Div")):
+            raise ValueError(f"{node.op_type} of a constant ({node.name}) is not supported")
+        source = right if constants[0] == left else left
+        settings = {0: operation, 1: 1, 2: float(number.ravel()[0])}
+        return self._add("BinaryOp", node.name, [self._blob(source)], node.output[0], settings)
+
+    _Add = _Sum = _Sub = _Mul = _Div = _binary
+
+    def _Sigmoid(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+        return self._add("Sigmoid", node.name, [self._blob(node.input[0])], node.output[0])
+
+    def _HardSigmoid(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
+        alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+        return self._add("HardSigmoid", node.name, [self._blob(node.input[0])], node.output[0], {0: alpha, 1: beta})
+
+    def _HardSwish(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+        return self._add("HardSwish", node.name, [self._blob(node.input[0])], node.output[0], {0: 1 / 6, 1: 0.5})
 
     def _add_weighted(self, result: str, blob: str, scale: NDArray[np.float32] | None = None) -> str:
         """Add the convolution or fully connected layer that computes tensor `result`, with its activation, as `blob`.
@@ -148,7 +195,7 @@ class _Writer:
         With `scale`, the layer rounds its output, and `blob` holds `result` in int8.
         """
         node = self._producers[result]
-        settings: dict[int, int | Sequence[float]] = {}
+        settings: dict[int, int | float | Sequence[float]] = {}
         if node.op_type not in _WEIGHTED:
             settings = self._activation(node)
             node = self._producers[node.input[0]]
@@ -170,50 +217,81 @@ class _Writer:
         if scale is not None:
             tensors.append(_floats(1 / scale))
             settings[8] = 1 + _REQUANTIZED
-        kind, geometry = _geometry(node, weights.shape, bool(bias), self._is_integer(node))
+        flat = self._is_pooled(source) and weights.shape[2:] == (1, 1)
+        kind, geometry = _geometry(node, weights.shape, bool(bias), self._is_integer(node), flat)
         return self._add(kind, node.name, [self._blob(source)], blob, geometry | settings, b"".join(tensors))
 
-    def _activation(self, node: onnx.NodeProto) -> dict[int, int | Sequence[float]]:
+    def _is_pooled(self, name: str) -> bool:
+        """Return whether ncnn holds the tensor as a vector: it comes from global pooling, as in squeeze-and-excite."""
+        pending = [name]
+        while pending:
+            node = self._producers.get(pending.pop())
+            if node is None or node.op_type in _GLOBAL_POOLING:
+                continue
+            is_pointwise = node.op_type == "Conv" and list(_attributes(node).get("kernel_shape", ())) == [1, 1]
+            if not is_pointwise and node.op_type not in _KEEPS_SHAPE:
+                return False
+            pending += [tensor for tensor in node.input[: 1 if is_pointwise else None] if tensor in self._producers]
+        return name in self._producers
+
+    def _activation(self, node: onnx.NodeProto) -> dict[int, int | float | Sequence[float]]:
         if node.op_type == "Relu":
             return {9: _RELU}
         return {9: _CLIP, 10: [float(self._arrays[name]) for name in node.input[1:]]}
 
     def _MaxPool(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
-        (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes["strides"]
-        top, left, bottom, right = attributes["pads"]
-        mode = 0 if attributes["ceil_mode"] else 1
-        settings = {0: 0, 1: width, 11: height, 2: stride_w, 12: stride_h}
+        kind = 0 if node.op_type == "MaxPool" else 1
+        (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes.get("strides", (1, 1))
+        top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+        mode = 0 if attributes.get("ceil_mode") else 1
+        settings = {0: kind, 1: width, 11: height, 2: stride_w, 12: stride_h}
         settings |= {3: left, 14: right, 13: top, 15: bottom, 5: mode}
+        if kind == 1:
+            settings[6] = attributes.get("count_include_pad", 0)
         return self._add("Pooling", node.name, [self._blob(node.input[0])], node.output[0], settings)
 
-    def _ReduceMean(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+    _AveragePool = _MaxPool
+
+    def _ReduceMean(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
+        if len(node.input) > 1 and sorted(axis % 4 for axis in self._arrays[node.input[1]].tolist()) != [2, 3]:
+            raise ValueError(f"a mean over other axes than height and width ({node.name}) is not supported")
         return self._add("Pooling", node.name, [self._blob(node.input[0])], node.output[0], {0: 1, 4: 1})
 
-    def _Concat(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+    _GlobalAveragePool = _ReduceMean
+
+    def _Concat(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
+        if attributes["axis"] != 1:
+            raise ValueError(f"a concatenation of other axes than the channels ({node.name}) is not supported")
         return self._add("Concat", node.name, map(self._blob, node.input), node.output[0])
 
     def _MatMul(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         return self._add("MatMul", node.name, map(self._blob, node.input), node.output[0])
 
     def _Reshape(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
+        if len(node.input) > 1 and len(self._arrays[node.input[1]]) != 2:
+            raise ValueError(f"a reshape to more than one axis ({node.name}) is not supported")
         return self._add("Flatten", node.name, [self._blob(node.input[0])], node.output[0])
+
+    _Flatten = _Reshape
 
 
 def _geometry(
-    node: onnx.NodeProto, shape: tuple[int, ...], bias: bool, integer: bool
-) -> tuple[str, dict[int, int | Sequence[float]]]:
+    node: onnx.NodeProto, shape: tuple[int, ...], bias: bool, integer: bool, flat: bool
+) -> tuple[str, dict[int, int | float | Sequence[float]]]:
     """Return ncnn's type of a weighted layer, and its settings by ncnn's parameter numbers."""
     outputs, size = shape[0], math.prod(shape)
-    if node.op_type == "Gemm":
+    if node.op_type == "Gemm" or flat:
         return "InnerProduct", {0: outputs, 1: int(bias), 2: size}
     attributes = _attributes(node)
-    (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes["strides"]
-    top, left, bottom, right = attributes["pads"]
-    settings: dict[int, int | Sequence[float]] = {0: outputs, 1: width, 11: height, 3: stride_w, 13: stride_h}
+    (height, width), (stride_h, stride_w) = shape[2:], attributes.get("strides", (1, 1))
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    settings: dict[int, int | float | Sequence[float]] = {0: outputs, 1: width, 11: height, 3: stride_w, 13: stride_h}
     settings |= {4: left, 15: right, 14: top, 16: bottom, 5: int(bias), 6: size}
     if integer:
         settings[31] = _NO_WINOGRAD  # ncnn's int8 transforms are exact only for 6-bit weights
-    if attributes["group"] == 1:
+    dilation_h, dilation_w = attributes.get("dilations", (1, 1))
+    settings |= {2: dilation_w, 12: dilation_h}
+    if attributes.get("group", 1) == 1:
         return "Convolution", settings
     return "ConvolutionDepthWise", settings | {7: attributes["group"]}
 

@@ -149,6 +149,41 @@ def test_vgg16s_operators_give_the_graphs_logits(tmp_path: Path) -> None:
     assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
 
 
+class Mobile(nn.Module):
+    """Squeeze-and-excite, hard swish, SiLU, a residual sum, a concatenation, average pooling and a dilation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1, bias=False)
+        self.narrow = nn.Conv2d(16, 16, 3, padding=2, dilation=2)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.hardswish(self.stem(x))
+        gate = nn.functional.hardsigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        y = torch.relu(x * gate + nn.functional.silu(self.narrow(x)))
+        y = torch.cat([y / 2, nn.functional.avg_pool2d(y, 3, stride=1, padding=1)], 1)
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_operators_of_mobile_networks_give_the_graphs_logits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Mobile().eval()
+    graph, spec = to_onnx(module, 32), replace(SPEC, resolution=32)
+    with torch.inference_mode():
+        assert_close(logits_of(graph, tmp_path, spec), module(torch.from_numpy(images_of(32))).numpy(), 1e-5)
+    integers = quantized(graph, spec)
+    assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
+
+
+@pytest.mark.parametrize("family", ["mobilenet_v2", "squeezenet1_1", "xception"])
+def test_other_families_give_their_graphs_logits(tmp_path: Path, family: str) -> None:
+    spec = ModelSpec(family, resolution=64, classes=10)
+    graph = graph_of(spec)
+    assert_close(logits_of(graph, tmp_path, spec), calibrate.logits(graph, images_of(64)), 1e-5)
+
+
 def test_int8_weights_and_scales_are_those_of_the_graph(integers: onnx.ModelProto) -> None:
     param, weights = write(integers)
     layers, tensors = layers_of(param), arrays(integers)

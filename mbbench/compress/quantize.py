@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Clip", "Relu")
+_POOLING = ("MaxPool", "AveragePool")
 _VIEWS = ("Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -127,8 +128,9 @@ def weight_quant_max(dialect: Dialect) -> int:
 def fp32_nodes(model: onnx.ModelProto, dialect: Dialect) -> tuple[str, ...]:
     """Return the names of the nodes of an fp32 graph that `dialect` leaves in fp32.
 
-    In `u8s8f` these are the first convolution, the depthwise convolution after it, and the activations of both; in
-    `s8s8f` the first convolution, every depthwise convolution, and their activations.
+    In `u8s8f` these are the first convolution, the depthwise convolution after it, and the activations of both; none if
+    pooling reads them, which ONNX Runtime would run in fp32 too, many times as slowly. In `s8s8f` they are the first
+    convolution, every depthwise convolution, and their activations.
     """
     if dialect == "s8s8f":
         first, *others = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -146,7 +148,7 @@ def fp32_nodes(model: onnx.ModelProto, dialect: Dialect) -> tuple[str, ...]:
     ):
         names.append(node.name)
         tensor = node.output[0]
-    return tuple(names)
+    return () if node is not None and node.op_type in _POOLING else tuple(names)
 
 
 def _is_depthwise(node: onnx.NodeProto) -> bool:

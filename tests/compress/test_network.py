@@ -53,6 +53,12 @@ def initializers(graph: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in graph.graph.initializer}
 
 
+def test_a_stem_before_pooling_is_quantized_in_u8s8f(graph: onnx.ModelProto) -> None:
+    assert quantize.fp32_nodes(graph, "u8s8f")[0] == "stem.conv"
+    squeezenet = build(ModelSpec("squeezenet1_1", resolution=64, classes=10))
+    assert quantize.fp32_nodes(to_onnx(fold_batch_norm(squeezenet), 64), "u8s8f") == ()
+
+
 def test_u8s8_has_the_types_that_cpus_multiply(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     written = quantize.write(graph, ranges, "u8s8")
     tensors = initializers(written)
