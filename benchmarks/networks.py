@@ -225,9 +225,9 @@ def opened(backend: str, path: Path) -> Iterator[Callable[[np.ndarray], np.ndarr
         request = core.compile_model(model, "CPU", options).create_infer_request()
 
         def infer(images: np.ndarray) -> np.ndarray:
-            request.input_tensor.data[:] = images
+            request.get_input_tensor(0).data[:] = images
             request.infer()
-            return request.output_tensor.data.copy()  # type: ignore[no-any-return]
+            return request.get_output_tensor(0).data.copy()  # type: ignore[no-any-return]
 
         yield infer
         return

@@ -22,7 +22,8 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 def convert(model: onnx.ModelProto) -> bytes:
     """Convert an fp32 or u8s8 graph to a LiteRT file for one image (1, 3, H, W), resizable to N images.
 
-    Raises `ValueError` if an operator is not supported, or if a layer's weights in the file differ from the graph's.
+    Raises `ValueError` if an operator is not supported, or if a layer's weights in the file differ from the graph's by
+    more than a factor.
     """
     import torch
 
@@ -162,16 +163,30 @@ class _Editor:
         missing = {layer.name for layer in layers}
         for operator in self._operators(*_WEIGHTED):
             weights = self._graph.tensors[operator.inputs[1]]
-            content = self._data(weights).tobytes()
-            if content not in by_weights:  # a matrix product (VGG16's pooling)
+            known = by_weights.get(self._data(weights).tobytes()) or self._scaled_layer(weights, layers)
+            if known is None:  # a matrix product (VGG16's pooling)
                 continue
-            layer = by_weights[content]
-            if layer.scales is not None and weights.type == self._schema.TensorType.FLOAT32:
-                self._quantize(weights, layer.weights, layer.scales)
-            self._graph.tensors[operator.outputs[0]].name = layer.name.encode()
-            missing.discard(layer.name)
+            if known.scales is not None and weights.type == self._schema.TensorType.FLOAT32:
+                self._quantize(weights, known.weights, known.scales)
+            self._graph.tensors[operator.outputs[0]].name = known.name.encode()
+            missing.discard(known.name)
         if missing:
             raise ValueError(f"the converter changed the weights of {', '.join(sorted(missing))}")
+
+    def _scaled_layer(self, weights: Any, layers: list[_Layer]) -> _Layer | None:
+        """Return the layer whose float weights are those of the file but for a factor, such as a hard sigmoid's 1/6."""
+        import numpy as np
+
+        if weights.type != self._schema.TensorType.FLOAT32:
+            return None
+        values = self._data(weights).view("float32")
+        for layer in layers:
+            if layer.scales is None and list(layer.weights.shape) == list(weights.shape):
+                before = layer.weights.reshape(-1)
+                largest = int(np.abs(before).argmax())
+                if np.allclose(values, before * (values[largest] / before[largest]), rtol=1e-4, atol=0):
+                    return layer
+        return None
 
     def pad_in_convolutions(self) -> None:
         """Replace Keras's padding at stride 2 by LiteRT's SAME padding, which needs no operator.
@@ -207,8 +222,14 @@ class _Editor:
         return bool(amounts == [0, 0, 0, 0, 0, 1, 0, 1] and height % 2 == width % 2 == 0)
 
     def allow_any_batch(self) -> None:
-        """Let reshapes infer their first dimension: it is the batch size, or a multiple of it."""
+        """Let reshapes infer their first dimension, the batch size or a multiple of it, and slices keep whole axes."""
         import numpy as np
+
+        for operator in self._operators("SLICE"):
+            sizes = self._graph.tensors[operator.inputs[0]].shape
+            begin, size = (self._data(self._graph.tensors[index]).view("int32") for index in operator.inputs[1:3])
+            kept = np.where((begin == 0) & (size == sizes), -1, size).astype(np.int32)
+            self._fill(self._graph.tensors[operator.inputs[2]], kept)
 
         for operator in self._operators("RESHAPE"):
             shape = self._graph.tensors[operator.inputs[1]]

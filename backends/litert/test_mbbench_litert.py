@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,38 @@ def test_a_matrix_product_keeps_float_weights() -> None:
     _quantize_weights(network)
     floats = network.get_buffer(str(product.args[1].target))
     torch.testing.assert_close(floats, Stretched().columns.detach(), rtol=0, atol=0.01)
+
+
+class Gated(nn.Module):
+    """A channel shuffle of halves, and a gate whose factor of 1/6 the converter moves into its layer's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x * nn.functional.hardsigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        left, right = x.chunk(2, 1)
+        x = torch.stack([right, torch.relu(left)], 2).flatten(1, 2)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("converted")  # skips where there is no converter
+def test_slices_and_gates_give_the_logits_of_every_image_of_a_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Gated().eval()
+    onnx.save(to_onnx(module, SPEC.resolution), tmp_path / "model.onnx")
+    source = Artifact(tmp_path / "model.onnx", "onnx", "fp32", "fp32", SPEC, 1, "")
+    LiteRtBackend().convert(source, tmp_path / "model.tflite")
+    made = replace(source, path=tmp_path / "model.tflite", format="tflite")
+    with LiteRtBackend().open(made, "", threads=1, stage=lambda _: None) as session, torch.inference_mode():
+        for count in (1, 3):
+            expected = module(torch.from_numpy(images(count))).numpy()
+            np.testing.assert_allclose(session.run(images(count)), expected, rtol=1e-4, atol=1e-4)
+        assert isinstance(session, LayerAudit)
+        assert {"stem", "gate", "head"} <= {name for node in session.executed() for name in node.names}
 
 
 class FixedInterpreter:

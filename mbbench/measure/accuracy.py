@@ -76,8 +76,11 @@ def is_constant(logits: NDArray[np.float32]) -> bool:
     return len(logits) > 1 and float(np.ptp(logits, axis=0).max()) <= _CONSTANT_SPREAD * float(np.abs(logits).max())
 
 
-def require_parity(parity: Parity) -> None:
-    """Raise `RequirementError` unless the check passed: a wrong result has no meaningful latency."""
+def require_parity(parity: Parity, where: str = "; no latency was measured") -> None:
+    """Raise `RequirementError` unless the check passed: a wrong result has no meaningful latency.
+
+    `where` ends the message.
+    """
     if parity.passed:
         return
     if parity.max_abs_error is None:
@@ -89,9 +92,7 @@ def require_parity(parity: Parity) -> None:
         )
     else:
         cause = "the session's outputs are the same for every image"
-    raise RequirementError(
-        cause, "try another version of the runtime, or report this to the backend's authors; no latency was measured"
-    )
+    raise RequirementError(cause, f"try another version of the runtime, or report this to the backend's authors{where}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,13 @@ class Constant(_FaultyBackend):
         return np.zeros_like(logits)
 
 
+class RepeatsTheFirst(_FaultyBackend):
+    """Gives all images of a batch the logits of the first."""
+
+    def fault(self, logits: Any, calls: int) -> Any:
+        return np.repeat(logits[:1], len(logits), axis=0)
+
+
 class Killed(_FaultyBackend):
     """Killed after the latency phase, as by the kernel when memory runs out."""
 

@@ -129,6 +129,17 @@ def test_wrong_outputs_are_never_timed(job: Job, backend: str, cause: str) -> No
 
 
 @pytest.mark.usefixtures("faulty_backends")
+def test_wrong_logits_of_batches_fail_after_the_latency_of_single_images(job: Job) -> None:
+    report = run_cell(replace(job, backend="faulty-batch"))
+    assert report.failure is not None
+    assert report.failure.exit_code == 5
+    assert report.failure.cause.startswith("the session's logits differ from PyTorch's by up to ")
+    assert report.failure.remedy.endswith(f"; batch 1 is right, batch {job.settings.bulk_batch} is wrong")
+    assert report.measured.latency is not None
+    assert (report.measured.throughput, report.measured.accuracy) == (None, None)
+
+
+@pytest.mark.usefixtures("faulty_backends")
 def test_a_child_killed_by_the_kernel_leaves_its_measurements(job: Job) -> None:
     report = run_cell(replace(job, backend="faulty-killed"))
     assert report.failure is not None

@@ -14,7 +14,7 @@ from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_
 from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
 from mbbench.measure.child import Save
 from mbbench.measure.serving import images_per_query, run_scenario
-from mbbench.result import ColdStart, Failure, Measured, Memory, Phase
+from mbbench.result import ColdStart, Failure, Measured, Memory, Parity, Phase
 from mbbench.spec import PARITY_IMAGES, Preprocessing, Settings
 
 if TYPE_CHECKING:
@@ -133,15 +133,25 @@ def measure(job: Job, spare_cpus: Collection[int], save: Save[Report]) -> Report
         effective = {**session.facts, **_affinity()}
         progress.add("parity", reasons, cold=cold, memory=tuple(stages.memory), effective=effective)
         parity_images = min(PARITY_IMAGES, len(images))
-        parity = accuracy.check_parity(
-            session, images[:parity_images], np.load(job.expected, mmap_mode="r")[:parity_images], job.preprocessing,
-            batch, job.artifact.precision,
-        )  # fmt: skip
+
+        def check_parity(size: int) -> Parity:
+            return accuracy.check_parity(
+                session, images[:parity_images], np.load(job.expected, mmap_mode="r")[:parity_images],
+                job.preprocessing, size, job.artifact.precision,
+            )  # fmt: skip
+
+        parity = check_parity(batch)
         progress.add("latency", parity=parity)
         accuracy.require_parity(parity)
         _measure_latency(session, timed, settings, stages, progress)
         device_bytes, reasons = introspection.device_memory_bytes(session)
         progress.add("throughput", reasons, memory=tuple(stages.memory), device_memory_bytes=device_bytes)
+
+        if settings.bulk_batch != batch:  # a converter may have fixed the batch size somewhere inside
+            accuracy.require_parity(
+                check_parity(settings.bulk_batch),
+                f"; batch {batch} is right, batch {settings.bulk_batch} is wrong",
+            )
 
         def call_of(size: int) -> Callable[[], object]:
             batch_images = full_batch(images, job.preprocessing, size)
