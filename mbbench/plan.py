@@ -88,7 +88,12 @@ def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
         if profile.res and not fits and all(other.is_file for other in profile.models):
             raise UsageError(f"{path} takes images of {width}x{height}, not {model.resolution}", "omit --res")
         models.append(resolved)
-    return tuple(dict.fromkeys(models))
+    networks = tuple(dict.fromkeys(models))
+    names = [network.label for network in networks if network.is_file]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two networks are called {name}", "rename one of the files: results are paired by name")
+    return networks
 
 
 def preprocessing_options(profile: Profile) -> PreprocessingOptions:

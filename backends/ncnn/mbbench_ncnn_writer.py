@@ -20,6 +20,8 @@ _RELU, _CLIP = 1, 3  # the activations that ncnn fuses into a layer
 _REQUANTIZED = 100  # added to int8_scale_term if the layer rounds its output to int8
 _NO_WINOGRAD = 1 << 6
 _WEIGHTED = ("Conv", "Gemm")
+_ACTIVATIONS = ("Clip", "Relu")
+_UNBOUNDED = 3.4e38
 _BINARY = {"Add": 0, "Sum": 0, "Sub": 1, "Mul": 2, "Div": 3}  # ncnn's numbers of the operations
 _GLOBAL_POOLING = ("ReduceMean", "GlobalAveragePool")
 _KEEPS_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", *_BINARY)
@@ -84,6 +86,7 @@ class _Writer:
         graph = model.graph
         self._images, self._logits = graph.input[0].name, graph.output[0].name
         self._producers = {output: node for node in graph.node for output in node.output}
+        self._readers = {name: [node for node in graph.node if name in node.input] for name in self._producers}
         self._arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._layers: list[Layer] = []
         self._blobs: dict[str, str] = {self._images: self._images}
@@ -131,11 +134,16 @@ class _Writer:
     def _fuses_into_convolution(self, quantizer: onnx.NodeProto) -> bool:
         """Return whether the quantized tensor comes from an int8 convolution, which can round its output itself."""
         producer = self._producers.get(quantizer.input[0])
-        if producer is not None and producer.op_type in ("Clip", "Relu"):
-            producer = self._producers[producer.input[0]]
+        if producer is not None and producer.op_type in _ACTIVATIONS:
+            if len(self._readers[producer.input[0]]) > 1:
+                return False
+            producer = self._producers.get(producer.input[0])
         if producer is None or producer.op_type != "Conv" or self._is_pooled(producer.input[0]):
             return False  # fully connected layers cannot
-        return self._is_integer(producer)
+        dequantized = [node.output[0] for node in self._readers[quantizer.output[0]]]
+        readers = [reader for name in dequantized for reader in self._readers[name]]
+        # A reader in floats would need the convolution once more.
+        return self._is_integer(producer) and all(map(self._is_integer, readers))
 
     def _is_integer(self, node: onnx.NodeProto) -> bool:
         return node.op_type in _WEIGHTED and all(
@@ -149,12 +157,14 @@ class _Writer:
 
     def _Relu(self, node: onnx.NodeProto, _: Any) -> str:  # noqa: N802
         producer = self._producers.get(node.input[0])
-        if producer is not None and producer.op_type in _WEIGHTED:
+        if producer is not None and producer.op_type in _WEIGHTED and len(self._readers[node.input[0]]) == 1:
             return self._add_weighted(node.output[0], node.output[0])  # ncnn fuses the activation into the layer
+        if node.input[0] == self._images:  # ncnn computes in place, but the images are not its own
+            raise ValueError(f"{node.op_type} of the images ({node.name}) is not supported")
         source = self._blob(node.input[0])
         if node.op_type == "Relu":
             return self._add("ReLU", node.name, [source], node.output[0])
-        low, high = (float(self._arrays[name]) for name in node.input[1:])
+        low, high = self._bounds(node)
         return self._add("Clip", node.name, [source], node.output[0], {0: low, 1: high})
 
     _Clip = _Relu
@@ -164,18 +174,26 @@ class _Writer:
         operation = _BINARY[node.op_type]
         if len(node.input) != 2:
             raise ValueError(f"{node.op_type} of {len(node.input)} tensors ({node.name}) is not supported")
-        left, right = node.input
         constants = [name for name in node.input if name in self._arrays]
-        if not constants:
-            return self._add(
-                "BinaryOp", node.name, [self._blob(left), self._blob(right)], node.output[0], {0: operation}
-            )
-        number = self._arrays[constants[0]]
-        if number.size != 1 or (constants[0] == left and node.op_type in ("Sub", "Div")):
+        number = self._arrays[constants[0]] if len(constants) == 1 else None
+        (source, *_) = [name for name in node.input if name not in self._arrays] or [""]
+        in_place = source != self._images and (node.input[0] == source or node.op_type in ("Add", "Sum", "Mul"))
+        if number is not None and number.size == 1 and in_place:
+            settings = {0: operation, 1: 1, 2: float(number.ravel()[0])}
+            return self._add("BinaryOp", node.name, [self._blob(source)], node.output[0], settings)
+        blobs = [self._operand(name, node) for name in node.input]
+        return self._add("BinaryOp", node.name, blobs, node.output[0], {0: operation})
+
+    def _operand(self, name: str, node: onnx.NodeProto) -> str:
+        """Return the blob of an operand: a tensor, a number, or a constant with a value for each channel."""
+        if name not in self._arrays:
+            return self._blob(name)
+        array = self._arrays[name]
+        sides = (1,) * (4 - array.ndim) + array.shape
+        if max(sides[0], *sides[2:]) > 1:
             raise ValueError(f"{node.op_type} of a constant ({node.name}) is not supported")
-        source = right if constants[0] == left else left
-        settings = {0: operation, 1: 1, 2: float(number.ravel()[0])}
-        return self._add("BinaryOp", node.name, [self._blob(source)], node.output[0], settings)
+        blob = f"{node.name}.{name}"
+        return self._add("MemoryData", blob, (), blob, {0: 1, 1: 1, 2: sides[1]}, _floats(array))
 
     _Add = _Sum = _Sub = _Mul = _Div = _binary
 
@@ -217,7 +235,7 @@ class _Writer:
         if scale is not None:
             tensors.append(_floats(1 / scale))
             settings[8] = 1 + _REQUANTIZED
-        flat = self._is_pooled(source) and weights.shape[2:] == (1, 1)
+        flat = node.op_type == "Conv" and self._is_pooled(source)
         kind, geometry = _geometry(node, weights.shape, bool(bias), self._is_integer(node), flat)
         return self._add(kind, node.name, [self._blob(source)], blob, geometry | settings, b"".join(tensors))
 
@@ -226,24 +244,34 @@ class _Writer:
         pending = [name]
         while pending:
             node = self._producers.get(pending.pop())
-            if node is None or node.op_type in _GLOBAL_POOLING:
+            if node is None:
+                return False
+            if node.op_type in _GLOBAL_POOLING:
                 continue
             is_pointwise = node.op_type == "Conv" and list(_attributes(node).get("kernel_shape", ())) == [1, 1]
             if not is_pointwise and node.op_type not in _KEEPS_SHAPE:
                 return False
-            pending += [tensor for tensor in node.input[: 1 if is_pointwise else None] if tensor in self._producers]
-        return name in self._producers
+            inputs = node.input[:1] if is_pointwise else node.input
+            pending += [tensor for tensor in inputs if tensor and tensor not in self._arrays]
+        return True
 
     def _activation(self, node: onnx.NodeProto) -> dict[int, int | float | Sequence[float]]:
-        if node.op_type == "Relu":
-            return {9: _RELU}
-        return {9: _CLIP, 10: [float(self._arrays[name]) for name in node.input[1:]]}
+        return {9: _RELU} if node.op_type == "Relu" else {9: _CLIP, 10: self._bounds(node)}
+
+    def _bounds(self, node: onnx.NodeProto) -> list[float]:
+        names = (*node.input[1:], "", "")[:2]
+        open_ends = (-_UNBOUNDED, _UNBOUNDED)
+        return [float(self._arrays[name]) if name else end for name, end in zip(names, open_ends, strict=True)]
 
     def _MaxPool(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> str:  # noqa: N802
         kind = 0 if node.op_type == "MaxPool" else 1
         (height, width), (stride_h, stride_w) = attributes["kernel_shape"], attributes.get("strides", (1, 1))
         top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
         mode = 0 if attributes.get("ceil_mode") else 1
+        if any(dilation > 1 for dilation in attributes.get("dilations", ())):
+            raise ValueError(f"pooling with dilation ({node.name}) is not supported")
+        if kind == 1 and mode == 0 and attributes.get("count_include_pad"):
+            raise ValueError(f"average pooling with ceil_mode and count_include_pad ({node.name}) is not supported")
         settings = {0: kind, 1: width, 11: height, 2: stride_w, 12: stride_h}
         settings |= {3: left, 14: right, 13: top, 15: bottom, 5: mode}
         if kind == 1:
@@ -279,10 +307,11 @@ def _geometry(
     node: onnx.NodeProto, shape: tuple[int, ...], bias: bool, integer: bool, flat: bool
 ) -> tuple[str, dict[int, int | float | Sequence[float]]]:
     """Return ncnn's type of a weighted layer, and its settings by ncnn's parameter numbers."""
-    outputs, size = shape[0], math.prod(shape)
+    outputs, size, attributes = shape[0], math.prod(shape), _attributes(node)
+    if flat and (shape[2:] != (1, 1) or attributes.get("group", 1) > 1 or any(attributes.get("pads", ()))):
+        raise ValueError(f"a convolution of pooled pixels ({node.name}) is not supported, except a full one of 1x1")
     if node.op_type == "Gemm" or flat:
         return "InnerProduct", {0: outputs, 1: int(bias), 2: size}
-    attributes = _attributes(node)
     (height, width), (stride_h, stride_w) = shape[2:], attributes.get("strides", (1, 1))
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     settings: dict[int, int | float | Sequence[float]] = {0: outputs, 1: width, 11: height, 3: stride_w, 13: stride_h}

@@ -177,6 +177,61 @@ def test_operators_of_mobile_networks_give_the_graphs_logits(tmp_path: Path) -> 
     assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
 
 
+class Elementwise(nn.Module):
+    """Constants on either side, a value for each channel, the images themselves, and bounds on one side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 10)
+        self.scale = nn.Parameter(torch.linspace(0.5, 2, 8).reshape(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem((0.5 - x / 3) * 2)
+        y = torch.clamp(x * self.scale, min=-0.2)
+        y = (3 - torch.relu(x)) / (2 + torch.relu(x)) - torch.clamp(y + x, max=0.3)
+        return self.head(torch.clamp(y, min=-0.4).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_constants_and_bounds_give_the_graphs_logits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Elementwise().eval()
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(images_of(32))).numpy()
+    assert_close(logits_of(to_onnx(module, 32), tmp_path, replace(SPEC, resolution=32)), expected, 1e-5)
+
+
+class Refused(nn.Module):
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.stem, self.part = nn.Conv2d(3, 8, 3, 2, 1), part
+        self.grouped, self.head = nn.Conv2d(8, 8, 1, groups=2), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.part == "of the images":
+            x = torch.relu(x)
+        x = self.stem(x)
+        if self.part == "dilation":
+            x = nn.functional.max_pool2d(x, 2, dilation=2)
+        if self.part == "pooled pixels":
+            x = self.grouped(x.mean((2, 3), keepdim=True))
+        if self.part == "ceil_mode and count_include_pad":
+            x = nn.functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("part", ["of the images", "dilation", "pooled pixels", "ceil_mode and count_include_pad"])
+def test_what_ncnn_would_compute_wrongly_is_refused(tmp_path: Path, part: str) -> None:
+    with pytest.raises(BackendError, match=rf"{part}.* is not supported"):
+        converted(to_onnx(Refused(part).eval(), 32), tmp_path, replace(SPEC, resolution=32))
+
+
+def test_a_quantized_convolution_that_floats_read_too_is_computed_once(tmp_path: Path) -> None:
+    spec = ModelSpec("mobilenet_v2", alpha=0.35, resolution=32, classes=10)
+    param, _ = write(quantized(graph_of(spec), spec))
+    names = [line.split()[1] for line in param.splitlines()[2:]]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("family", ["mobilenet_v2", "squeezenet1_1", "xception"])
 def test_other_families_give_their_graphs_logits(tmp_path: Path, family: str) -> None:
     spec = ModelSpec(family, resolution=64, classes=10)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_EXPORTER_VERSION = 3  # raise it when this module writes other files from the same input
+_EXPORTER_VERSION = 4  # raise it when this module writes other files from the same input
 # Allowed error, as a share of the largest logit. bf16 has 8 significant bits, fp16 has 11; errors grow over 28 layers.
 _TOLERANCES: dict[Dialect, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 _CHECKED_IMAGES = 2

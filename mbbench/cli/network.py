@@ -36,7 +36,7 @@ def cost(
         output.write_tables(section.paper_tables(reproduction), reproduction, format)
         return
     if file is not None:
-        spec, counted = files.count(file)
+        spec, counted = files.count(file, res)
         output.write_tables(section.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, format)
         return
     fields: dict[str, Any] = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}

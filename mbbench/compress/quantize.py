@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mbbench.backend import Dialect
@@ -51,6 +52,8 @@ def write(
 
     symmetric = dialect in ("s8s8", "s8s8f")
     inferred = onnx.shape_inference.infer_shapes(model)
+    shuffles = _channel_shuffles(model)
+    ranges = {**ranges, **{after: ranges[before] for _, before, after in shuffles if before in ranges}}
     data = TensorsData(
         CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     )
@@ -63,7 +66,12 @@ def write(
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             data,
             [],
-            [*keep_fp32, *fp32_nodes(model, dialect), *_joins(model)],
+            [
+                *keep_fp32,
+                *fp32_nodes(model, dialect),
+                *_joins(model),
+                *chain.from_iterable(names for names, *_ in shuffles),
+            ],
             list(QDQRegistry),
             {
                 "ActivationSymmetric": symmetric,
@@ -100,6 +108,27 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _channel_shuffles(model: onnx.ModelProto) -> list[tuple[tuple[str, str, str], str, str]]:
+    """Return the nodes of each channel shuffle (reshape, transpose, reshape), the tensor before it and that after it.
+
+    Runtimes fuse the three only if nothing is between them: quantized one by one, they take OpenVINO's ShuffleNet from
+    1.72 to 2.37 ms. The tensors before and after have the same values, and so need the same range.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    shuffles = []
+    for first in model.graph.node:
+        nodes = [first]
+        while len(nodes) < 3 and len(readers.get(nodes[-1].output[0], ())) == 1:
+            nodes += readers[nodes[-1].output[0]]
+        if [node.op_type for node in nodes] == ["Reshape", "Transpose", "Reshape"]:
+            names = (nodes[0].name, nodes[1].name, nodes[2].name)
+            shuffles.append((names, first.input[0], nodes[2].output[0]))
+    return shuffles
 
 
 def _joins(model: onnx.ModelProto) -> list[str]:

@@ -1,4 +1,4 @@
-"""Freeing a graph from the batch size that it was exported for: every image is computed alone, whatever the batch."""
+"""Freeing a graph from the batch size for which its shapes were computed: any number of images, each on its own."""
 
 from __future__ import annotations
 
@@ -14,36 +14,69 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-Shapes = Mapping[str, Sequence[int]]  # of every tensor, for a batch of one image
+Shapes = Mapping[str, Sequence[int]]  # of every tensor, for that batch size
 
 
-def free(graph: onnx.GraphProto, shapes: Shapes) -> None:
-    """Rewrite the nodes of a graph for one image that name its batch size.
+def free(graph: onnx.GraphProto, shapes: Shapes, size: int) -> None:
+    """Rewrite the nodes that name the batch size, `size`, for which a graph was exported.
 
-    A reshape keeps whatever batch arrives. A constant joined to an image, as a transformer's class token, is padded
-    space with the constant added. Raises `UsageError` if a constant is joined in another way.
+    A reshape keeps whatever batch arrives, and a resize names height and width only. A constant that repeats itself for
+    every image is kept once. One that is joined to every image, as a transformer's class token, becomes padding and a
+    sum. Raises `UsageError` if a constant is joined in another way.
     """
-    _drop_strided_copies(graph, shapes)
+    _keep_once(graph, size)
+    _drop_strided_copies(graph, shapes, size)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in list(graph.node):
         if node.op_type == "Concat":
             _join_by_padding(graph, node, constants, shapes)
-        elif node.op_type == "Reshape" and node.input[1] in constants:
+        elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in constants:
+            _resize_images(graph, node, constants[node.input[3]])
+        elif node.op_type in ("Reshape", "Expand") and node.input[1] in constants:
             source, target = shapes.get(node.input[0]), shapes.get(node.output[0])
-            if source and target and all(target) and _keeps_batch_first(source, target):
-                node.input[1] = _constant(graph, f"{node.output[0]}.shape", _int64([-1, *target[1:]]))
+            if not source or not target or not all(target):
+                continue
+            axis = _batch_axis(source, target, size)
+            if axis is not None:
+                free_size = -1 if node.op_type == "Reshape" else 1  # an expansion to 1 keeps the size
+                values = [free_size if index == axis else side for index, side in enumerate(target)]
+                node.input[1] = _constant(graph, f"{node.output[0]}.shape", _int64(values))
 
 
-def _keeps_batch_first(source: Sequence[int], target: Sequence[int]) -> bool:
-    """Return whether a reshape of a batch of 1 leaves the batch first, alone or merged with what follows it."""
+def _batch_axis(source: Sequence[int], target: Sequence[int], size: int) -> int | None:
+    """Return the axis of a reshape's target that holds the batch, alone or merged with others; None if none does."""
+    if size > 1:
+        axes = [index for index, side in enumerate(target) if side % size == 0]
+        return axes[0] if axes else None
     merged = [list(accumulate(shape, mul)) for shape in (source, target)]
-    if source[0] == 1 and target[0] == 1:
-        return True
-    return (source[0] == 1 and target[0] in merged[0]) or (target[0] == 1 and source[0] in merged[1])
+    first = (source[0] == 1 and target[0] in merged[0]) or (target[0] == 1 and source[0] in merged[1])
+    return 0 if first else None
 
 
-def _drop_strided_copies(graph: onnx.GraphProto, shapes: Shapes) -> None:
-    """Replace a flattening and a gather of all elements in order, PyTorch's strided copy of one image, by a reshape."""
+def _keep_once(graph: onnx.GraphProto, size: int) -> None:
+    """Reduce constants with the same values for each of `size` images to one row, which broadcasts to any batch."""
+    import numpy as np
+    import onnx
+
+    for tensor in graph.initializer:
+        if size > 1 and len(tensor.dims) > 1 and tensor.dims[0] == size:
+            array = onnx.numpy_helper.to_array(tensor)
+            if np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array[:1].copy(), tensor.name))
+
+
+def _resize_images(graph: onnx.GraphProto, node: onnx.NodeProto, sizes: onnx.TensorProto) -> None:
+    """Name only height and width of a resize to fixed sizes (N, C, H, W)."""
+    import onnx
+
+    values = onnx.numpy_helper.to_array(sizes)
+    if len(values) == 4 and not any(entry.name == "axes" for entry in node.attribute):
+        node.input[3] = _constant(graph, f"{node.output[0]}.sizes", _int64(values[2:].tolist()))
+        node.attribute.append(onnx.helper.make_attribute("axes", [2, 3]))
+
+
+def _drop_strided_copies(graph: onnx.GraphProto, shapes: Shapes, size: int) -> None:
+    """Replace a flattening and a gather of all elements in order, PyTorch's strided copy, by a reshape."""
     import numpy as np
     import onnx
 
@@ -56,10 +89,10 @@ def _drop_strided_copies(graph: onnx.GraphProto, shapes: Shapes) -> None:
         source, axis = shapes.get(flat.input[0]), next((entry.i for entry in node.attribute if entry.name == "axis"), 0)
         indices = onnx.numpy_helper.to_array(constants[node.input[1]])
         in_order = np.array_equal(indices.ravel(), np.arange(indices.size))
-        if source and axis == 0 and len(shapes.get(node.input[0], ())) == 1 and source[0] == indices.shape[0] == 1:
+        if source and axis == 0 and len(shapes.get(node.input[0], ())) == 1 and source[0] == indices.shape[0] == size:
             if not in_order or indices.size != np.prod(source):
                 continue
-            shape = _constant(graph, f"{node.output[0]}.shape", _int64(indices.shape))
+            shape = _constant(graph, f"{node.output[0]}.shape", _int64([-1, *indices.shape[1:]]))
             del node.attribute[:]
             node.op_type, node.input[:] = "Reshape", [flat.input[0], shape]
             if not any(flat.output[0] in user.input for user in graph.node):
@@ -85,7 +118,7 @@ def _join_by_padding(
             "export it for any batch size",
         )
     arrays = [
-        np.zeros(shape, np.float32) if name in tensors else onnx.numpy_helper.to_array(constants[name])
+        np.zeros((1, *shape[1:]), np.float32) if name in tensors else onnx.numpy_helper.to_array(constants[name])
         for name in node.input
     ]
     place = list(node.input).index(tensors[0])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 _OPSET = 18
+_ANY_BATCH = 61  # stands for N in a file for any batch: a prime that is hardly a size of anything else
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 _NOT_SLIMMED = ["subexpression_elimination", "weight_tying"]  # layers with equal weights stay layers of their own
 _VIEWS, _SOFTMAX = ("Identity", "Reshape", "Flatten", "Squeeze"), ("Softmax", "LogSoftmax")
@@ -35,7 +36,8 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     graph.ir_version = max(graph.ir_version, 8)  # from 4 on, constants are not inputs
-    _fix_signature(graph.graph, signature, height, width)
+    size = signature.batch or _ANY_BATCH
+    _fix_signature(graph.graph, signature, (size, 3, height, width))
     graph = _slim(graph)
     if next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")) < _OPSET:
         try:
@@ -46,7 +48,7 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
                 "export it again with a newer opset",
             ) from error
         graph = _slim(graph)
-    _finish_output(graph.graph, signature)
+    _finish_output(graph.graph, signature, size)
     graph = onnx.shape_inference.infer_shapes(graph, data_prop=True)
     shapes = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
@@ -55,7 +57,7 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
     for node in graph.graph.node:
         if node.op_type in _WINDOWED:
             _make_padding_explicit(node, shapes)
-    batch.free(graph.graph, shapes)
+    batch.free(graph.graph, shapes, size)
     naming.name(graph.graph)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -80,8 +82,8 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
             return model
 
 
-def _fix_signature(graph: onnx.GraphProto, signature: Signature, height: int, width: int) -> None:
-    """Rename the input to `images`, with a batch of one image in NCHW, and drop all outputs but the logits."""
+def _fix_signature(graph: onnx.GraphProto, signature: Signature, shape: tuple[int, int, int, int]) -> None:
+    """Rename the input to `images`, of `shape`, and drop all outputs but the logits."""
     import onnx
 
     helper, types = onnx.helper, onnx.TensorProto
@@ -97,11 +99,11 @@ def _fix_signature(graph: onnx.GraphProto, signature: Signature, height: int, wi
     nodes = [*before, *graph.node]
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info("images", types.FLOAT, [1, 3, height, width]))
+    graph.input.append(helper.make_tensor_value_info("images", types.FLOAT, list(shape)))
     kept = [value for value in graph.output if value.name == signature.output]
     del graph.output[:]
-    shape = [1, signature.classes, *((1, 1) if signature.is_spatial else ())]
-    graph.output.append(helper.make_tensor_value_info(kept[0].name, types.FLOAT, shape))
+    scores = [shape[0], signature.classes, *((1, 1) if signature.is_spatial else ())]
+    graph.output.append(helper.make_tensor_value_info(kept[0].name, types.FLOAT, scores))
     _cancel_conversions(graph)
 
 
@@ -121,8 +123,8 @@ def _cancel_conversions(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _finish_output(graph: onnx.GraphProto, signature: Signature) -> None:
-    """Drop a final softmax with the reshapes around it, and make the output `logits` (1, C)."""
+def _finish_output(graph: onnx.GraphProto, signature: Signature, batch_size: int) -> None:
+    """Drop a final softmax with the reshapes around it, and make the output `logits` (N, C)."""
     import onnx
 
     producers = {output: node for node in graph.node for output in node.output}
@@ -142,7 +144,7 @@ def _finish_output(graph: onnx.GraphProto, signature: Signature) -> None:
             node.input[:] = ["logits" if name == tensor else name for name in node.input]
             node.output[:] = ["logits" if name == tensor else name for name in node.output]
     del graph.output[:]
-    shape = [1, signature.classes]
+    shape = [batch_size, signature.classes]
     graph.output.append(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape))
 
 

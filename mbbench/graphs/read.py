@@ -35,6 +35,7 @@ class Signature:
     output: str
     classes: int
     is_spatial: bool
+    batch: int | None = None  # None: any
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -133,6 +134,7 @@ def signature(model: onnx.ModelProto, path: Path, logits: str | None = None) -> 
         output=output.name,
         classes=classes[1],
         is_spatial=spatial,
+        batch=shape[0],
     )
 
 

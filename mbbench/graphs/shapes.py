@@ -152,7 +152,7 @@ def resize(writer: Writer, node: onnx.NodeProto, attributes: Attributes) -> fx.N
     else:
         raise ValueError(f"{node.name}: resizing by {mode}, {coordinates}, {rounding} is not supported")
     if sizes is not None:
-        options["size"] = [int(size) for size in sizes[2:]]
+        options["size"] = [int(size) for size in sizes[-2:]]
     elif scales is not None:
         options["scale_factor"] = [float(scale) for scale in scales[2:]]
     return writer.call(functional.interpolate, writer.value(node.input[0]), **options)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 5  # increase it when the normal form of the same file changes
+_READER = 6  # increase it when the normal form of the same file changes
 _BATCH = 3  # of images, to check that a network takes more than one
+_SAME = 1e-3  # largest difference of the same image's logits in two batches, relative to the largest logit
+_ANY_BATCH = "export it for any batch size, without operations across the batch"
 
 
 Made = tuple[bytes, ModelSpec, Preprocessing | None]
@@ -70,7 +72,7 @@ def remember(key: str, name: str, make: Callable[[], Made]) -> ModelSpec:
 def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
     """Raise `UsageError` if PyTorch, the reference of all runtimes, cannot compute the network for any batch size.
 
-    Only shapes are computed. A graph that was exported for one image may mix up those of a larger batch.
+    Three images of noise are computed together and one by one: a graph that was exported for one image may mix them up.
     """
     import onnx
     import torch
@@ -78,17 +80,20 @@ def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
     from mbbench.graphs.fx import to_module
 
     try:
-        module = to_module(onnx.load_from_string(content)).to("meta")
+        module = to_module(onnx.load_from_string(content))
     except ValueError as error:
         raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
+    images = torch.rand(_BATCH, 3, *spec.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     try:
-        shape = tuple(module(torch.empty(_BATCH, 3, *spec.size, device="meta")).shape)
+        with torch.inference_mode():
+            # `forward`, since a call of the module prints its error
+            together, alone = module.forward(images), torch.cat([module.forward(image[None]) for image in images])
     except RuntimeError:
-        shape = ()
-    if shape != (_BATCH, spec.classes):
-        raise UsageError(
-            f"{name} computes only the batch size that it was exported for", "export it for any batch size"
-        )
+        together = alone = torch.empty(0)
+    if together.shape != (_BATCH, spec.classes) or alone.shape != together.shape:
+        raise UsageError(f"{name} computes only the batch size that it was exported for", _ANY_BATCH)
+    if float((together - alone).abs().max()) > _SAME * float(alone.abs().max()):
+        raise UsageError(f"{name} mixes the images of a batch: each changes the others' logits", _ANY_BATCH)
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
@@ -123,7 +128,7 @@ def _spec(family: str, size: Size, classes: int, name: str = "") -> ModelSpec:
     return ModelSpec(family, resolution=height, classes=classes, name=name, width=width if width != height else None)
 
 
-def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
+def count(path: Path, resolution: int | None = None) -> tuple[ModelSpec, Cost]:
     """Return the network in an ONNX file and its cost. A file whose shapes are computed is brought to its normal form.
 
     Raises `UsageError` as `spec_of` does.
@@ -132,11 +137,11 @@ def count(path: Path, logits: str | None = None) -> tuple[ModelSpec, Cost]:
     from mbbench.models.graph_cost import count_graph
 
     model = load(path)
-    source = signature(model, path, logits)
+    source = signature(model, path)
     try:
         counted = count_graph(model)
     except ValueError:
-        spec = spec_of(path, None, logits)
+        spec = spec_of(path, resolution)
         return spec, cost(spec)
     name = path.name.removesuffix(FILE_SUFFIX)
     return _spec("onnx", (source.height or 1, source.width or 1), source.classes, name), counted

@@ -59,6 +59,34 @@ def test_a_stem_before_pooling_is_quantized_in_u8s8f(graph: onnx.ModelProto) -> 
     assert quantize.fp32_nodes(to_onnx(fold_batch_norm(squeezenet), 64), "u8s8f") == ()
 
 
+class Shuffled(nn.Module):
+    """Two convolutions with a channel shuffle between them, as ShuffleNet's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.next, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = x.reshape(-1, 2, 4, 16, 16).transpose(1, 2).flatten(1, 2)
+        return self.head(self.next(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_nothing_is_between_the_parts_of_a_channel_shuffle(images: torch.Tensor) -> None:
+    graph = to_onnx(Shuffled().eval(), 32)
+    written = quantize.write(graph, calibrate.ranges(calibrate.statistics(graph, images.numpy()), "mse"), "u8s8")
+    producers = {output: node for node in written.graph.node for output in node.output}
+    (transpose,) = [node for node in written.graph.node if node.op_type == "Transpose"]
+    first = producers[transpose.input[0]]
+    (second,) = [node for node in written.graph.node if node.input[0] == transpose.output[0]]
+    assert (first.op_type, second.op_type) == ("Reshape", "Reshape")
+    before = producers[first.input[0]]
+    (after,) = [node for node in written.graph.node if node.input[0] == second.output[0]]
+    assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
+    scales = [numpy_helper.to_array(initializers(written)[node.input[1]]) for node in (before, after)]
+    assert scales[0] == scales[1]
+
+
 def test_u8s8_has_the_types_that_cpus_multiply(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
     written = quantize.write(graph, ranges, "u8s8")
     tensors = initializers(written)

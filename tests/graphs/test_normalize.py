@@ -15,6 +15,7 @@ from mbbench.compress import calibrate
 from mbbench.errors import UsageError
 from mbbench.graphs.fx import layer_calls, to_module
 from mbbench.graphs.normalize import normalize
+from mbbench.graphs.onnx import to_onnx
 from mbbench.graphs.read import signature
 
 Make = Callable[..., onnx.ModelProto]
@@ -191,3 +192,71 @@ def test_a_layers_name_is_no_beginning_of_anothers(make: Make) -> None:
     names = [entry.name for entry in normal(make(middle=middle)).graph.node if "/act" not in entry.name]
     assert len(set(names)) == len(names)
     assert not [(a, b) for a in names for b in names if b.startswith((f"{a}.", f"{a}/", f"{a}_"))]
+
+
+class Encoder(torch.nn.Module):
+    """Patches, a class token, and a transformer's layer, which moves the batch to another axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 16, 4, 4)
+        self.token = torch.nn.Parameter(torch.linspace(-1, 1, 16).reshape(1, 1, 16))
+        self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head = torch.nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+
+class Resized(torch.nn.Module):
+    """A feature map at half the size, resized to the size of another."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.stem, self.head, self.mode = torch.nn.Conv2d(3, 8, 3, 1, 1), torch.nn.Linear(8, 5), mode
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        pooled = torch.nn.functional.max_pool2d(x, 2)
+        resized = torch.nn.functional.interpolate(pooled, size=x.shape[2:], mode=self.mode)
+        return self.head((x * resized).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Folded(torch.nn.Module):
+    """Attention between the pixels at the same place of different patches, as MobileViT's: the batch is merged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mixed, self.head = torch.nn.Conv2d(3, 8, 3, 1, 1), torch.nn.Linear(8, 8), torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        batch, channels, height, width = x.shape
+        y = x.reshape(batch * channels * height // 2, 2, width // 2, 2).transpose(1, 2)
+        y = (
+            y.reshape(batch, channels, height * width // 4, 4)
+            .transpose(1, 3)
+            .reshape(-1, height * width // 4, channels)
+        )
+        y = self.mixed(y).reshape(batch, 4, -1, channels).transpose(1, 3)
+        y = y.reshape(batch * channels * height // 2, width // 2, 2, 2).transpose(1, 2).reshape(x.shape)
+        return self.head((x + y).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("module", [Encoder(), Resized("nearest"), Resized("bilinear"), Folded()])
+def test_a_file_for_any_batch_computes_each_image_alone(module: torch.nn.Module) -> None:
+    graph = normal(to_onnx(module.eval(), 8))
+    with torch.inference_mode():
+        check(graph, images(), module(torch.from_numpy(images())).numpy())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_a_resize_exported_for_one_image_takes_any_batch(mode: str) -> None:
+    module = Resized(mode).eval()
+    program = torch.onnx.export(module, (torch.zeros(1, 3, 8, 8),), dynamo=True, verbose=False, opset_version=18)
+    assert program is not None
+    with torch.inference_mode():
+        check(normal(program.model_proto), images(), module(torch.from_numpy(images())).numpy())

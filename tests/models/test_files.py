@@ -112,6 +112,21 @@ def test_a_network_for_one_image_only_is_refused(path: Path) -> None:
         files.spec_of(path)
 
 
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(path: Path) -> None:
+    model = onnx.load(path)
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    axes = onnx.numpy_helper.from_array(np.array([0]), "axes")
+    model.graph.initializer.append(axes)
+    mean = onnx.helper.make_node("ReduceMean", [gemm.input[0], "axes"], ["over the batch"], keepdims=1)
+    difference = onnx.helper.make_node("Sub", [gemm.input[0], "over the batch"], ["difference"])
+    gemm.input[0] = "difference"
+    model.graph.node.insert(len(model.graph.node) - 1, mean)
+    model.graph.node.insert(len(model.graph.node) - 1, difference)
+    onnx.save(model, path)
+    with pytest.raises(UsageError, match=r"mine.v1 mixes the images of a batch: each changes the others' logits"):
+        files.spec_of(path)
+
+
 def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
     from mbbench import store
 

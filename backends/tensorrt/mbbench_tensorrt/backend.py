@@ -15,7 +15,7 @@ from typing import ClassVar
 from mbbench.backend import AheadOfTime, Artifact, Backend, Dialect, Format, Session, Stage, pick_device
 from mbbench.errors import BackendError
 from mbbench.nvidia.nvml import driver_version
-from mbbench.nvidia.runtime import Gpu, count, cuda, gpu, index_of, native_precisions
+from mbbench.nvidia.runtime import DRIVER, Gpu, count, cuda, gpu, index_of, native_precisions
 from mbbench.spec import Precision, content_key
 from mbbench_tensorrt import cache as engine_cache
 from mbbench_tensorrt.build import build_engine, installed, make_logger, runs_on, supported_capability
@@ -37,6 +37,8 @@ class TensorRtBackend(Backend, AheadOfTime):
     def devices(self) -> Mapping[str, str]:
         _, distribution = installed()
         gpus = {f"cuda:{index}": gpu(index) for index in range(count())}
+        if not gpus:
+            raise BackendError("no NVIDIA GPU was found", DRIVER)
         supported = {name: local.name for name, local in gpus.items() if runs_on(local.capability)}
         if not supported:
             names = ", ".join(dict.fromkeys(local.description for local in gpus.values()))

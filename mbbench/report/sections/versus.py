@@ -72,8 +72,10 @@ def comparison_table(subject: Result, baselines: Sequence[Result]) -> Table:
     caption = [
         f"Ratio: the baseline's value divided by that of {model.label}, at the same resolution and number of classes."
     ]
-    raised = [other.label for other in (result.cell.model for result in baselines) if max(other.size) > max(model.size)]
-    caption += [f"{label} has the smallest resolution that it accepts." for label in raised]
+    for other in (result.cell.model for result in baselines):
+        if other.size != model.size:
+            reason = "the smallest that it accepts" if max(other.size) > max(model.size) else "the longer side"
+            caption.append(f"{other.label} has another: {reason}.")
     if in_paper:
         caption.append("Paper: its claim for 1.0 MobileNet-224.")
     if all(baseline.cell.weights == "random" for baseline in baselines):
