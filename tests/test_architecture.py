@@ -61,4 +61,4 @@ def test_only_programs_at_the_root_import_packages() -> None:
 def test_no_module_is_longer_than_300_lines() -> None:
     lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in ROOT.rglob("*.py")}
     assert {path: length for path, length in lengths.items() if length > 300} == {}
-    assert len(list(ROOT.glob("*.py"))) <= 17
+    assert len(list(ROOT.glob("*.py"))) <= 18
