@@ -85,7 +85,8 @@ class Profile:
 def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Profile:
     """Return `profile` with the settings and options of the command line that are not None.
 
-    If the options name other families than the profile, its alpha and variant are dropped unless one of them has them.
+    If the options name other families than the profile, its alpha and variant are dropped unless one of them has them,
+    and its resolution if all are networks in files or libraries, which have their own.
     """
     changes = {name: value for name, value in options.items() if value is not None}
     names = changes.get("model", profile.model)
@@ -95,6 +96,8 @@ def override(profile: Profile, settings: Mapping[str, Any], options: Mapping[str
             changes = {"alpha": (1.0,)} | changes
         if not any(profile.variant in info.variants for info in families):
             changes = {"variant": "standard"} | changes
+        if all(info in FILE_FAMILIES.values() for info in families):
+            changes = {"res": ()} | changes
     changed_settings = {name: value for name, value in settings.items() if value is not None}
     return replace(profile, settings=replace(profile.settings, **changed_settings), **changes)
 

@@ -125,6 +125,24 @@ def test_with_several_families_alpha_and_variant_apply_to_mobilenet_only() -> No
     assert [model.label for model in grid.models] == labels
 
 
+@pytest.mark.parametrize(
+    ("models", "res"),
+    [
+        (("mine.onnx",), ()),
+        (("mine.onnx", "timm:resnet18"), ()),
+        (("mine.onnx", "mobilenet_v1"), (128,)),
+        (("vgg16",), (128,)),
+    ],
+)
+def test_the_profiles_resolution_is_dropped_for_networks_in_files(
+    models: tuple[str, ...], res: tuple[int, ...]
+) -> None:
+    base = profile.read_profile("ci")
+    assert base.res == (128,)
+    assert profile.override(base, {}, {"model": models}).res == res
+    assert profile.override(base, {}, {"model": models, "res": (96,)}).res == (96,)
+
+
 def test_the_profiles_alpha_and_variant_are_dropped_for_another_family() -> None:
     base = profile.parse('alpha = 0.25\nvariant = "shallow"\n', "p")
     changed = profile.override(base, {}, {"model": ("vgg16",)})
