@@ -8,13 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mbbench import plan
+from mbbench import plan, store
 from mbbench.cli.app import app
 from mbbench.errors import UsageError
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, default_preprocessing, files, randomize
 from mbbench.models.cost import cost_of
 from mbbench.profile import Profile
+from mbbench.result import Result
 from mbbench.spec import ModelSpec, Preprocessing
 
 
@@ -127,26 +128,29 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_refused(path: Path) -> No
         files.spec_of(path)
 
 
-def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
-    from mbbench import store
-
-    model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 48
-    del model.graph.value_info[:]
-    onnx.save(model, path)
-    results = tmp_path / "results.jsonl"
-    profile = tmp_path / "short.toml"
+def measure(path: Path, folder: Path, backends: str) -> list[Result]:
+    """Measure a file in fp32 and INT8 on `backends`, and return all results."""
+    results, profile = folder / "results.jsonl", folder / "short.toml"
     profile.write_text(
         "images = 24\n[settings]\nmin_samples = 20\nmin_s = 0.05\nmax_s = 0.5\nwarmup_max_s = 0.5\nthroughput_s = 0.1\n"
     )
     arguments = ["run", "--model", str(path), "--precision", "fp32,int8", "--profile", str(profile)]
-    arguments += ["--backend", "onnxruntime,openvino,torch", "--data", "digits", "--results", str(results)]
+    arguments += ["--backend", backends, "--data", "digits", "--results", str(results)]
     outcome = CliRunner().invoke(app, arguments)
     assert outcome.exit_code == 0, outcome.output
     measured = store.read(results)
     assert [(result.cell.backend, result.cell.precision) for result in measured] == [
-        (backend, precision) for backend in ("onnxruntime", "openvino", "torch") for precision in ("fp32", "int8")
+        (backend, precision) for backend in backends.split(",") for precision in ("fp32", "int8")
     ]
+    return measured
+
+
+def test_every_precision_and_runtime_measures_a_file(path: Path, tmp_path: Path) -> None:
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 48
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+    measured = measure(path, tmp_path, "onnxruntime,openvino,torch")
     for result in measured:
         assert result.failure is None, result.failure
         assert result.cell.model.label == "mine.v1-48x32"
@@ -193,20 +197,10 @@ class Transformer(torch.nn.Module):
 
 
 def test_a_transformer_is_measured_in_every_precision(tmp_path: Path) -> None:
-    from mbbench import store
-
     torch.manual_seed(0)
-    path, results, profile = tmp_path / "vit.onnx", tmp_path / "results.jsonl", tmp_path / "short.toml"
+    path = tmp_path / "vit.onnx"
     onnx.save(to_onnx(Transformer().eval(), 32), path)
-    profile.write_text(
-        "images = 24\n[settings]\nmin_samples = 20\nmin_s = 0.05\nmax_s = 0.5\nwarmup_max_s = 0.5\nthroughput_s = 0.1\n"
-    )
-    arguments = ["run", "--model", str(path), "--precision", "fp32,int8", "--profile", str(profile)]
-    arguments += ["--backend", "onnxruntime,openvino", "--data", "digits", "--results", str(results)]
-    outcome = CliRunner().invoke(app, arguments)
-    assert outcome.exit_code == 0, outcome.output
-    measured = store.read(results)
-    assert len(measured) == 4
+    measured = measure(path, tmp_path, "onnxruntime,openvino")
     for result in measured:
         assert result.measured.parity is not None and result.measured.parity.passed
         assert result.measured.accuracy is not None
