@@ -66,6 +66,7 @@ def test_trained_weights_record_their_spec_recipe_and_data(folder: Path) -> None
         "widths": None,
         "name": "",
         "sha256": "",
+        "width": None,
     }
     recipe = json.loads(recorded["recipe"])
     assert (recipe["epochs"], recipe["batch_size"], recipe["seed"]) == (1, 64, 0)
