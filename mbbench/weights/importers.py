@@ -24,9 +24,13 @@ from mbbench.weights.states import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMPORTER = 2  # version of all importers
+IMPORTER = 3  # version of all importers
 _TIMM_EPSILON = 1e-5
 _TIMM_STAGES = (1, 2, 2, 6, 2)  # number of blocks in each stage; timm groups the 13 blocks by resolution
+_KERAS_EPSILON = 1e-3
+_KERAS_BLOCK = re.compile(r"block(?P<block>\d+)_(?:sep)?conv(?P<index>\d)(?P<norm>_bn)?")
+_KERAS_SKIP, _KERAS_SKIP_NORM = (re.compile(rf"{name}(?:_(\d+))?") for name in ("conv2d", "batch_normalization"))
+_HALVING_BLOCKS = (1, 2, 3, 12)  # of Xception
 _KERAS_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 State = dict[str, "Tensor"]
@@ -49,11 +53,13 @@ def _read_keras(path: Path) -> StateDict:
     return hdf5.read(path) if is_hdf5 else checkpoint.read(path)
 
 
-def _keras(tensors: State, _spec: ModelSpec, _path: Path) -> State:
-    """Convert MobileNetV1 of Keras Applications (legacy HDF5).
+def _keras(tensors: State, spec: ModelSpec, _path: Path) -> State:
+    """Convert MobileNetV1 or Xception of Keras Applications (legacy HDF5).
 
-    Its kernels are (H, W, in, out), those of depthwise convolutions (H, W, in, 1).
+    Kernels are (H, W, in, out), those of depthwise convolutions (H, W, in, 1).
     """
+    if spec.family == "xception":
+        return _keras_xception(tensors)
     state = {}
     for key, value in tensors.items():
         layer, _, variable = key.rpartition("/")
@@ -95,13 +101,60 @@ def _keras_layer(layer: str) -> tuple[str, str]:
     return f"blocks.{int(match[2]) - 1}.{0 if depthwise else 1}", kind or ("depthwise" if depthwise else "conv")
 
 
-def _timm(tensors: State, _spec: ModelSpec, path: Path) -> State:
-    """Convert timm's mobilenetv1_100 and mobilenetv1_125.
+def _keras_xception(tensors: State) -> State:
+    """Convert Xception of Keras Applications.
 
-    Their batch norm has an epsilon of 1e-5; its difference from mbbench's is added to the variances. Raises
+    The four 1x1 convolutions beside the blocks, and their batch norms, have names with a running number (`conv2d_3`).
+    Keras's batch norm has an epsilon of 1e-3; its difference from mbbench's is added to the variances.
+    """
+    from mbbench.models.xception import EPSILON
+
+    layers = dict.fromkeys(key.rpartition("/")[0] for key in tensors)
+    modules: dict[str, str] = {"predictions": "fc"}
+    for pattern, module in ((_KERAS_SKIP, "skip"), (_KERAS_SKIP_NORM, "skipbn")):
+        found = sorted((int(match[1] or 0), layer) for layer in layers if (match := pattern.fullmatch(layer)))
+        modules |= {layer: f"block{block}.{module}" for (_, layer), block in zip(found, _HALVING_BLOCKS, strict=False)}
+    for layer in layers:
+        if (match := _KERAS_BLOCK.fullmatch(layer)) is not None:
+            modules[layer] = _xception_module(int(match["block"]), int(match["index"]), match["norm"] is not None)
+    state = {}
+    for key, value in tensors.items():
+        layer, _, variable = key.rpartition("/")
+        target = modules.get(layer, "")
+        if target and variable in _KERAS_BATCH_NORM:
+            shift = _KERAS_EPSILON - EPSILON if variable == "moving_variance" else 0
+            state[f"{target}.{_KERAS_BATCH_NORM[variable]}"] = value + shift
+        elif target and variable == "bias":
+            state[f"{target}.bias"] = value
+        elif target and variable == "kernel" and value.ndim in (2, 4):
+            state[f"{target}.weight"] = (value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)).contiguous()
+        elif target and variable == "depthwise_kernel" and value.ndim == 4:
+            state[f"{target}.conv1.weight"] = value.permute(2, 3, 0, 1).contiguous()
+        elif target and variable == "pointwise_kernel" and value.ndim == 4:
+            state[f"{target}.pointwise.weight"] = value.permute(3, 2, 0, 1).contiguous()
+        else:
+            state[_unknown(key, "Keras")] = value
+    return state
+
+
+def _xception_module(block: int, index: int, norm: bool) -> str:
+    """Return the module of a layer in one of Keras's 14 blocks: the first is our stem, the last comes after ours."""
+    if block in (1, 14):
+        return f"{'bn' if norm else 'conv'}{index if block == 1 else index + 2}"
+    position = 3 * (index - 1) + (block > 2) + norm  # the first block has no leading ReLU
+    return f"block{block - 1}.rep.{position}"
+
+
+def _timm(tensors: State, spec: ModelSpec, path: Path) -> State:
+    """Convert timm's mobilenetv1_100, mobilenetv1_125 and legacy_xception, whose names mbbench has too.
+
+    MobileNetV1's batch norm has an epsilon of 1e-5; its difference from mbbench's is added to the variances. Raises
     `UsageError` for mobilenetv1_100h, which is another network.
     """
     from mbbench.models.mobilenet_v1 import EPSILON
+
+    if spec.family == "xception":
+        return tensors
 
     names = {"conv_stem": "stem.conv", "bn1": "stem.bn", "classifier": "classifier"}
     positions = [(stage, index) for stage, count in enumerate(_TIMM_STAGES) for index in range(count)]
@@ -157,12 +210,12 @@ def _fold_vgg(state: State) -> State:
     return folded
 
 
-_MOBILENET: Mapping[Family, str] = {"mobilenet_v1": "MobileNetV1"}
+_WITH_XCEPTION: Mapping[Family, str] = {"mobilenet_v1": "MobileNetV1", "xception": "Xception"}
 _TORCHVISION: Mapping[Family, str] = {
     family: FAMILIES[family].label for family in FAMILIES if family not in ("mobilenet_v1", "xception")
 }
 KINDS: Mapping[str, Importer] = {
-    "keras": Importer("Keras", _MOBILENET, _read_keras, _keras, "keras"),
-    "timm": Importer("timm", _MOBILENET, checkpoint.read, _timm),
+    "keras": Importer("Keras", _WITH_XCEPTION, _read_keras, _keras, "keras"),
+    "timm": Importer("timm", _WITH_XCEPTION, checkpoint.read, _timm),
     "torchvision": Importer("torchvision", _TORCHVISION, checkpoint.read, _torchvision),
 }

@@ -118,7 +118,7 @@ def keras_state(spec: ModelSpec) -> State:
             "timm",
             {"conv1.weight": torch.ones(1)},
             VGG,
-            "timm:FILE does not read VGG16-32; give --model mobilenet_v1",
+            "timm:FILE does not read VGG16-32; give --model mobilenet_v1 or xception",
         ),
         (
             "timm",

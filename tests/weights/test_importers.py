@@ -95,6 +95,39 @@ def test_keras_checkpoints_of_other_sizes_give_the_logits_of_keras(
     assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
+KERAS_XCEPTION = """
+import sys
+import keras, numpy as np
+side = int(sys.argv[1])
+keras.utils.set_random_seed(3)
+keras.applications.Xception(input_shape=(71, 71, 3), weights=None)  # so that the running numbers of names start later
+model = keras.applications.Xception(
+    input_shape=(side, side, 3), weights=None, classes=11, classifier_activation=None
+)
+random = np.random.default_rng(1)
+for layer in model.layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.set_weights([random.uniform(0.5, 1.5, value.shape) for value in layer.get_weights()])
+images = random.uniform(-1, 1, (2, side, side, 3)).astype("float32")
+np.savez("logits.npz", images=images, logits=model.predict(images, verbose=0))
+model.save("model.h5")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="Keras is not installed")
+@pytest.mark.parametrize("side", [71, 96])
+def test_kerass_xception_gives_its_logits(tmp_path: Path, side: int) -> None:
+    command = [sys.executable, "-c", KERAS_XCEPTION, str(side)]
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run(command, check=True, env=environment, capture_output=True, cwd=tmp_path)
+    resolved = resolve(f"keras:{tmp_path}/model.h5", ModelSpec("xception", resolution=side))
+    assert (resolved.spec.classes, resolved.spec.padding) == (11, "keras")
+    with np.load(tmp_path / "logits.npz") as archive:
+        images, expected = archive["images"], archive["logits"]
+    actual = logits(resolved, torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
 WHOLE_KERAS = """
 import sys
 import keras, numpy as np
