@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -201,9 +202,14 @@ def timed(
 
 def race(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float, float]:
     """Return the medians of two calls in ms, and the median ratio of alternating blocks."""
-    from common import alternate, median_ms
+    from common import alternate, median_ms, pin
 
-    return alternate(lambda: median_ms(first, _SECONDS), lambda: median_ms(second, _SECONDS), _ROUNDS)
+    cpus = os.sched_getaffinity(0)
+    pin()  # only while it is timed: quantizing uses all CPUs
+    try:
+        return alternate(lambda: median_ms(first, _SECONDS), lambda: median_ms(second, _SECONDS), _ROUNDS)
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def agreement(call: Callable[[np.ndarray], np.ndarray], images: np.ndarray, expected: np.ndarray) -> float:
@@ -329,9 +335,6 @@ def main() -> None:
     elif arguments.action == "table":
         table(*arguments.paths)
     else:
-        from common import pin
-
-        pin()
         folder, photos, records, *names = arguments.paths
         for path in [folder / f"{name}.onnx" for name in names] or sorted(folder.glob("*.onnx")):
             with records.open("a") as file:
