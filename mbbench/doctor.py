@@ -10,6 +10,7 @@ from typing import Literal
 
 from mbbench.machine import Machine, query_gpu_processes, read_text
 
+_KERNEL_THREAD = 0x00200000  # the flag PF_KTHREAD in /proc/PID/stat
 _MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
 _MAX_STEAL_SHARE = 0.01  # share of the CPU time that the hypervisor gives to other guests
 _MAX_CLOCK_DROP = 0.05  # share by which the clock rate falls while measuring
@@ -221,7 +222,10 @@ def _times(count: int) -> str:
 
 
 def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:
-    """Return the CPU time of this process and its ended children, and that of every other process by `pid name`."""
+    """Return the CPU time of this process and its ended children, and that of every other process by `pid name`.
+
+    The kernel's own threads are left out, since nobody can stop them.
+    """
     own_ticks, process_ticks = 0, {}
     for path in (root / "proc").glob("[0-9]*/stat"):
         head, _, tail = read_text(path).rpartition(")")
@@ -231,7 +235,7 @@ def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:
         user, system, children_user, children_system = map(int, fields[11:15])
         if int(path.parent.name) == os.getpid():
             own_ticks = user + system + children_user + children_system
-        else:
+        elif not int(fields[6]) & _KERNEL_THREAD:
             pid, _, name = head.partition(" (")
             process_ticks[f"{pid} {name}"] = user + system
     return own_ticks, process_ticks

@@ -127,6 +127,7 @@ def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
         "proc/stat": "cpu  100 5 50 1000 20 1 2 7 0 0\ncpu0 1 2 3\n",
         "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 500 kB\nSwapTotal: 100 kB\nSwapFree: 40 kB\n",
         "proc/12/stat": "12 (a (b) c) S 1 1 1 0 -1 4 0 0 0 0 30 12 1 2 20 0 1 0\n",
+        "proc/13/stat": "13 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 9 9 0 0 20 0 1 0\n",
         f"proc/{os.getpid()}/stat": f"{os.getpid()} (me) S 1 1 1 0 -1 4 0 0 0 0 3 4 5 6 20 0 1 0\n",
         "sys/fs/cgroup/cpu.stat": "usage_usec 5\nnr_throttled 9\n",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
