@@ -128,8 +128,8 @@ def load(photos: Path, split: str) -> np.ndarray:
     return to_float(pixels, default_preprocessing("onnx"))
 
 
-def measure(path: Path, photos: Path, rivals: str | None) -> Iterator[Record]:
-    """Yield the records of the network in `path`."""
+def measure(path: Path, train: np.ndarray, test: np.ndarray, rivals: str | None) -> Iterator[Record]:
+    """Yield the records of the network in `path`; `train` and `test` are photos (`load`)."""
     import onnx
     import torch
 
@@ -143,7 +143,6 @@ def measure(path: Path, photos: Path, rivals: str | None) -> Iterator[Record]:
 
     spec = files.spec_of(path, 224)
     graph = files.graph(spec)
-    train, test = load(photos, "train"), load(photos, "test")
     calibration = calibrate.Calibration(train[::2], train[1::2], None, "photos", "photos")
     expected = calibrate.logits(graph, test)
     with torch.inference_mode():
@@ -162,7 +161,7 @@ def measure(path: Path, photos: Path, rivals: str | None) -> Iterator[Record]:
                 best = search.best_quantization(
                     spec, spec.sha256, build, lambda: calibration, f"photos {_TEST}", dialect=dialect
                 )
-                small = export_quantized(lambda: best.write(dialect), f"{best.graph.stem}", "onnx", dialect)  # noqa: B023
+                small = export_quantized(lambda: best.write(dialect), best.graph.stem, "onnx", dialect)  # noqa: B023
                 with (
                     backend.open(exported.artifact(spec, 1), "", threads=1, stage=lambda _: None) as fp32,
                     backend.open(small.artifact(spec, 1, "int8"), "", threads=1, stage=lambda _: None) as int8,
@@ -336,9 +335,10 @@ def main() -> None:
         table(*arguments.paths)
     else:
         folder, photos, records, *names = arguments.paths
+        train, test = load(photos, "train"), load(photos, "test")
         for path in [folder / f"{name}.onnx" for name in names] or sorted(folder.glob("*.onnx")):
             with records.open("a") as file:
-                for record in measure(path, photos, arguments.rivals):
+                for record in measure(path, train, test, arguments.rivals):
                     file.write(json.dumps(asdict(record)) + "\n")
                     file.flush()
 

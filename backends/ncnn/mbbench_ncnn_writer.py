@@ -24,7 +24,7 @@ _ACTIVATIONS = ("Clip", "Relu")
 _UNBOUNDED = 3.4e38
 _BINARY = {"Add": 0, "Sum": 0, "Sub": 1, "Mul": 2, "Div": 3}  # ncnn's numbers of the operations
 _GLOBAL_POOLING = ("ReduceMean", "GlobalAveragePool")
-_KEEPS_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", *_BINARY)
+_KEEPS_SHAPE = ("QuantizeLinear", "DequantizeLinear", *_ACTIVATIONS, "Sigmoid", "HardSigmoid", "HardSwish", *_BINARY)
 
 
 @dataclass(frozen=True, slots=True)

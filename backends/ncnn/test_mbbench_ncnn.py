@@ -136,17 +136,22 @@ def test_branches_and_ceil_mode_pooling_give_the_graphs_logits(tmp_path: Path) -
         assert audit(session.executed(), cost_of(GOOGLENET).layers).fp32_layers == ("conv1.conv",)
 
 
+def check_in_fp32_and_int8(module: nn.Module, folder: Path) -> None:
+    """Check a network's logits in fp32 against PyTorch's, and in INT8 against those of its Q/DQ graph."""
+    graph, spec = to_onnx(module, 32), replace(SPEC, resolution=32)
+    with torch.inference_mode():
+        assert_close(logits_of(graph, folder, spec), module(torch.from_numpy(images_of(32))).numpy(), 1e-5)
+    integers = quantized(graph, spec)
+    assert_close(logits_of(integers, folder, spec), calibrate.logits(integers, images_of(32)), 5e-2)
+
+
 def test_vgg16s_operators_give_the_graphs_logits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
         *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), AdaptiveAveragePool(7), nn.Flatten()),
         *(nn.Linear(16 * 49, 33), nn.ReLU(), nn.Linear(33, 10)),
     ).eval()
-    graph, spec = to_onnx(module, 32), replace(SPEC, resolution=32)
-    with torch.inference_mode():
-        assert_close(logits_of(graph, tmp_path, spec), module(torch.from_numpy(images_of(32))).numpy(), 1e-5)
-    integers = quantized(graph, spec)
-    assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
+    check_in_fp32_and_int8(module, tmp_path)
 
 
 class Mobile(nn.Module):
@@ -169,12 +174,7 @@ class Mobile(nn.Module):
 
 def test_operators_of_mobile_networks_give_the_graphs_logits(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = Mobile().eval()
-    graph, spec = to_onnx(module, 32), replace(SPEC, resolution=32)
-    with torch.inference_mode():
-        assert_close(logits_of(graph, tmp_path, spec), module(torch.from_numpy(images_of(32))).numpy(), 1e-5)
-    integers = quantized(graph, spec)
-    assert_close(logits_of(integers, tmp_path, spec), calibrate.logits(integers, images_of(32)), 5e-2)
+    check_in_fp32_and_int8(Mobile().eval(), tmp_path)
 
 
 class Elementwise(nn.Module):

@@ -88,10 +88,11 @@ def _drop_strided_copies(graph: onnx.GraphProto, shapes: Shapes, size: int) -> N
             continue
         source, axis = shapes.get(flat.input[0]), next((entry.i for entry in node.attribute if entry.name == "axis"), 0)
         indices = onnx.numpy_helper.to_array(constants[node.input[1]])
-        in_order = np.array_equal(indices.ravel(), np.arange(indices.size))
-        if source and axis == 0 and len(shapes.get(node.input[0], ())) == 1 and source[0] == indices.shape[0] == size:
-            if not in_order or indices.size != np.prod(source):
-                continue
+        is_flat = axis == 0 and len(shapes.get(node.input[0], ())) == 1
+        if (
+            source and is_flat and source[0] == indices.shape[0] == size and indices.size == np.prod(source)
+            and np.array_equal(indices.ravel(), np.arange(indices.size))
+        ):  # fmt: skip
             shape = _constant(graph, f"{node.output[0]}.shape", _int64([-1, *indices.shape[1:]]))
             del node.attribute[:]
             node.op_type, node.input[:] = "Reshape", [flat.input[0], shape]
