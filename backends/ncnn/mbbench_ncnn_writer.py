@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,10 @@ class _Writer:
         graph = model.graph
         self._images, self._logits = graph.input[0].name, graph.output[0].name
         self._producers = {output: node for node in graph.node for output in node.output}
-        self._readers = {name: [node for node in graph.node if name in node.input] for name in self._producers}
+        self._readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            for name in set(node.input):
+                self._readers[name].append(node)
         self._arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._layers: list[Layer] = []
         self._blobs: dict[str, str] = {self._images: self._images}
