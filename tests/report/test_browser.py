@@ -151,10 +151,13 @@ def test_the_saved_records_equal_the_results(
     from mbbench import store
 
     report = open_report(study)
-    with report.page.expect_download() as download:
+    report.wait_for_plots()
+    report.page.evaluate("() => void (URL.revokeObjectURL = () => (window.revoked = true))")
+    with report.page.expect_download(timeout=120_000) as download:
         report.page.get_by_role("button", name="Save the records").click()
     download.value.save_as(tmp_path / "saved.jsonl")
     assert store.read(tmp_path / "saved.jsonl") == study
+    assert report.page.evaluate("window.revoked") is None, "a slow browser would lose the address before it opens it"
 
 
 def test_a_hostile_name_runs_no_script(make_result: Make, open_report: Callable[..., OpenPage]) -> None:

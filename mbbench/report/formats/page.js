@@ -131,7 +131,7 @@ save.addEventListener("click", async () => {
   link.href = URL.createObjectURL(new Blob([await records()], { type: "application/x-ndjson" }));
   link.download = "results.jsonl";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // The browser opens the address some time after the click.
 });
 
 // ---- plots ----
