@@ -154,7 +154,10 @@ def _check_parity(module: nn.Module, images: object, logits: NDArray[np.float32]
 
 
 def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits by ONNX's reference implementation, with our MaxPool: its own takes 50 s for GoogLeNet."""
+    """Return the logits by ONNX's reference implementation, with our MaxPool and LRN.
+
+    Its own MaxPool takes 50 s for GoogLeNet; its own LRN normalizes only as many channels as there are images.
+    """
     import numpy as np
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -168,6 +171,7 @@ def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
             kernel_shape: Sequence[int],
             strides: Sequence[int],
             pads: Sequence[int],
+            dilations: Sequence[int] | None,
             ceil_mode: int,
             **_: object,
         ) -> tuple[NDArray[np.float32]]:
@@ -176,9 +180,21 @@ def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
             extra = [stride - 1 if ceil_mode else 0 for stride in strides]
             padding = ((0, 0), (0, 0), (top, bottom + extra[0]), (left, right + extra[1]))
             padded = np.pad(images, padding, constant_values=-np.inf)
-            windows = np.lib.stride_tricks.sliding_window_view(padded, kernel_shape, axis=(2, 3))
-            return (windows[:, :, :: strides[0], :: strides[1]].max(axis=(-2, -1)),)
+            steps = dilations or (1, 1)
+            extent = tuple((size - 1) * step + 1 for size, step in zip(kernel_shape, steps, strict=True))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
+            return (windows[:, :, :: strides[0], :: strides[1], :: steps[0], :: steps[1]].max(axis=(-2, -1)),)
 
-    evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[MaxPool])
+    class LRN(OpRun):
+        def _run(
+            self, images: NDArray[np.float32], *, alpha: float, beta: float, bias: float, size: int
+        ) -> tuple[NDArray[np.float32]]:
+            """Normalize (N, C, H, W) by the squares of the `size` channels around each."""
+            before = (size - 1) // 2
+            squares = np.pad(images**2, ((0, 0), (before, size - 1 - before), (0, 0), (0, 0)))
+            sums = np.lib.stride_tricks.sliding_window_view(squares, size, axis=1).sum(axis=-1)
+            return ((images / (bias + alpha / size * sums) ** beta).astype(np.float32),)
+
+    evaluator = ReferenceEvaluator(onnx.load(path), new_ops=[MaxPool, LRN])
     logits: NDArray[np.float32] = evaluator.run(None, {"images": images})[0]  # type: ignore[index]
     return logits

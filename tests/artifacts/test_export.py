@@ -50,6 +50,25 @@ def test_every_family_exports_and_runs_at_any_batch(family: str) -> None:
     assert exported.info.max_abs_error < 1e-4 * np.abs(expected).max()
 
 
+class OldNetwork(nn.Module):
+    """Local response normalization and dilated pooling, for which ONNX's reference implementation needs help."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3, 2), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.local_response_norm(self.stem(x), 5, alpha=5.0)
+        x = nn.functional.max_pool2d(x, 3, 2, 1, dilation=2)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_the_check_computes_response_normalization_and_dilated_pooling() -> None:
+    torch.manual_seed(0)
+    network = OldNetwork().eval()
+    assert export(SPEC, "old", "onnx", lambda: network).info.max_abs_error < 1e-5  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("format", ["onnx"])
 def test_a_second_export_builds_nothing(format: Format) -> None:
     first = export(SPEC, "twice", format, module)
