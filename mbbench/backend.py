@@ -28,7 +28,7 @@ Format = str  # the suffix of a file: one of `EXPORTED_FORMATS`, or what a `Conv
 EXPORTED_FORMATS: tuple[Format, ...] = ("onnx",)  # what mbbench writes itself
 DATA_FORMATS = (*EXPORTED_FORMATS, "tflite", "pte", "ncnn")  # known to execute no code when loaded, unlike any other
 Stage = Literal["import", "load", "compile"]
-Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8u8", "u8s7", "s8s8", "s8s8f"]
+Dialect = Literal["fp32", "bf16", "fp16", "u8s8", "u8s8f", "u8s8p", "u8u8", "u8s7", "s8s8", "s8s8f"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ class Artifact:
         bf16, fp16   all tensors except input and output in that type
         u8s8         uint8 activations, int8 weights, int32 biases
         u8s8f        u8s8, with the first convolution and the depthwise one after it in fp32
+        u8s8p        u8s8, with fp32 between a convolution and an activation other than ReLU (a post-op)
         u8u8         u8s8, with the weights stored as uint8 around 128
-        u8s7         u8s8, with weights from -64 to 64
+        u8s7         u8s8p, with weights from -64 to 64
         s8s8         symmetric int8 activations and weights, fp32 biases
         s8s8f        s8s8, with the first convolution and all depthwise ones in fp32
     """

@@ -57,7 +57,7 @@ class OpenVinoBackend(Backend, Streams):
         return frozenset(_CAPABILITIES[name] for name in capabilities if name in _CAPABILITIES)
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
-        int8: Dialect = "u8s7" if device.startswith("CPU") and fingerprint().saturates_int8 else "u8s8"
+        int8: Dialect = "u8s7" if device.startswith("CPU") and fingerprint().saturates_int8 else "u8s8p"
         return {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": int8}
 
     def open(self, artifact: Artifact, device: str, *, threads: int, stage: Callable[[Stage], None]) -> Session:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Clip", "Relu")
+_FLOAT_ACTIVATIONS = (
+    "HardSwish",
+    "HardSigmoid",
+    "Sigmoid",
+    "Mul",
+    "Gelu",
+    "Tanh",
+    "Elu",
+    "LeakyRelu",
+    "PRelu",
+)  # Mul: SiLU
+_HARD_SWISH_LOW = -3.0  # below it, hard swish is 0
 _POOLING = ("MaxPool", "AveragePool")
 _VIEWS = ("Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -32,9 +44,11 @@ def write(
 
     - `u8s8`: activations uint8 with a zero point, weights int8, biases int32, which is what CPUs multiply.
     - `u8s8f`: u8s8 with the nodes of `fp32_nodes` in fp32, for ONNX Runtime, which runs them faster.
+    - `u8s8p`: u8s8 without rounding between a convolution and an activation other than ReLU, for OpenVINO and PyTorch,
+      which fuse the two (a post-op). ONNX Runtime and LiteRT would run such a convolution in fp32.
     - `u8u8`: u8s8 with the weights as uint8 around 128, for ONNX Runtime on CPUs that add two products in 16 bits
       (`Machine.saturates_int8`); it widens such weights first.
-    - `u8s7`: u8s8 with weights from -64 to 64, for OpenVINO on such CPUs; it runs unsigned weights in fp32.
+    - `u8s7`: u8s8p with weights from -64 to 64, for OpenVINO on such CPUs; it runs unsigned weights in fp32.
     - `s8s8`: activations int8 and symmetric, biases fp32, which is what TensorRT accepts.
     - `s8s8f`: s8s8 with the nodes of `fp32_nodes` in fp32, for ncnn, which runs them faster.
 
@@ -54,6 +68,11 @@ def write(
     inferred = onnx.shape_inference.infer_shapes(model)
     shuffles = _channel_shuffles(model)
     ranges = {**ranges, **{after: ranges[before] for _, before, after in shuffles if before in ranges}}
+    ranges |= {
+        name: (max(ranges[name][0], _HARD_SWISH_LOW), max(ranges[name][1], 0.0))
+        for name, nodes in readers(model.graph).items()
+        if name in ranges and all(node.op_type == "HardSwish" for node in nodes)
+    }
     data = TensorsData(
         CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     )
@@ -82,9 +101,44 @@ def write(
         )
         quantizer.quantize_model()
     written: onnx.ModelProto = quantizer.model.model
+    if dialect in ("u8s8p", "u8s7"):
+        _unround_before_activations(written.graph)
     if dialect == "u8u8":
         _make_weights_unsigned(written.graph)
     return written
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes that read each tensor."""
+    nodes: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            nodes.setdefault(name, []).append(node)
+    return nodes
+
+
+def _unround_before_activations(graph: onnx.GraphProto) -> None:
+    """Remove the Q/DQ pairs between a weighted layer and activations other than ReLU."""
+    producers = {output: node for node in graph.node for output in node.output}
+    read_by = readers(graph)
+    removed: list[str] = []
+    for quantize in graph.node:
+        source = producers.get(quantize.input[0])
+        if quantize.op_type != "QuantizeLinear" or source is None or source.op_type not in _WEIGHTED:
+            continue
+        pairs = read_by[quantize.output[0]]
+        after = [node for pair in pairs for node in read_by[pair.output[0]]]
+        if any(node.op_type not in _FLOAT_ACTIVATIONS for node in after):
+            continue
+        rounded = {pair.output[0] for pair in pairs}
+        for node in after:
+            for index, name in enumerate(node.input):
+                if name in rounded:
+                    node.input[index] = quantize.input[0]
+        removed += [quantize.name, *(pair.name for pair in pairs)]
+    nodes = [node for node in graph.node if node.name not in removed]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _make_weights_unsigned(graph: onnx.GraphProto) -> None:
@@ -116,15 +170,12 @@ def _channel_shuffles(model: onnx.ModelProto) -> list[tuple[tuple[str, str, str]
     Runtimes fuse the three only if nothing is between them: quantized one by one, they take OpenVINO's ShuffleNet from
     1.72 to 2.37 ms. The tensors before and after have the same values, and so need the same range.
     """
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    read_by = readers(model.graph)
     shuffles = []
     for first in model.graph.node:
         nodes = [first]
-        while len(nodes) < 3 and len(readers.get(nodes[-1].output[0], ())) == 1:
-            nodes += readers[nodes[-1].output[0]]
+        while len(nodes) < 3 and len(read_by.get(nodes[-1].output[0], ())) == 1:
+            nodes += read_by[nodes[-1].output[0]]
         if [node.op_type for node in nodes] == ["Reshape", "Transpose", "Reshape"]:
             names = (nodes[0].name, nodes[1].name, nodes[2].name)
             shuffles.append((names, first.input[0], nodes[2].output[0]))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_SEARCH_VERSION = 5  # raise it when the search makes other files from the same input
-_RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "percentile", "mse")
+_SEARCH_VERSION = 6  # raise it when the search makes other files from the same input
+_RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
 _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once
 
@@ -75,7 +75,7 @@ def best_quantization(
     Each way to choose ranges is tried on the network as it is and on the equalized network, and the best way of each
     once more with errors corrected on calibration images. The winner has the most correct validation images (without
     labels: the most that agree with fp32), and among equals the least squared error of the logits. `dialect` is the
-    dialect to be written; u8s8, u8u8 and s8s8 share a search, u8s7, u8s8f and s8s8f are each searched separately.
+    dialect to be written; u8s8, u8u8 and s8s8 share a search, the others are each searched separately.
     With `max_drop` (a share, 0 to 1), layers stay in fp32, the most harmful first, until at most that share of the
     validation images is lost against fp32.
 
@@ -84,7 +84,7 @@ def best_quantization(
     """
     tools = [metadata.version(name) for name in ("torch", "onnx", "onnxruntime")]
     # u8u8 and s8s8 quantize the same layers to 8 bits as u8s8, and share its search.
-    searched: Dialect = dialect if dialect in ("u8s7", "u8s8f", "s8s8f") else "u8s8"
+    searched: Dialect = dialect if dialect in ("u8s8p", "u8s7", "u8s8f", "s8s8f") else "u8s8"
     key = content_key(spec, weights_key, calibration_key, searched, max_drop, tools, _SEARCH_VERSION)
     graph = cache.root() / "quantized" / f"{key}.onnx"
     path = graph.with_suffix(".json")

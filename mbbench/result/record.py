@@ -151,7 +151,7 @@ class CostInfo:
 class Candidate:
     """One way to quantize, and its results on images held out from calibration."""
 
-    ranges: Literal["minmax", "percentile", "mse"]
+    ranges: Literal["minmax", "mean", "percentile", "mse"]
     equalized: bool
     corrected: bool  # weights rounded jointly, and biases corrected
     share: float  # of right answers, 0 to 1

@@ -34,6 +34,9 @@ def test_statistics_cover_every_activation_in_all_batches() -> None:
         "twice": (-2.0, 6.0),
         "logits": (0.0, 6.0),
     }
+    lows = images(20).reshape(20, 14).min(axis=1)
+    assert tensors["twice"].mean_low == pytest.approx(2 * lows.mean())
+    assert tensors["logits"].mean_high == pytest.approx(2 * np.maximum(images(20), 0).max(axis=(1, 2, 3)).mean())
     assert all(tensor.histogram.sum() == 20 * 14 / 7 for tensor in tensors.values())
     assert progress == [(8, 40), (16, 40), (20, 40), (28, 40), (36, 40), (40, 40)]
 
@@ -47,7 +50,7 @@ def with_counts(counts: dict[int, int], low: float = 0.0, high: float = 8.0) -> 
     histogram = np.zeros(BINS, np.int64)
     for index, count in counts.items():
         histogram[index] = count
-    return Statistics(low, high, histogram)
+    return Statistics(low, high, low, high, histogram)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,11 @@ def with_counts(counts: dict[int, int], low: float = 0.0, high: float = 8.0) -> 
 )
 def test_an_outlier_stretches_only_the_minmax_range(method: RangeMethod, high: float) -> None:
     assert ranges({"x": with_counts({255: 10**6, BINS - 1: 1})}, method)["x"][1] == high
+
+
+def test_the_mean_range_ends_where_the_average_image_does() -> None:
+    tensor = Statistics(-1.0, 8.0, -0.5, 3.0, np.ones(BINS, np.int64))
+    assert ranges({"x": tensor}, "mean") == {"x": (-0.5, 3.0)}
 
 
 def test_mse_clips_an_outlier_if_that_costs_less_than_coarse_steps() -> None:

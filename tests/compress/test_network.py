@@ -1,6 +1,7 @@
 """Quantization of a whole small MobileNetV1: the graph, its arithmetic, and the search for the best method."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -85,6 +86,49 @@ def test_nothing_is_between_the_parts_of_a_channel_shuffle(images: torch.Tensor)
     assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
     scales = [numpy_helper.to_array(initializers(written)[node.input[1]]) for node in (before, after)]
     assert scales[0] == scales[1]
+
+
+class Swishes(nn.Module):
+    """A convolution before hard swish, one before SiLU, and one before a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.next, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.hardswish(self.stem(x))
+        x = nn.functional.silu(self.next(x))
+        return self.head((x + self.last(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dialect", ["u8s8", "u8s8p"])
+def test_only_u8s8p_leaves_the_input_of_an_activation_unrounded(
+    images: torch.Tensor, dialect: Literal["u8s8", "u8s8p"]
+) -> None:
+    torch.manual_seed(0)
+    graph = to_onnx(Swishes().eval(), 32)
+    statistics = calibrate.statistics(graph, images.numpy())
+    written = quantize.write(graph, calibrate.ranges(statistics, "minmax"), dialect)
+    producers = {output: node for node in written.graph.node for output in node.output}
+
+    def before(op_type: str) -> list[str]:
+        (node,) = [node for node in written.graph.node if node.op_type == op_type]
+        return sorted(producers[name].op_type for name in node.input)
+
+    rounded = "DequantizeLinear" if dialect == "u8s8" else "Conv"
+    assert (before("HardSwish"), before("Sigmoid")) == ([rounded], [rounded])
+    assert before("Mul") == sorted([rounded, "Sigmoid"])
+    assert before("Add") == ["DequantizeLinear", "DequantizeLinear"]
+
+
+def test_a_range_before_hard_swish_begins_where_hard_swish_does(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    graph = to_onnx(Swishes().eval(), 32)
+    (name,) = [node.input[0] for node in graph.graph.node if node.op_type == "HardSwish"]
+    ranges = calibrate.ranges(calibrate.statistics(graph, images.numpy()), "minmax") | {name: (-9.0, 4.65)}
+    scale = numpy_helper.to_array(initializers(quantize.write(graph, ranges, "u8s8"))[f"{name}_scale"])
+    assert scale == pytest.approx((4.65 + 3) / 255)
 
 
 def test_u8s8_has_the_types_that_cpus_multiply(graph: onnx.ModelProto, ranges: dict[str, calibrate.Range]) -> None:
@@ -265,7 +309,7 @@ def test_the_search_chooses_the_best_candidate_and_runs_once(
     quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
     info = quantization.info
     assert [(c.equalized, c.corrected) for c in info.candidates] == [
-        *[(False, False)] * 3, (False, True), *[(True, False)] * 3, (True, True),
+        *[(False, False)] * 4, (False, True), *[(True, False)] * 4, (True, True),
     ]  # fmt: skip
     assert info.chosen == max(info.candidates, key=lambda c: (c.share, -c.logit_rmse))
     assert (info.judged_by, info.images, info.held_out, info.kept_fp32) == ("agreement", 20, 20, ())

@@ -75,7 +75,7 @@ class _TorchBackend(Backend):
         stage("compile")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision, torch.float32)
         facts = {
-            "precision": "int8" if artifact.dialect == "u8s8" else str(dtype).removeprefix("torch."),
+            "precision": "int8" if artifact.dialect == "u8s8p" else str(dtype).removeprefix("torch."),
             "threads": str(torch.get_num_threads()),
             "mode": self.mode,
             "layout": "channels-last",
@@ -125,7 +125,7 @@ class CompiledBackend(_TorchBackend):
         return super().devices()
 
     def dialects(self, device: str) -> Mapping[Precision, Dialect]:
-        int8: Mapping[Precision, Dialect] = {} if _is_gpu(device) else {"int8": "u8s8"}
+        int8: Mapping[Precision, Dialect] = {} if _is_gpu(device) else {"int8": "u8s8p"}
         return {**super().dialects(device), **int8}
 
     def prepare(self, module: torch.fx.GraphModule, example: torch.Tensor) -> tuple[Call, tuple[Executed, ...]]:
