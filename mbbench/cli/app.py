@@ -3,43 +3,81 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
-from mbbench.cli import gate, network, results, run, system, train
 from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
 
+# Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is imported
+# when the command is called: `--help` needs these lines alone.
+COMMANDS = {
+    "Measure": {
+        "run": ("run", "Build networks, measure them on inference runtimes, and report the results."),
+        "sweep": ("run", "Measure a grid of cells, skipping those whose result is already in --results."),
+        "worker": ("run", "Offer this machine to `mbbench sweep --cluster ADDRESS`, until the scheduler closes."),
+        "export": ("run", "Export one network as the file that a backend opens (ONNX, TensorRT engine, ...)."),
+    },
+    "Gate changes": {
+        "keep": ("gate", "Save the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."),
+        "check": ("gate", "Fail (exit 3) if a network became slower, bigger or less accurate than its baseline."),
+        "compare": ("gate", "Compare stored results cell by cell: faster, slower, same or inconclusive."),
+        "calibrate": ("gate", "Measure this machine's noise, and the smallest change that `check` can detect here."),
+    },
+    "Make networks": {
+        "train": ("train", "Train a MobileNetV1 (or reuse an identical training) and print its checkpoint's path."),
+        "compress": ("train", "Prune, distill and fine-tune a MobileNetV1, and print its checkpoint's path."),
+        "cost": ("network", "Count Mult-Adds, parameters and activations, and compare them with the paper's."),
+    },
+    "Read results": {
+        "report": ("results", "Write a report on stored results: self-contained HTML, Markdown, CSV, JSON or JUnit."),
+        "show": ("results", "Show the report on stored results in the terminal."),
+        "choose": ("results", "Pick the best cell within limits, and name the limit that each other cell misses."),
+        "verify": ("results", "Recompute an HTML report from its embedded records; exit 5 if anything differs."),
+        "explain": ("results", "Explain why a lower precision is faster than fp32 on this machine, or why it is not."),
+    },
+    "Look at this machine": {
+        "backends": ("system", "List the backends: versions, devices and precisions, or why one cannot start."),
+        "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
+    },
+}
+_MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
+
+
+class _Commands(TyperGroup):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _MODULES:
+            return None
+        single = typer.Typer(
+            add_completion=False,
+            rich_markup_mode="rich",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        single.command(cmd_name)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for subject, commands in COMMANDS.items():
+            with formatter.section(subject):
+                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # Rich would take as long as everything else to print `--help`
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Compress image classifiers and measure what the compression buys on real hardware.",
 )
-for command in (
-    run.run,
-    run.sweep,
-    run.worker,
-    run.export,
-    gate.keep,
-    gate.check,
-    gate.compare,
-    gate.calibrate,
-    train.train,
-    train.compress,
-    network.cost,
-    results.report,
-    results.show,
-    results.choose,
-    results.verify,
-    results.explain,
-    system.backends,
-    system.doctor,
-):
-    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -58,8 +96,14 @@ def main() -> None:
     try:
         app(prog_name="mbbench")
     except MbbenchError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _print(f"error: {error}", style="red")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted", highlight=False)
+        _print("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _print(text: str, style: str | None = None) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> Non
         "assert not {'torch', 'numpy', 'onnx', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_list_of_commands_is_printed_without_importing_any() -> None:
+    code = (
+        "import sys; from mbbench.cli.app import main; sys.argv[1:] = ['--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "mine = {name for name in sys.modules if name.startswith('mbbench')}\n"
+        "assert mine == {'mbbench', 'mbbench.cli', 'mbbench.cli.app', 'mbbench.errors'}, mine\n"
+        "assert 'rich.console' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_list_of_commands_has_the_first_line_of_each_docstring() -> None:
+    for commands in app.COMMANDS.values():
+        for name, (module, summary) in commands.items():
+            command = getattr(import_module(f"mbbench.cli.{module}"), name)
+            assert command.__doc__.splitlines()[0] == summary
 
 
 def test_mbbench_without_arguments_lists_the_commands(invoke: Invoke) -> None:
