@@ -18,13 +18,18 @@ class FamilyInfo:
     """What is known about a network family without building a network."""
 
     label: str  # printed name
-    network: str  # "module:Class" in mbbench/models; the class takes a `ModelSpec`
+    network: str  # "module:Class" in mbbench/models/modules; the class takes a `ModelSpec`
     classifier: str  # name of the weight that has one row for each class
     normalization: Literal["imagenet", "symmetric", "none"]  # of its published checkpoints
     resolution: int = 224  # side of the square input that its authors use, in pixels
     smallest: int = 32  # smallest side that leaves at least one pixel for every layer
     has_alpha: bool = False  # whether it has a width multiplier
     variants: Mapping[Variant, str] = field(default_factory=dict)  # besides `standard`: variant -> prefix of the label
+
+    @property
+    def module(self) -> str:
+        """Its table's module in mbbench/models; the module of that name in mbbench/models/modules has the network."""
+        return self.network.partition(":")[0]
 
 
 FAMILIES: Mapping[Family, FamilyInfo] = MappingProxyType({

@@ -91,10 +91,25 @@ def median_interval(samples: Sequence[float], seed: int = 0) -> Interval | None:
     size = len(samples) // _BLOCKS
     if size < _MIN_BLOCK_SAMPLES:
         return None
-    blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
+    values = np.asarray(samples[: size * _BLOCKS])
+    order = np.argsort(values)
     picks = np.random.default_rng(seed).integers(0, _BLOCKS, (_RESAMPLES, _BLOCKS))
-    medians = [float(np.median(blocks[pick])) for pick in picks]
-    low, high = np.percentile(medians, (2.5, 97.5))
+    copies = (picks[:, :, None] == np.arange(_BLOCKS)).sum(axis=1)  # of each block in each resample
+    # How many of the smallest k samples are of each block: (k, block).
+    smallest = np.zeros((len(values) + 1, _BLOCKS), np.int32)
+    np.cumsum((order // size)[:, None] == np.arange(_BLOCKS), axis=0, out=smallest[1:])
+
+    def order_statistic(rank: int) -> NDArray[np.float64]:
+        """Return the sample of that rank (from 1) in each resample, by bisection over the sorted samples."""
+        low, high = np.zeros(_RESAMPLES, np.intp), np.full(_RESAMPLES, len(values))
+        while (low < high).any():
+            middle = (low + high) // 2
+            enough = (copies * smallest[middle]).sum(axis=1) >= rank
+            low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+        return values[order[low - 1]]
+
+    half = len(values) // 2  # the number of blocks, and so of samples, is even
+    low, high = np.percentile((order_statistic(half) + order_statistic(half + 1)) / 2, (2.5, 97.5))
     return Interval(float(low), float(high))
 
 
@@ -175,11 +190,11 @@ def separate_effect(
 ) -> Effect | None:
     """Return the log ratio of a positive statistic of two runs' samples, `second` over `first`.
 
-    Each run's variance is the jackknife's over blocks (19 degrees of freedom). `spread` is the standard deviation of
-    the statistic's logarithm between runs, which a single run cannot show, estimated from at least two `rounds` of a
-    calibration; 0 if it is unknown. It applies to both runs but is one estimate: it adds 2 * spread**2 with rounds - 1
-    degrees of freedom. The degrees of freedom of the sum are those of Satterthwaite (1946) and Welch (1947). Returns
-    None if a run has fewer than 100 samples.
+    The statistic must not depend on the samples' order. Each run's variance is the jackknife's over blocks (19 degrees
+    of freedom). `spread` is the standard deviation of the statistic's logarithm between runs, which a single run cannot
+    show, estimated from at least two `rounds` of a calibration; 0 if it is unknown. It applies to both runs but is one
+    estimate: it adds 2 * spread**2 with rounds - 1 degrees of freedom. The degrees of freedom of the sum are those of
+    Satterthwaite (1946) and Welch (1947). Returns None if a run has fewer than 100 samples.
     """
     import numpy as np
 
@@ -188,8 +203,11 @@ def separate_effect(
         size = len(samples) // _BLOCKS
         if size < _MIN_BLOCK_SAMPLES:
             return None
-        blocks = np.asarray(samples[: size * _BLOCKS]).reshape(_BLOCKS, size)
-        estimates = [math.log(statistic(np.delete(blocks, i, axis=0).ravel().tolist())) for i in range(_BLOCKS)]
+        values = np.asarray(samples[: size * _BLOCKS])
+        order = np.argsort(values)
+        # Sorted once: a statistic that sorts has less to do, 20 times.
+        ordered, blocks = values[order], order // size
+        estimates = [math.log(statistic(ordered[blocks != block].tolist())) for block in range(_BLOCKS)]
         variances.append((_jackknife_variance(estimates), _BLOCKS - 1))
     if spread:
         variances.append((2 * spread**2, rounds - 1))
@@ -210,11 +228,11 @@ def _combine(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 def student_effect(estimate: float, error: float, freedom: float) -> Effect:
     """Return the effect of an estimate with a standard error of `freedom` degrees of freedom (Student's t)."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to import
 
-    half_width = float(t.ppf(0.975, freedom)) * error
+    half_width = float(stdtrit(freedom, 0.975)) * error
     p_without_spread = 0.0 if estimate else 1.0
-    p_value = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else p_without_spread
+    p_value = 2 * float(stdtr(freedom, -abs(estimate) / error)) if error > 0 else p_without_spread
     return Effect(estimate, Interval(estimate - half_width, estimate + half_width), error, p_value)
 
 

@@ -71,6 +71,15 @@ def test_median_interval_is_none_below_a_hundred_samples() -> None:
     assert (interval.low, interval.high) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("count", [100, 119, 500])
+def test_median_interval_is_that_of_the_resampled_blocks(count: int) -> None:
+    samples = np.round(np.random.default_rng(count).normal(5, 1, count), 1)  # with ties
+    blocks = samples[: count // 20 * 20].reshape(20, -1)
+    picks = np.random.default_rng(3).integers(0, 20, (1000, 20))
+    low, high = np.percentile([np.median(blocks[pick]) for pick in picks], (2.5, 97.5))
+    assert median_interval(samples.tolist(), seed=3) == Interval(low, high)
+
+
 def test_median_interval_is_wide_if_samples_drift() -> None:
     """Half of the run is 10 % slower, which an interval from single samples would miss."""
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ from mbbench.errors import BackendError
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.models.cost import cost_of
-from mbbench.models.vgg16 import AdaptiveAveragePool
+from mbbench.models.modules.vgg16 import AdaptiveAveragePool
 from mbbench.spec import ModelSpec
 from mbbench.testing import BackendContract
 

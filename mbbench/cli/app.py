@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
 
-# Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is imported
-# when the command is called: `--help` needs these lines alone.
+# Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
+# imported when the command is called: `--help` needs these lines alone.
 COMMANDS = {
     "Measure": {
         "run": ("run", "Build networks, measure them on inference runtimes, and report the results."),

@@ -31,7 +31,7 @@ def importance(module: nn.Module, images: Tensor, labels: Tensor) -> list[NDArra
     import torch
     from torch.nn import functional
 
-    from mbbench.models.mobilenet_v1 import ConvBlock
+    from mbbench.models.modules.mobilenet_v1 import ConvBlock
 
     module.eval()
     blocks = [block for block in module.modules() if isinstance(block, ConvBlock)]

@@ -1,8 +1,9 @@
 """Network families, and what all of them share: `build`, preprocessing, initialization, folding, loading.
 
-To add a family, write its module in this package and add its line to `FAMILIES` in mbbench/spec.py. Its class takes a
-`ModelSpec`. A batch norm is registered right after its convolution, or after a module that ends with it
-(`batch_norms`). Modules named as in torchvision load torchvision's checkpoints.
+To add a family, write its table and `trace` in this package, its PyTorch module in `modules`, and its line of
+`FAMILIES` in mbbench/families.py. Its class takes a `ModelSpec`. A batch norm is registered right after its
+convolution, or after a module that ends with it (`batch_norms`). Modules named as in torchvision load torchvision's
+checkpoints.
 
 Importing this package does not load torch.
 """
@@ -49,7 +50,7 @@ def build(spec: ModelSpec) -> nn.Module:
 
         return to_module(files.graph(spec))
     module, _, name = FAMILIES[spec.family].network.partition(":")
-    network: nn.Module = getattr(import_module(f"mbbench.models.{module}"), name)(spec)
+    network: nn.Module = getattr(import_module(f"mbbench.models.modules.{module}"), name)(spec)
     return network.eval()
 
 

@@ -6,9 +6,8 @@ on two GPUs. Local response normalization is left out, as in torchvision.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from mbbench.models.vgg16 import AdaptiveAveragePool
+from mbbench.models.trace import Trace
+from mbbench.models.vgg16 import HIDDEN
 from mbbench.spec import ModelSpec
 
 # Output channels, kernel, stride, padding and groups of each convolution, and whether a max pooling follows.
@@ -26,31 +25,22 @@ _GROUPED = (
     (384, 3, 1, 1, 2, False),
     (256, 3, 1, 1, 2, True),
 )
-_GRID = 6  # height and width of the input of the first fully connected layer
+GRID = 6  # height and width of the input of the first fully connected layer
 
 
-class AlexNet(nn.Module):
-    """AlexNet: images (N, 3, R, R), R at least 63, to logits (N, classes)."""
+def table(spec: ModelSpec) -> tuple[tuple[int, int, int, int, int, bool], ...]:
+    """Return the row of each convolution."""
+    return _GROUPED if spec.variant == "grouped" else _STANDARD
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        width = 3
-        for outputs, kernel, stride, padding, groups, pooled in _GROUPED if spec.variant == "grouped" else _STANDARD:
-            layers += [nn.Conv2d(width, outputs, kernel, stride, padding, groups=groups), nn.ReLU(inplace=True)]
-            layers += [nn.MaxPool2d(3, 2)] if pooled else []
-            width = outputs
-        self.features = nn.Sequential(*layers)
-        self.avgpool = AdaptiveAveragePool(_GRID)
-        self.classifier = nn.Sequential(
-            nn.Dropout(),
-            nn.Linear(width * _GRID * _GRID, 4096),
-            nn.ReLU(inplace=True),
-            nn.Dropout(),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, spec.classes),
-        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))  # type: ignore[no-any-return]
+def trace(spec: ModelSpec, net: Trace) -> None:
+    """List the layers of the network."""
+    x, index = net.image, 0
+    for outputs, kernel, stride, padding, groups, pooled in table(spec):
+        name = f"features.{index}"
+        x = net.convolution(x, name, outputs, kernel, stride, padding, groups=groups, norm=False, bias=True)
+        x = net.pool(x, 3, 2) if pooled else x
+        index += 3 if pooled else 2  # with its ReLU
+    x = net.pool_to(x, GRID)
+    for number, outputs in ((1, HIDDEN), (4, HIDDEN), (6, spec.classes)):
+        x = net.linear(x, f"classifier.{number}", outputs)

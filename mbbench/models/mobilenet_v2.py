@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
+from mbbench.models.trace import Map, Trace
 from mbbench.spec import ModelSpec
 
 # Each row: expansion factor, output channels at width multiplier 1, number of blocks, stride of the first block.
-_STAGES = (
+STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -16,7 +15,7 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-_STEM, _LAST = 32, 1280  # output channels of the first and the last convolution at width multiplier 1
+STEM, LAST = 32, 1280  # output channels of the first and the last convolution at width multiplier 1
 _MULTIPLE = 8  # every number of channels is a multiple of it
 
 
@@ -26,51 +25,29 @@ def scale_channels(channels: float) -> int:
     return rounded + _MULTIPLE if rounded < 0.9 * channels else rounded
 
 
-class ConvBlock(nn.Sequential):
-    """Convolution, batch norm, ReLU6."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU6(inplace=True),
-        )
+def last_width(alpha: float) -> int:
+    """Return the output channels of the last convolution, which no width multiplier below 1 narrows."""
+    return scale_channels(LAST * max(1.0, alpha))
 
 
-class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise 3x3 convolution and a linear 1x1 projection, added to the input if the shapes agree."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        width = inputs * expansion
-        self.adds = stride == 1 and inputs == outputs
-        self.conv = nn.Sequential(
-            *([ConvBlock(inputs, width, 1)] if expansion > 1 else []),
-            ConvBlock(width, width, 3, stride, groups=width),
-            nn.Conv2d(width, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.adds else self.conv(x)  # type: ignore[no-any-return]
-
-
-class MobileNetV2(nn.Module):
-    """MobileNetV2: images (N, 3, R, R), R at least 32, to logits (N, classes)."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        width = scale_channels(_STEM * spec.alpha)
-        layers: list[nn.Module] = [ConvBlock(3, width, 3, stride=2)]
-        for expansion, channels, blocks, stride in _STAGES:
+def trace(spec: ModelSpec, net: Trace) -> None:
+    """List the layers of the network."""
+    x = net.convolution(net.image, "features.0.0", scale_channels(STEM * spec.alpha), 3, 2)
+    index = 1
+    for expansion, channels, blocks, stride in STAGES:
+        for number in range(blocks):
             outputs = scale_channels(channels * spec.alpha)
-            for index in range(blocks):
-                layers.append(InvertedResidual(width, outputs, stride if index == 0 else 1, expansion))
-                width = outputs
-        last = scale_channels(_LAST * max(1.0, spec.alpha))
-        self.features = nn.Sequential(*layers, ConvBlock(width, last, 1))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, spec.classes))
+            x = _block(net, x, f"features.{index}.conv", expansion, outputs, stride if number == 0 else 1)
+            index += 1
+    x = net.convolution(x, f"features.{index}.0", last_width(spec.alpha))
+    net.linear(net.pool_to(x, 1), "classifier.1", spec.classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.features(x)).flatten(1))  # type: ignore[no-any-return]
+
+def _block(net: Trace, x: Map, name: str, expansion: int, outputs: int, stride: int) -> Map:
+    """List the layers of an inverted residual block."""
+    width = x.shape[0] * expansion
+    first = 1 if expansion > 1 else 0
+    y = net.convolution(x, f"{name}.0.0", width) if expansion > 1 else x
+    y = net.convolution(y, f"{name}.{first}.0", width, 3, stride, groups=width)
+    y = net.convolution(y, f"{name}.{first + 1}", outputs)
+    return net.add(x, y) if y.shape == x.shape else y

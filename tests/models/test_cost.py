@@ -3,8 +3,10 @@ import torch
 from torch import nn
 
 from mbbench.models import build, fold_batch_norm
-from mbbench.models.cost import Layer, cost_of, count
+from mbbench.models.cost import Layer, cost_of
 from mbbench.spec import ModelSpec
+
+from .counting import count
 
 # Alpha -> resolution -> Mult-Adds in units of 10,000.
 MULT_ADDS = {
@@ -118,3 +120,34 @@ def test_counting_does_not_change_the_module() -> None:
     count(module, 32)
     assert next(module.parameters()).device.type == "cpu"
     assert not any(layer._forward_hooks for layer in module.modules())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(ModelSpec(alpha=alpha, resolution=resolution)
+          for alpha in (0.25, 0.4, 1.0) for resolution in (33, 96)),
+        ModelSpec(alpha=0.25, resolution=65, padding="keras"),
+        ModelSpec(alpha=0.5, resolution=64, padding="keras"),
+        ModelSpec(alpha=0.25, resolution=64, variant="full-conv"),
+        ModelSpec(alpha=0.25, resolution=64, variant="shallow"),
+        ModelSpec(resolution=64, classes=5, widths=(5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)),
+        *(ModelSpec("mobilenet_v2", alpha=alpha, resolution=96) for alpha in (0.35, 1.0, 1.4)),
+        *(ModelSpec("vgg16", resolution=resolution, classes=10) for resolution in (32, 128, 224)),
+        *(ModelSpec("alexnet", resolution=resolution, variant=variant)
+          for resolution in (63, 224) for variant in ("standard", "grouped")),
+        *(ModelSpec("googlenet", resolution=resolution, variant=variant)
+          for resolution in (32, 101, 224) for variant in ("standard", "5x5")),
+        *(ModelSpec(f"squeezenet1_{minor}", resolution=resolution) for minor in (0, 1) for resolution in (32, 97, 224)),
+        *(ModelSpec("inception_v3", resolution=resolution) for resolution in (75, 299)),
+        *(ModelSpec("xception", resolution=resolution, padding=padding)
+          for resolution in (64, 97, 299) for padding in ("symmetric", "keras")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_tables_count_what_pytorch_runs(spec: ModelSpec) -> None:
+    with torch.device("meta"):
+        counted = count(build(spec), spec.resolution)
+    cost = cost_of(spec)
+    assert sorted(cost.layers, key=lambda layer: layer.name) == sorted(counted.layers, key=lambda layer: layer.name)
+    assert cost.activation_peak_bytes == counted.activation_peak_bytes

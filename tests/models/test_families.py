@@ -14,7 +14,7 @@ from mbbench.errors import UsageError
 from mbbench.families import FAMILIES as TABLE
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import batch_norms, build, default_preprocessing, fold_batch_norm, load_parameters, randomize
-from mbbench.models.vgg16 import AdaptiveAveragePool
+from mbbench.models.modules.vgg16 import AdaptiveAveragePool
 from mbbench.spec import ModelSpec
 
 MOBILENET = ModelSpec(alpha=0.25, resolution=64, classes=10)

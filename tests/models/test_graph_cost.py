@@ -12,9 +12,10 @@ from mbbench.graphs.normalize import normalize
 from mbbench.graphs.onnx import to_onnx
 from mbbench.graphs.read import load, signature
 from mbbench.models import build, fold_batch_norm
-from mbbench.models.cost import count
 from mbbench.models.graph_cost import count_graph
 from mbbench.spec import ModelSpec
+
+from .counting import count
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 # Mult-Adds and parameters; the parameters of ResNet-50, VGG-19 and AlexNet are those of their authors' networks.
