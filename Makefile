@@ -47,8 +47,11 @@ lint: $(INSTALLED)  ## check style, formatting and types
 	$(VENV)/bin/mypy
 
 wheels: | $(VENV)/bin/python  ## build the wheels of mbbench and its backends into dist/
-	rm -f dist/mbbench*.whl
-	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist . $(dir $(wildcard backends/*/pyproject.toml))
+	@$(INSTALL) hatchling
+	@rm -f dist/mbbench*.whl
+	@for folder in . $(dir $(wildcard backends/*/pyproject.toml)); do \
+	  (cd $$folder && $(CURDIR)/$(VENV)/bin/python -m hatchling build --target wheel --directory $(CURDIR)/dist) || exit; \
+	done
 
 $(VENV)/bin/python:
 	@$(CREATE) $(VENV)

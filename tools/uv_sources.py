@@ -12,12 +12,12 @@ _SECTIONS = ("global", "install", ":env:")  # the last one prevails
 def options(listing: str) -> list[str]:
     """Return the options of uv for `listing`, the output of `pip config list`."""
     settings = dict(line.split("=", 1) for line in listing.splitlines())
-    found = []
+    arguments = []
     for option in _OPTIONS:
         values = [settings[key] for section in _SECTIONS if (key := f"{section}.{option}") in settings]
-        found += [f"--{option}={source}" for source in (ast.literal_eval(values[-1]).split() if values else ())]
+        arguments += [f"--{option}={source}" for source in (ast.literal_eval(values[-1]).split() if values else ())]
     # pip takes the best version of all sources, uv only those of the first source that has the package.
-    return [*found, "--index-strategy=unsafe-best-match"] if found else []
+    return [*arguments, "--index-strategy=unsafe-best-match"] if arguments else []
 
 
 if __name__ == "__main__":
