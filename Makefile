@@ -26,16 +26,18 @@ demo: $(MEASURING)  ## set up, then measure 0.5 MobileNet-128, VGG16 and GoogLeN
 test: $(INSTALLED)  ## set up, then run the tests
 	$(VENV)/bin/python -m pytest
 
-test-all: $(INSTALLED) tensorrt mobile  ## also run the slow tests, and those of TensorRT, LiteRT and ExecuTorch
+test-all: $(INSTALLED) mobile  ## also run the slow tests, and those of LiteRT and ExecuTorch
 	$(VENV)/bin/python -m pytest -m "not gpu"
 
-test-gpu: $(INSTALLED) tensorrt  ## run the GPU checks: tests, reference networks and gate, which need an NVIDIA GPU
+test-gpu: $(INSTALLED)  ## run the GPU checks: tests, reference networks and gate, which need an NVIDIA GPU
 	$(VENV)/bin/python tools/gpu-check/run.py --out reports/reference/gpu
 
-tensorrt: $(INSTALLED)  ## install TensorRT-RTX, which builds engines without a GPU too
+tensorrt: $(INSTALLED)  ## install TensorRT-RTX without an NVIDIA driver too: it builds engines, and tests of that run
+	@echo "installing TensorRT-RTX into $(VENV) with $(INSTALLER) (230 MB)"
 	@$(INSTALL) -e "backends/tensorrt[rtx]"
 
 mobile: $(INSTALLED)  ## install LiteRT and ExecuTorch (their converters take a gigabyte)
+	@echo "installing LiteRT, ExecuTorch and their converters into $(VENV) with $(INSTALLER) (several minutes)"
 	@$(INSTALL) -e "backends/litert[convert]" -e backends/executorch
 
 test-mobile: mobile  ## run the tests of LiteRT and ExecuTorch
