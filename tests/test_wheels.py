@@ -9,6 +9,7 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,26 @@ def test_the_wheel_of_a_backend_has_its_modules_and_entry_points(wheels: Path) -
         assert names == ENTRY_POINTS.get(folder.name, {folder.name})
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A virtual environment with wheels of mbbench, and a folder, outside the checkout, in which its programs run."""
+
+    programs: Path
+    packages: Path
+    folder: Path
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Return what a program of the environment prints; it must exit with 0."""
+        return _run(self.folder, str(self.programs / program), *arguments)
+
+
+def _run(folder: Path, *command: str) -> str:
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    process = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
 def link_dependencies(target: Path) -> None:
     """Link what is installed here, except mbbench and its backends, into the folder `target`."""
     target.mkdir()
@@ -88,39 +109,38 @@ def link_dependencies(target: Path) -> None:
                 (target / entry.name).symlink_to(entry)
 
 
-@pytest.mark.slow
-def test_the_main_job_runs_from_wheels(wheels: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def installation(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Return a new environment in which pip has installed two extras; it sees the dependencies installed here."""
+    root = tmp_path_factory.mktemp("installation")
+    environment, dependencies, folder = root / "environment", root / "dependencies", root / "elsewhere"
     venv.create(environment, with_pip=False)
-    python = str(environment / "bin" / "python")
-    dependencies = tmp_path / "dependencies"
     link_dependencies(dependencies)
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    variables["MBBENCH_CACHE"] = str(tmp_path / "cache")
-    folder = tmp_path / "elsewhere"
     folder.mkdir()
-
-    def run(*command: str) -> str:
-        process = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
-        assert process.returncode == 0, process.stdout + process.stderr
-        return process.stdout
-
-    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    python = str(environment / "bin" / "python")
+    packages = Path(_run(folder, python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (packages / "dependencies.pth").write_text(f"{dependencies}\n")
     pip = [sys.executable, "-m", "pip", "--isolated", "--python", python]
-    run(*pip, "install", "--no-index", "--find-links", str(wheels), "mbbench[openvino,onnxruntime]")
+    extras = "mbbench[openvino,onnxruntime]"
+    _run(folder, *pip, "install", "--no-index", "--find-links", str(wheels), extras)
+    return Installation(environment / "bin", packages, folder)
 
-    modules = run(python, "-c", "import mbbench, mbbench_openvino; print(mbbench.__file__, mbbench_openvino.__file__)")
-    assert modules.split() == [str(packages / "mbbench" / "__init__.py"), str(packages / "mbbench_openvino.py")]
-    mbbench = str(environment / "bin" / "mbbench")
-    listed = json.loads(run(mbbench, "backends", "--format", "json"))
-    assert [(backend["name"], backend["error"]) for backend in listed] == [("onnxruntime", None), ("openvino", None)]
 
+def test_extras_install_backends_from_wheels(installation: Installation) -> None:
+    code = "import mbbench, mbbench_openvino; print(mbbench.__file__, mbbench_openvino.__file__)"
+    expected = [installation.packages / "mbbench" / "__init__.py", installation.packages / "mbbench_openvino.py"]
+    assert installation.run("python", "-c", code).split() == [str(path) for path in expected]
+    backends = json.loads(installation.run("mbbench", "backends", "--format", "json"))
+    assert [(backend["name"], backend["error"]) for backend in backends] == [("onnxruntime", None), ("openvino", None)]
+
+
+@pytest.mark.slow
+def test_the_main_job_runs_from_wheels(installation: Installation) -> None:
     options = ["--alpha", "0.25", "--res", "96", "--backend", "openvino", "--profile", "quick"]
-    assert "0.25 MobileNet-96 on openvino" in run(mbbench, "run", *options)
-    (record,) = map(json.loads, (folder / "reports" / "results.jsonl").read_text().splitlines())
+    assert "0.25 MobileNet-96 on openvino" in installation.run("mbbench", "run", *options)
+    (record,) = map(json.loads, (installation.folder / "reports" / "results.jsonl").read_text().splitlines())
     assert record["failure"] is None
     assert record["measured"]["accuracy"]["images"] == 100  # as in the profile
     assert record["versions"]["mbbench"] == project(ROOT)["version"]
-    run(mbbench, "report", "reports/results.jsonl", "-o", "report.html")
-    assert "</html>" in (folder / "report.html").read_text()
+    installation.run("mbbench", "report", "reports/results.jsonl", "-o", "report.html")
+    assert "</html>" in (installation.folder / "report.html").read_text()
