@@ -34,7 +34,7 @@ from mbbench.profile import Profile
 from mbbench.spec import ModelSpec, Padding
 from mbbench.testing import BackendContract
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: run `make tensorrt`")
 SHAPE = (1, 3, 32, 32)
 
 

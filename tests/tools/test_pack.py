@@ -28,6 +28,7 @@ def test_everything_needed_is_packed_or_present() -> None:
     for folder in (ROOT, *(ROOT / "backends" / name for name in ("torch", "onnxruntime", "tensorrt"))):
         content = project(folder)
         needed |= names(content["build-system"]["requires"]) | names(content["project"]["dependencies"])
-    needed |= names(project(ROOT / "backends" / "torch")["project"]["optional-dependencies"]["cuda"])
+    for name, extra in (("torch", "cuda"), ("tensorrt", "rtx")):
+        needed |= names(project(ROOT / "backends" / name)["project"]["optional-dependencies"][extra])
     assert needed <= listed("wheels.txt") | listed("present.txt")
     assert listed("wheels.txt").isdisjoint(listed("present.txt"))
