@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import gzip
 import os
+import re
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import msgspec
 from mbbench.errors import UsageError
 from mbbench.result import SAMPLES_JSON, SCHEMA, Result
 
+_ID = re.compile(rb'"id":"([^"]*)"')
 _GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
 
 
@@ -48,10 +50,11 @@ def append(path: Path, result: Result) -> None:
         raise _cannot_write(path, error, f"free space or fix the file, then append {rescue} to it") from error
 
 
-def read(path: Path, *, samples: bool = True) -> list[Result]:
+def read(path: Path, *, samples: bool = True, ids: Collection[str] | None = None) -> list[Result]:
     """Return the results in `path`, oldest first; skip a line that a crash cut short. Raises `UsageError`.
 
-    With `samples=False` the lists of raw latencies, most of a record, are returned empty; that is faster.
+    With `samples=False` the lists of raw latencies, most of a record, are returned empty; that is faster. `ids`: the
+    results to return, instead of all; other lines are not checked.
     """
     content = _content(path)
     if not samples:
@@ -60,6 +63,8 @@ def read(path: Path, *, samples: bool = True) -> list[Result]:
     results = []
     with _garbage_collection_disabled():
         for number, line in enumerate(content.split(b"\n"), 1):
+            if ids is not None and not ((id := _ID.search(line)) and id[1].decode() in ids):
+                continue
             try:
                 result = decoder.decode(line)
             except msgspec.MsgspecError as error:

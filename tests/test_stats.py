@@ -10,7 +10,6 @@ from mbbench.stats import (
     Interval,
     allowed_excesses,
     count_outliers,
-    holm,
     interquartile_mean,
     jackknife_effect,
     mcnemar,
@@ -20,7 +19,6 @@ from mbbench.stats import (
     percentile,
     samples_needed,
     separate_effect,
-    superiority,
     trimmed_effect,
     wilson_interval,
 )
@@ -251,28 +249,6 @@ def test_the_coverage_of_trimmed_effect_is_about_95_percent(count: int) -> None:
     effects = [trimmed_effect(rng.normal(0.02, 0.01, count).tolist()) for _ in range(2000)]
     covered = sum(effect is not None and effect.ci95.low <= 0.02 <= effect.ci95.high for effect in effects)
     assert 0.93 <= covered / 2000 <= 0.97
-
-
-def test_holm_equals_a_published_example() -> None:
-    # Holm 1979: the smallest of four is multiplied by 4, the next by 3; never below the previous result, never above 1.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1))
-def test_holm_never_lowers_a_p_value_and_keeps_the_order(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
-    assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    assert [adjusted[index] for index in order] == sorted(adjusted)
-
-
-@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
-def test_superiority_equals_the_count_over_all_pairs(first: list[int], second: list[int]) -> None:
-    wins = sum((b > a) + (b == a) / 2 for a in first for b in second)
-    assert superiority(first, second) == pytest.approx(wins / (len(first) * len(second)))
-    assert superiority(first, second) + superiority(second, first) == pytest.approx(1.0)
 
 
 def test_outliers_are_beyond_three_interquartile_ranges() -> None:

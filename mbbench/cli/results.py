@@ -15,6 +15,9 @@ from mbbench.cli.progress import print_status
 from mbbench.cli.quantities import parse_bytes, parse_seconds
 from mbbench.errors import RequirementError, UsageError
 
+_PAGES = (".html", ".md")
+_MAX_RESULTS = 500  # on a page: a browser draws more of them too slowly
+
 if TYPE_CHECKING:
     from mbbench.analysis.choose import Limits
     from mbbench.report.verify import Verification
@@ -39,11 +42,11 @@ def report(
     """
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))
-    records = _read(results)
     for file in files:
-        text = _RENDERERS[file.suffix](records)
+        records, left_out = _read_newest(results) if file.suffix in _PAGES else (_read(results), 0)
+        text = _RENDERERS[file.suffix](records, left_out)
         output.write_file(file, text)
-        count = output.count_text(len(records), "result")
+        count = output.count_text(len(records), "result") + (f" ({left_out} left out)" if left_out else "")
         print_status(f"{file} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
 
 
@@ -57,7 +60,7 @@ def show(results: options.StoredResults = None) -> None:
 
     console = Console()
     color = console.is_terminal and not console.no_color
-    whole = build_page(_read(_paths(results)))
+    whole = build_page(*_read_newest(_paths(results)))
     sections = tuple(
         replace(section, tables=tuple(shorten(table, "`mbbench report` has all rows") for table in section.tables))
         for section in whole.sections
@@ -169,6 +172,18 @@ def _read(paths: Sequence[Path]) -> list[Result]:
     return results
 
 
+def _read_newest(paths: Sequence[Path]) -> tuple[list[Result], int]:
+    """Return the results for a page, and how many are left out: the newest cells, if there are too many results."""
+    from mbbench import store
+    from mbbench.analysis.pairing import representatives
+
+    stored = list(_read_without_samples(paths))
+    if len(stored) <= _MAX_RESULTS:
+        return _read(paths), 0
+    ids = {result.id for result in representatives(stored)[-_MAX_RESULTS:]}
+    return [result for path in paths for result in store.read(path, ids=ids)], len(stored) - len(ids)
+
+
 def _read_without_samples(paths: Sequence[Path]) -> Iterator[Result]:
     """Yield the results in all files, in order, without their latency samples. Raises `UsageError`."""
     from mbbench import store
@@ -216,38 +231,38 @@ def _agreement_text(page: Path, verification: Verification) -> str:
     )
 
 
-def _html(results: Sequence[Result]) -> str:
+def _html(results: Sequence[Result], left_out: int) -> str:
     from mbbench.report.formats import html
 
-    return html.render(results)
+    return html.render(results, left_out=left_out)
 
 
-def _markdown(results: Sequence[Result]) -> str:
+def _markdown(results: Sequence[Result], left_out: int) -> str:
     from mbbench.report.formats import markdown
     from mbbench.report.page import build_page
 
-    return markdown.render_page(build_page(results))
+    return markdown.render_page(build_page(results, left_out))
 
 
-def _csv(results: Sequence[Result]) -> str:
+def _csv(results: Sequence[Result], _: int) -> str:
     from mbbench.report.formats import csv
 
     return csv.render(results)
 
 
-def _json(results: Sequence[Result]) -> str:
+def _json(results: Sequence[Result], _: int) -> str:
     from mbbench.report.formats import json
 
     return json.render(results)
 
 
-def _junit(results: Sequence[Result]) -> str:
+def _junit(results: Sequence[Result], _: int) -> str:
     from mbbench.report.formats import junit
 
     return junit.render_results(results)
 
 
-_RENDERERS: Mapping[str, Callable[[Sequence[Result]], str]] = {
+_RENDERERS: Mapping[str, Callable[[Sequence[Result], int], str]] = {
     ".html": _html,
     ".md": _markdown,
     ".csv": _csv,

@@ -21,6 +21,7 @@ from typing import Literal
 from mbbench import stats
 from mbbench.compare import changes
 from mbbench.compare.changes import Change, Limit, Metric
+from mbbench.compare.statistics import holm
 from mbbench.measure.jobs.pair import PairedAnswers, Replicate
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
@@ -132,7 +133,7 @@ def judge(cells: Sequence[Sequence[Finding]]) -> list[tuple[Verdict, ...]]:
     All cells and metrics are judged together: Holm's correction demands stronger evidence the more are tested.
     """
     p_values = [finding.overall.p_value for cell in cells for finding in cell if finding.overall.p_value is not None]
-    adjusted = iter(stats.holm(p_values))
+    adjusted = iter(holm(p_values))
 
     def verdict(finding: Finding) -> Verdict:
         p_value = None if finding.overall.p_value is None else next(adjusted)

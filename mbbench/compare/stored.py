@@ -12,6 +12,7 @@ from mbbench import stats
 from mbbench.compare import changes
 from mbbench.compare.changes import Change, Limit, Metric
 from mbbench.compare.noise import Noise
+from mbbench.compare.statistics import holm, superiority
 from mbbench.errors import IncomparableError, UsageError
 from mbbench.result import Accuracy, Latency, Result, Setup
 from mbbench.spec import ModelSpec
@@ -84,7 +85,7 @@ def compare(
         [_change(margin.metric, before, after, noise_of(before)) for margin in margins] for before, after in pairs
     ]
     p_values = [change.p_value for of_pair in changes_of_pairs for change in of_pair if change.p_value is not None]
-    adjusted = iter(stats.holm(p_values))
+    adjusted = iter(holm(p_values))
     comparisons = []
     for (before, after), of_pair, differing in zip(pairs, changes_of_pairs, differences, strict=True):
         metrics = []
@@ -218,7 +219,7 @@ def _effect_size(before: Result, after: Result) -> float | None:
     latencies = before.measured.latency, after.measured.latency
     if latencies[0] is None or latencies[1] is None:
         return None
-    return stats.superiority(latencies[0].samples_ms, latencies[1].samples_ms)
+    return superiority(latencies[0].samples_ms, latencies[1].samples_ms)
 
 
 def _word(change: Change, margin: Limit, p_value: float | None) -> Word:

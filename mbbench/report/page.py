@@ -17,8 +17,11 @@ from mbbench.result import Result
 _NOTES_TITLE = "Machine, settings and warnings"
 
 
-def build_page(stored: Sequence[Result]) -> Page:
-    """Return the report of `stored` results; the most precise result of each setup counts."""
+def build_page(stored: Sequence[Result], left_out: int = 0) -> Page:
+    """Return the report of `stored` results; the most precise result of each setup counts.
+
+    `left_out`: how many results were too many for the page, which says so.
+    """
     counted = representatives(stored)
     results = selection.supported(counted)
     name = namer(counted)
@@ -47,7 +50,7 @@ def build_page(stored: Sequence[Result]) -> Page:
     )
     return Page(
         _title(counted),
-        tuple(_headline(counted, judged, name)),
+        (*_headline(counted, judged, name), *_left_out(left_out)),
         tuple(section for section in sections if section is not None),
     )
 
@@ -72,6 +75,14 @@ def _headline(results: Sequence[Result], judged: Sequence[Claim], name: Name) ->
         verb = "holds" if holding == 1 else "hold"
         yield f"{count} of the paper's claims that can be checked here {verb}."
     yield from failures(results, _NOTES_TITLE)
+
+
+def _left_out(results: int) -> Iterator[str]:
+    if results:
+        yield (
+            f"{results} older or repeated result{'s are' if results > 1 else ' is'} not on this page; a report in CSV"
+            " or JSON has all."
+        )
 
 
 def _cells(results: Sequence[Result], left_out: int, name: Name) -> Section:

@@ -1,6 +1,7 @@
 """The commands that read stored results."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from mbbench import store
 from mbbench.cli import results
 from mbbench.errors import RequirementError, UsageError
+from mbbench.report.formats import html
+from mbbench.report.verify import verify
 from mbbench.result import Result
 from mbbench.spec import ModelSpec
 
@@ -95,3 +98,23 @@ def test_show_prints_at_most_forty_rows_of_a_table(
     assert "2 more rows: `mbbench report` has all rows." in out
     speed = out[out.index("\nSpeed\n") : out.index("Memory, size and accuracy")]
     assert speed.count("MobileNet") == 40
+
+
+def test_a_page_has_the_newest_results_and_says_how_many_it_leaves_out(
+    make_result: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = [replace(make_result(backend=f"runtime{number % 4}"), id=f"{number:016x}") for number in range(6)]
+    path = tmp_path / "r.jsonl"
+    for result in stored:
+        store.append(path, result)
+    monkeypatch.setattr(results, "_MAX_RESULTS", 3)
+    page, table = tmp_path / "page.html", tmp_path / "all.csv"
+    results.report([path], [page, table])
+    assert "page.html written: 3 results (3 left out)" in capsys.readouterr().err
+    text = page.read_text()
+    shown = html.read_records(text, "page")
+    assert {result.id for result in shown} <= {result.id for result in stored} and len(shown) == 3
+    assert {result.cell.backend for result in shown} == {"runtime1", "runtime2", "runtime3"}
+    assert "3 older or repeated results are not on this page; a report in CSV or JSON has all." in text
+    assert all("in the record" in fault for fault in verify(text, "page").faults)  # not in the page
+    assert len(table.read_text().splitlines()) == 1 + 6

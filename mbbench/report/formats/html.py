@@ -22,15 +22,16 @@ from mbbench.result import Result
 _MIN_FILTER_ROWS = 20  # a section whose tables have at least this many rows gets a filter
 _IN_MARKUP = str.maketrans("<>&", ",.:")  # replaces the digits of base 85 that are special in HTML
 _FROM_MARKUP = str.maketrans(",.:", "<>&")
+_LEFT_OUT = re.compile(r'<meta name="mbbench-results-left-out" content="(\d+)">')
 _WRITER = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
 
 
-def render(results: Sequence[Result], version: str | None = None) -> str:
+def render(results: Sequence[Result], version: str | None = None, left_out: int = 0) -> str:
     """Return the page of `results`: the same bytes for the same results and versions of mbbench and Plotly.
 
-    `version` is stated as the version of mbbench that wrote the page (default: the installed one). Text in the results
-    is never markup: the template escapes it, and the content security policy allows only the page's two scripts, by
-    hash, and loads nothing.
+    `left_out`: how many other results the page says it leaves out. `version` is stated as the version of mbbench that
+    wrote the page (default: the installed one). Text in the results is never markup: the template escapes it, and the
+    content security policy allows only the page's two scripts, by hash, and loads nothing.
     """
     import jinja2
 
@@ -40,11 +41,12 @@ def render(results: Sequence[Result], version: str | None = None) -> str:
     )  # fmt: skip
     script = _asset("page.js")
     plotly, plotly_hash = _plotly()
-    page = build_page(results)
+    page = build_page(results, left_out)
     columns, planes = pack(results)
     figures = [figure for section in page.sections for figure in section.figures]
     return environment.get_template("page.html.jinja").render(
         page=page,
+        left_out=left_out,
         version=version or metadata.version("mbbench"),
         hashes=f"'sha256-{_sha256(script)}' 'sha256-{plotly_hash}'",
         style=_asset("page.css"),
@@ -84,6 +86,12 @@ def writer_version(text: str) -> str:
     """Return the version of mbbench that wrote a page, or an empty string."""
     element = _WRITER.search(text)
     return "" if element is None else element[1]
+
+
+def results_left_out(text: str) -> int:
+    """Return how many results a page says it leaves out."""
+    element = _LEFT_OUT.search(text)
+    return 0 if element is None else int(element[1])
 
 
 def _asset(name: str) -> str:
