@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mbbench.cli import options, output
-from mbbench.families import family_info
+from mbbench.errors import UsageError
+from mbbench.families import FAMILIES, FILE_SUFFIX, family_info
 from mbbench.spec import ModelSpec
 
 
@@ -35,6 +36,8 @@ def cost(
         reproduction = reproduce()
         output.write_tables(section.paper_tables(reproduction), reproduction, format)
         return
+    if model is not None and model.endswith(FILE_SUFFIX):
+        file = Path(model)
     if file is not None:
         spec, counted = files.count(file, res)
         output.write_tables(section.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, format)
@@ -42,6 +45,11 @@ def cost(
     fields: dict[str, Any] = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
     fields = {name: value for name, value in fields.items() if value is not None}
     if model is not None:
+        if model not in FAMILIES:
+            raise UsageError(
+                f"not a built-in network: {model}",
+                f"choose one of {', '.join(FAMILIES)}, or give an ONNX file (`mbbench export` writes one)",
+            )
         fields = {"resolution": family_info(model).resolution} | fields
     spec = ModelSpec(classes=classes, **fields)
     cost = cost_of(spec)

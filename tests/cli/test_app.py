@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import torch
 from mbbench import registry, store, weights
 from mbbench.cli import app
 from mbbench.models import build
+from mbbench.report.formats import html
+from mbbench.result import Result
 from mbbench.spec import ModelSpec
 
 MBBENCH = [sys.executable, "-c", "from mbbench.cli.app import main; main()"]
@@ -67,6 +70,38 @@ def test_help_and_plan_load_neither_torch_nor_numpy(arguments: list[str]) -> Non
         "assert not {'torch', 'numpy', 'onnx', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "r.jsonl"],
+        ["report", "r.jsonl", "-o", "r.md", "-o", "r.csv"],
+        ["verify", "r.html"],
+        ["choose", "r.jsonl", "--max-p99", "1s"],
+        ["compare", "r.jsonl", "r.jsonl"],
+        ["explain", "r.jsonl"],
+        ["cost", "--model", "googlenet"],
+        ["cost", "--paper"],
+        ["backends"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1]),
+)
+def test_reading_commands_do_not_load_pytorch(
+    arguments: list[str], make_result: Callable[..., Result], tmp_path: Path
+) -> None:
+    fp32 = make_result(ModelSpec("vgg16", resolution=128, classes=10))
+    results = [fp32, replace(fp32, cell=replace(fp32.cell, precision="int8"))]
+    for result in results:
+        store.append(tmp_path / "r.jsonl", result)
+    (tmp_path / "r.html").write_text(html.render(results))
+    code = (
+        f"import sys; from mbbench.cli.app import main; sys.argv[1:] = {arguments!r}\n"
+        "try: main()\nexcept SystemExit as end: assert end.code in (None, 0, 5), end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_list_of_commands_is_printed_without_importing_any() -> None:
@@ -250,6 +285,8 @@ def test_cost_counts_a_network_with_another_number_of_classes(invoke: Invoke) ->
     assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352 - 880 * 1024
     assert sum(layer["weights"] for layer in record["cost"]["layers"]) == 3_307_968
     assert invoke("cost", "--classes", "1")[0] == 2
+    code, _, err = invoke("cost", "--model", "timm:resnet18")
+    assert (code, err.split(";")[0]) == (2, "error: not a built-in network: timm:resnet18")
 
 
 def test_cost_counts_the_networks_of_all_the_papers_tables(invoke: Invoke) -> None:

@@ -65,6 +65,8 @@ def test_its_module_and_its_cost_are_the_files(path: Path) -> None:
         torch.testing.assert_close(build(spec)(images), expected(images))
     assert cost_of(spec).mult_adds == 16 * 16 * 32 * (27 + 288) + 32 * 5
     counted, cost = files.count(path)
+    printed = CliRunner().invoke(app, ["cost", "--model", str(path)])
+    assert printed.stdout == CliRunner().invoke(app, ["cost", str(path)]).stdout != ""
     assert (counted.label, cost.mult_adds) == ("mine.v1-32", cost_of(spec).mult_adds)
 
 
