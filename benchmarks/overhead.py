@@ -1,4 +1,4 @@
-"""Seconds of `mbbench run` with a warm cache outside the warm-up, latency and throughput phases. Target: at most 6 s.
+"""Seconds of `mbbench run` with a warm cache outside the warm-up, latency and throughput phases. Target: at most 3 s.
 
     .venv/bin/python benchmarks/overhead.py
 

@@ -57,6 +57,7 @@ class Display:
                 self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
             case Finished(result):
                 self._stop_drawing()
+                self._show_figures(result)
                 self._show_failure(result)
 
     def update(self, what: str, done: int, total: int, detail: str = "") -> None:
@@ -78,6 +79,21 @@ class Display:
         if what != self._last_line:
             self._console.print(f"{what} ...", highlight=False, markup=False, soft_wrap=True)
         self._last_line = what
+
+    def _show_figures(self, result: Result) -> None:
+        """Print the cell's main figures in a line: a run of many cells takes minutes until its report."""
+        from mbbench.report import units
+
+        latency, accuracy = result.measured.latency, result.measured.accuracy
+        if latency is None or result.failure is not None:
+            return
+        figures = [units.milliseconds(latency.median_ms)]
+        if result.measured.throughput is not None:
+            figures.append(units.number(result.measured.throughput.images_per_s, "images/s"))
+        figures += [units.megabytes(size) for size in (result.peak_rss_bytes(),) if size is not None]
+        if accuracy is not None and accuracy.top1 is not None:
+            figures.append(f"top-1 {units.percent(accuracy.top1)}")
+        self._console.print(f"{result.cell.label}: {', '.join(figures)}", highlight=False, markup=False, soft_wrap=True)
 
     def _show_failure(self, result: Result) -> None:
         from mbbench.run import is_unsupported

@@ -60,18 +60,19 @@ def time_calls(
     min_samples: int,
     min_s: float,
     max_s: float,
-    enough: Callable[[Sequence[int]], bool] = lambda _: True,
+    enough: Callable[[Sequence[int]], bool] | None = None,
     clock: Clock = perf_counter_ns,
 ) -> list[int]:
     """Call until `min_samples` and `min_s` are reached and `enough` agrees, or `max_s` is over; return nanoseconds.
 
     If `enough` returns False, it is called again after a quarter more samples. The first call after each check is not
-    counted, because its caches are cold.
+    counted, because its caches are cold. `enough` alone decides if `max_s` is too short for `min_samples`: a percentile
+    that needs them is out of reach, and the time would buy nothing.
     """
     samples = array("q")  # a list would keep an object for each sample
     start = clock()
     earliest_end, latest_end = start + min_s * 1e9, start + max_s * 1e9
-    samples_to_check = min_samples
+    samples_to_check: int | None = None
     while True:
         before = clock()
         call()
@@ -79,8 +80,13 @@ def time_calls(
         samples.append(after - before)
         if after >= latest_end:
             return samples.tolist()
-        if after >= earliest_end and len(samples) >= samples_to_check:
-            if enough(samples):
+        if after < earliest_end:
+            continue
+        if samples_to_check is None:
+            reachable = len(samples) * (latest_end - start) / (after - start)
+            samples_to_check = min_samples if enough is None or reachable >= min_samples else len(samples)
+        if len(samples) >= samples_to_check:
+            if enough is None or enough(samples):
                 return samples.tolist()
             samples_to_check = len(samples) * 5 // 4
             call()

@@ -154,6 +154,19 @@ def test_timing_continues_until_samples_are_enough_and_skips_the_call_after_each
     assert samples == [1e6] * 12
 
 
+def test_timing_ends_when_samples_are_enough_if_the_minimum_number_is_out_of_reach() -> None:
+    call, clock = scripted(100)
+    checks: list[int] = []
+
+    def enough(samples: Sequence[int]) -> bool:
+        checks.append(len(samples))
+        return len(samples) >= 7
+
+    assert len(time_calls(call, min_samples=662, min_s=0.4, max_s=2.0, enough=enough, clock=clock)) == 7
+    assert checks == [4, 5, 6, 7]
+    assert len(time_calls(call, min_samples=10, min_s=0.4, max_s=2.0, enough=enough, clock=clock)) == 10
+
+
 def test_timing_ends_at_the_maximum_time_even_if_samples_are_not_enough() -> None:
     call, clock = scripted(100)
     assert len(time_calls(call, min_samples=4, min_s=0.1, max_s=1.0, enough=lambda _: False, clock=clock)) == 7

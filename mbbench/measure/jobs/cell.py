@@ -237,7 +237,11 @@ def _measure_latency(session: Session, images: object, settings: Settings, stage
         warmed = latency.warm_up(call, max_s=settings.warmup_max_s)
         stages.end_phase()
         samples = latency.time_calls(
-            call, min_samples=settings.min_samples, min_s=settings.min_s, max_s=settings.max_s, enough=stats.is_precise
+            call,
+            min_samples=settings.min_samples,
+            min_s=settings.min_s,
+            max_s=max(settings.max_s - warmed.seconds, settings.min_s),
+            enough=stats.is_precise,
         )
     rounded = [latency.round_sample(ns) for ns in samples]
     figures, reasons = latency.latency_figures(rounded, batch=settings.batch, warmed=warmed)
