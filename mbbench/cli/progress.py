@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from mbbench.events import Event
     from mbbench.result import Result
 
+_LOG_INTERVAL_S = 10.0
+
 
 class Display:
     """A callable that shows the events of a run: bars in a terminal, plain lines elsewhere.
@@ -21,8 +25,12 @@ class Display:
     What `optional_backends` do not support is shown as such, once for each reason, and not as a failure.
     """
 
-    def __init__(self, console: Console, optional_backends: Collection[str] = ()) -> None:
+    def __init__(
+        self, console: Console, optional_backends: Collection[str] = (), clock: Callable[[], float] = monotonic
+    ) -> None:
         self._console = console
+        self._clock = clock
+        self._began = self._printed = (0, 0.0)  # steps done and seconds, when the step began and when it was logged
         self._optional_backends = optional_backends
         self._unsupported_lines: set[str] = set()
         self._stated: set[str] = set()
@@ -63,7 +71,7 @@ class Display:
     def update(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show `done` of `total` steps of `what`. Only a terminal shows `detail`, which may change at every step."""
         if not self._console.is_terminal:
-            self._print_once(what)
+            self._log(what, done, total)
             return
         if self._progress is None:
             self._progress = self._start_drawing()
@@ -73,6 +81,20 @@ class Display:
             self._task = (what, self._progress.add_task(what, total=total))
         description = f"{what}, {detail}" if detail else what
         self._progress.update(self._task[1], completed=done, total=total, description=description)
+
+    def _log(self, what: str, done: int, total: int) -> None:
+        """Print a line when a step begins, and at most every ten seconds how far it is."""
+        now_s = self._clock()
+        if what != self._last_line:
+            self._began = self._printed = (done, now_s)
+        self._print_once(what)
+        (first, start_s), (_, printed_s) = self._began, self._printed
+        if now_s - printed_s >= _LOG_INTERVAL_S and first < done < total:
+            left_s = (now_s - start_s) / (done - first) * (total - done)
+            self._console.print(
+                f"{what}: {done} of {total}, {_rough_duration(left_s)} left", highlight=False, markup=False
+            )
+            self._printed = done, now_s
 
     def _print_once(self, what: str) -> None:
         """Print a line unless it was the last one."""
@@ -132,7 +154,7 @@ class Display:
 def _rough_duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 2:
-        return f"{round(seconds, -1):.0f} s"
+        return f"{math.ceil(seconds)} s" if seconds < 10 else f"{round(seconds, -1):.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 

@@ -40,6 +40,18 @@ def test_without_a_terminal_each_stage_prints_one_plain_line(make_result: Callab
     )
 
 
+def test_a_log_says_every_ten_seconds_how_far_a_step_is() -> None:
+    console = make_console(terminal=False)
+    times = iter([0.0, 4.0, 10.0, 19.0, 20.0, 30.0, 40.0])
+    with Display(console, clock=lambda: next(times)) as display:
+        for done in range(6):
+            display(Preparing("training", done, 5))
+        display(Preparing("exporting", 1, 9))
+    assert written(console) == (
+        "training ...\ntraining: 2 of 5, 20 s left\ntraining: 4 of 5, 5 s left\nexporting ...\n"
+    )
+
+
 def test_a_stage_without_a_count_is_printed_once_as_it_is() -> None:
     console = make_console(terminal=True)
     with Display(console) as display:
