@@ -47,6 +47,11 @@ def table_widths(spec: ModelSpec) -> tuple[int, ...]:
     )
 
 
+def table_strides(spec: ModelSpec) -> tuple[int, ...]:
+    """Return the stride of each block, from the paper's table."""
+    return tuple(stride for _, stride in _blocks(spec))
+
+
 class ConvBlock(nn.Module):
     """Convolution, batch norm, ReLU6.
 
