@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mbbench.cli import gate, network, results, run, system, train
+from mbbench.cli import fit, gate, network, results, run, system, train
 from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 for command in (
     run.run,
     run.sweep,
+    fit.fit,
     run.worker,
     run.export,
     gate.keep,

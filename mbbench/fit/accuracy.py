@@ -74,9 +74,7 @@ def _clipped(share: float) -> float:
     return min(max(float(share), 0.0), 1.0)
 
 
-def _source(
-    is_known: bool, known: Source, model: ModelSpec, alphas: Sequence[float], sides: Sequence[float]
-) -> Source:
+def _source(is_known: bool, known: Source, model: ModelSpec, alphas: Sequence[float], sides: Sequence[float]) -> Source:
     if is_known:
         return known
     inside = alphas[0] <= model.alpha <= alphas[-1] and sides[0] <= model.resolution <= sides[-1]

@@ -1,9 +1,9 @@
 """The time of each layer of a MobileNetV1, and so of any of its networks, learned from the layers of a few.
 
-A layer takes a constant, plus its Mult-Adds over a ceiling, plus the elements that it moves over a ceiling; each kind of
-layer has its own ceilings. Runtimes compute whole vectors, so channels count as the next multiple of the vector's lanes.
-How far a layer is from that depends on its shape, smoothly: a Gaussian process over the logarithms of its channels and
-its side corrects it. Networks of other widths and resolutions have many layers of about the same shapes.
+A layer takes a constant, plus its Mult-Adds over a ceiling, plus the elements that it moves over a ceiling; each kind
+of layer has its own ceilings. Runtimes compute whole vectors, so channels count as the next multiple of the vector's
+lanes. How far a layer is from that depends on its shape, smoothly: a Gaussian process over the logarithms of its
+channels and its side corrects it. Networks of other widths and resolutions have many layers of about the same shapes.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ def _fit_networks(timings: Sequence[Timing], lanes: int) -> tuple[Array, float]:
         mult_adds = table.columns[:, 0]
         rows.append([mult_adds[~products].sum(), mult_adds[products].sum(), *table.columns[:, 1:].sum(axis=0)])
     (others, products_ms, *rest), error = relative_fit(rows, [timing.median_ms for timing in timings])
-    coefficients = [
-        [products_ms if kind in (POINTWISE, CLASSIFIER) else others, *rest] for kind in _KINDS
-    ]
+    coefficients = [[products_ms if kind in (POINTWISE, CLASSIFIER) else others, *rest] for kind in _KINDS]
     return np.array(coefficients), error / len(timings)
 
 

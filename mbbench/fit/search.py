@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mbbench.analysis.choose import Limits
 from mbbench.errors import UsageError
-from mbbench.fit.estimate import Estimate, Estimates, estimate, place
-from mbbench.result import Failure, Result
-from mbbench.spec import ModelSpec
+from mbbench.fit.estimate import Estimate, Estimates, estimate
+from mbbench.fit.latency import Z95
+from mbbench.fit.measurement import Measurement, place_of
+from mbbench.fit.spread import corners
+from mbbench.result import Failure
+from mbbench.spec import Cell, ModelSpec, Precision
 
 TOLERANCE = 0.03  # half the width of a predicted p99's 95 % interval that is narrow enough, as a share
-_Z95 = 1.96
 _CERTAIN = 0.975  # probability at which a network fits, or not, without being measured
 
-Measure = Callable[[ModelSpec], Result]
+Measure = Callable[[ModelSpec], Measurement | Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,16 @@ class BorderCell:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The outcome of a search. `pick` is None if nothing fits; `failure`: why the search ended early, if it did.
+    """The outcome of a search, cells in the order of the grid. `pick` is None if nothing fits.
 
-    `uncertainty`: the largest of the border's, as a share. `reused`: the number of results that were there before.
+    `reused`: the number of measurements that were there before. `failure`: why the search ended early, if it did;
+    `cells` is empty if nothing was measured.
     """
 
-    backend: str
-    precision: str
     cells: tuple[Estimate, ...]
     border: tuple[BorderCell, ...]
     pick: Estimate | None
     p99_ratio: float | None
-    uncertainty: float
     reused: int
     failure: Failure | None = None
 
@@ -55,11 +55,16 @@ class Fit:
     def measured(self) -> tuple[Estimate, ...]:
         return tuple(cell for cell in self.cells if cell.is_measured)
 
+    @property
+    def uncertainty(self) -> float:
+        """How far the p99 next to the border may be off, as a share."""
+        return max((row.uncertainty for row in self.border), default=0.0)
+
 
 def _uncertainty(cell: Estimate) -> float:
     """Return 0 for a cell that is measured, or certain to fit or not to fit."""
     certain = not 1 - _CERTAIN < cell.fits < _CERTAIN
-    return 0.0 if cell.deviation == 0 or certain else math.expm1(_Z95 * cell.deviation)
+    return 0.0 if cell.deviation == 0 or certain else math.expm1(Z95 * cell.deviation)
 
 
 def border_of(cells: Sequence[Estimate]) -> tuple[BorderCell, ...]:
@@ -80,16 +85,22 @@ def border_of(cells: Sequence[Estimate]) -> tuple[BorderCell, ...]:
 
 def pick_of(cells: Sequence[Estimate], min_top1: float | None) -> Estimate | None:
     """Return the cell that fits with the best top-1, of equal ones the largest; the largest, if no top-1 is known."""
-
-    def rank(cell: Estimate) -> tuple[float, int]:
-        return (0.0 if cell.top1 is None else round(cell.top1.share, 4), cell.mult_adds)
-
     fitting = [
         cell
         for cell in cells
         if cell.fits >= 0.5 and (min_top1 is None or (cell.top1 is not None and cell.top1.share >= min_top1))
     ]
-    return max(fitting, key=rank, default=None)
+    return max(fitting, key=_rank, default=None)
+
+
+def best_of(fits: Mapping[Cell, Fit]) -> Cell | None:
+    """Return the setup whose pick has the best top-1, as in `pick_of`; None if nothing fits in any."""
+    picks = {cell: fit.pick for cell, fit in fits.items() if fit.pick is not None}
+    return max(picks, key=lambda cell: _rank(picks[cell]), default=None)
+
+
+def _rank(cell: Estimate) -> tuple[float, int]:
+    return 0.0 if cell.top1 is None else round(cell.top1.share, 4), cell.mult_adds
 
 
 def most_informative(estimates: Estimates) -> Estimate | None:
@@ -108,59 +119,51 @@ def most_informative(estimates: Estimates) -> Estimate | None:
 
 
 def search(
-    models: Sequence[ModelSpec], limits: Limits, measure: Measure, known: Sequence[Result], max_cells: int
+    models: Sequence[ModelSpec],
+    limits: Limits,
+    measure: Measure,
+    known: Sequence[Measurement] = (),
+    *,
+    precision: Precision = "fp32",
+    max_cells: int,
 ) -> Fit:
     """Measure networks of the grid `models` until the border of `limits` is known, and return it.
 
     The corners of the grid come first. Then the most informative network is measured, until the p99 of every network
-    next to the border is known to 3 %, or `max_cells` results are there, with those in `known`. At last the pick is
-    measured; if it misses the limits, so is the next one. A result that failed ends the search. Raises `UsageError` if
-    `max_cells` is below 5.
+    next to the border is known to 3 %, or `max_cells` measurements are there, with those `known` before. At last the
+    pick is measured; if it misses the limits, so is the next one. A failure ends the search. Raises `UsageError` if
+    `max_cells` does not exceed the number of corners.
     """
-    corners = _corners(models)
-    if max_cells <= len(corners):
-        raise UsageError(f"--max-cells is too low: {max_cells}", f"give at least {len(corners) + 1}")
-    results = {place(result.cell.model): result for result in known}
-    reused = len(results)
-    failure: Failure | None = None
-    for model in corners:
-        if place(model) not in results and failure is None and len(results) < max_cells:
-            failure = _add(results, measure(model))
-    while failure is None:
-        estimates = estimate(models, list(results.values()), limits)
-        border = border_of(estimates.cells)
-        pick = pick_of(estimates.cells, limits.min_top1)
-        cell = None
-        if len(results) < max_cells - 1 and any(row.uncertainty > TOLERANCE for row in border):
-            cell = most_informative(estimates)
-        if cell is None and pick is not None and not pick.is_measured and len(results) < max_cells:
-            cell = pick
-        if cell is None:
-            break
-        failure = _add(results, measure(cell.model))
-    return _outcome(models, limits, results, reused, failure)
+    first = corners(models)
+    if max_cells <= len(first):
+        raise UsageError(f"--max-cells is too low: {max_cells}", f"give at least {len(first) + 1}")
+    measured = {place_of(entry.model): entry for entry in known}
+    outcome = Fit((), (), None, None, len(measured))
+    while True:
+        model = next((corner for corner in first if place_of(corner) not in measured), None)
+        if measured and (model is None or len(measured) >= max_cells):
+            estimates = estimate(models, list(measured.values()), limits, precision)
+            outcome = _assess(estimates, limits, outcome.reused)
+            model = _next_model(estimates, outcome, max_cells - len(measured))
+        if model is None:
+            return outcome
+        entry = measure(model)
+        if isinstance(entry, Failure):
+            if measured:
+                outcome = _assess(estimate(models, list(measured.values()), limits, precision), limits, outcome.reused)
+            return replace(outcome, failure=entry)
+        measured[place_of(model)] = entry
 
 
-def _corners(models: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """Return the networks of smallest and largest alpha and resolution, without repetitions."""
-    alphas = [model.alpha for model in models]
-    sides = [model.resolution for model in models]
-    wanted = [(alpha, side) for alpha in (min(alphas), max(alphas)) for side in (min(sides), max(sides))]
-    return list({place(model): model for model in models if place(model) in wanted}.values())
+def _assess(estimates: Estimates, limits: Limits, reused: int) -> Fit:
+    pick = pick_of(estimates.cells, limits.min_top1)
+    return Fit(estimates.cells, border_of(estimates.cells), pick, estimates.p99_ratio, reused)
 
 
-def _add(results: dict[tuple[float, int], Result], result: Result) -> Failure | None:
-    """Store the result unless it failed; return its failure."""
-    if result.failure is None:
-        results[place(result.cell.model)] = result
-    return result.failure
-
-
-def _outcome(
-    models: Sequence[ModelSpec],
-    limits: Limits,
-    results: dict[tuple[float, int], Result],
-    reused: int,
-    failure: Failure | None,
-) -> Fit:
-    raise NotImplementedError
+def _next_model(estimates: Estimates, outcome: Fit, left: int) -> ModelSpec | None:
+    """Return the network to measure next, None if the search is over; `left` may still be measured."""
+    cell = most_informative(estimates) if left > 1 and outcome.uncertainty > TOLERANCE else None
+    pick = outcome.pick
+    if cell is None and left > 0 and pick is not None and not pick.is_measured:
+        cell = pick
+    return None if cell is None else cell.model
