@@ -6,8 +6,8 @@
 `measure` opens a session for every network of a grid (default: 4 widths by 4 resolutions) and times them in turns, so
 that drift hits all alike. Calls in which another process took the CPU do not count. Networks that the file has already
 are left out. `evaluate` replays these times; it needs no runtime. Targets, for 4 by 4 networks after 8 measured ones:
-median error of the others at most 4 %, worst at most 12 %. For 8 by 8: the border within one step of alpha after at most
-10 measured networks.
+median error of the others at most 4 %, worst at most 12 %. For 8 by 8: the border within one step of alpha after at
+most 10 measured networks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mbbench.measure.introspection import node_times
 from mbbench.measure.latency import no_garbage_collection
 from mbbench.models.cost import cost_of
 from mbbench.profile import Profile
-from mbbench.spec import Cell, ModelSpec, RunSpec
+from mbbench.spec import Cell, ModelSpec, Precision, RunSpec
 
 _ALPHAS, _RESOLUTIONS = (0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224)
 _VISIT, _CALLS, _ROUNDS = 5, 60, 300  # calls of a visit, calls that count, most visits
@@ -46,7 +46,7 @@ _VISIT, _CALLS, _ROUNDS = 5, 60, 300  # calls of a visit, calls that count, most
 Grid = Mapping[tuple[float, int], Timing]
 
 
-def measure(path: Path, backend: str, precision: str, alphas: tuple[float, ...], sides: tuple[int, ...]) -> None:
+def measure(path: Path, backend: str, precision: Precision, alphas: tuple[float, ...], sides: tuple[int, ...]) -> None:
     """Append the times of every network that `path` does not have yet."""
     profile = Profile(
         alpha=alphas, res=sides, backend=(backend,), precision=(precision,), weights="random", calibration="random",
@@ -86,7 +86,7 @@ def open_session(spec: RunSpec, cell: Cell) -> tuple[ModelSpec, Session]:
 
 
 def visit(session: Session, image: Any) -> list[float]:
-    """Return the times in ms of the calls during which no other process took the CPU, after a call that is discarded."""
+    """Return the times in ms of the calls during which no other process took the CPU, after one discarded call."""
     session.run(image)
     times = []
     for _ in range(_VISIT):
@@ -164,6 +164,7 @@ def main() -> None:
         evaluate(Path(path))
         return
     pin()
+    precision: Any
     for precision in rest[1].split(","):
         for backend in rest[0].split(","):
             measure(

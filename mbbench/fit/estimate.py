@@ -72,7 +72,8 @@ def estimate(
     A predicted p99 is the predicted median times the measured networks' ratio of p99 to median. Raises `UsageError` if
     p99 is limited and none was measured.
     """
-    measured = {place_of(measurement.model): measurement for measurement in known}
+    known = sorted(known, key=lambda entry: place_of(entry.model))  # the same figures whatever was measured first
+    measured = {place_of(entry.model): entry for entry in known}
     models = [replace(model, classes=known[0].model.classes) for model in models]
     predictor = Predictor([measurement.timing for measurement in known])
     ratio, ratio_error = _p99_ratio(known)
@@ -99,19 +100,25 @@ def estimate(
             top1=top1[index],
         )
         measurement = measured.get(place_of(model))
-        cell = cell if measurement is None else _with_measurement(cell, measurement)
+        if measurement is not None:
+            cell = _with_measurement(cell, measurement, ratio, ratio_error)
         cells.append(replace(cell, fits=_probability(cell, limits)))
     return Estimates(tuple(cells), ratio, predictor.covariance(models), predictor.repeat_variance)
 
 
-def _with_measurement(cell: Estimate, measurement: Measurement) -> Estimate:
-    """Return the cell with measured figures; one that was not measured stays predicted."""
-    if measurement.p99_ms is not None:
-        cell = replace(cell, p99_ms=measurement.p99_ms, p99_ci95_ms=None, deviation=0.0)
+def _with_measurement(cell: Estimate, measurement: Measurement, ratio: float | None, ratio_error: float) -> Estimate:
+    """Return the cell with measured figures; one that was not measured stays predicted, p99 from the median."""
+    p99_ms, ci95_ms, deviation = measurement.p99_ms, None, 0.0
+    if p99_ms is None and ratio is not None:
+        p99_ms, deviation = measurement.timing.median_ms * ratio, ratio_error
+        ci95_ms = interval(p99_ms, deviation)
     return replace(
         cell,
         measurement=measurement,
         median_ms=measurement.timing.median_ms,
+        p99_ms=p99_ms,
+        p99_ci95_ms=ci95_ms,
+        deviation=deviation,
         size_bytes=measurement.size_bytes or cell.size_bytes,
         rss_bytes=measurement.rss_bytes or cell.rss_bytes,
         added_rss_bytes=measurement.added_rss_bytes or cell.added_rss_bytes,

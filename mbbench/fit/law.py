@@ -184,5 +184,6 @@ def _columns(layer: Layer, lanes: int) -> tuple[float, float, float, float]:
     if layer.type in (POINTWISE, CLASSIFIER):
         inputs = math.ceil(taps / lanes) * lanes
         return inputs * padded * side**2, (inputs + padded) * side**2, inputs * padded, 1.0
-    inputs = layer.inputs * padded / channels if layer.type == DEPTHWISE else layer.inputs
-    return layer.mult_adds * padded / channels, inputs + padded * side**2, layer.weights * padded / channels, 1.0
+    growth = padded / channels
+    moved = layer.inputs * (growth if layer.type == DEPTHWISE else 1) + padded * side**2
+    return layer.mult_adds * growth, moved, layer.weights * growth, 1.0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mbbench.analysis.choose import Limits
 from mbbench.fit.estimate import Estimate
-from mbbench.fit.search import BorderCell, Fit, best_of
+from mbbench.fit.search import Fit, best_of
 from mbbench.report import units
 from mbbench.report.document import Document, Table
 from mbbench.spec import Cell
 
-_BAR = 8  # characters of the bar for the largest alpha
-_EIGHTHS = " ▏▎▍▌▋▊▉"
+_Write = Callable[[Estimate], str]
+_BAR = 16  # characters of the bar for the largest alpha
 
 
 def fit_document(fits: Mapping[Cell, Fit], limits: Limits) -> Document:
@@ -78,64 +78,50 @@ def _known(cell: Estimate) -> str:
 
 
 def _border_table(setup: Cell, fit: Fit, limits: Limits) -> Table:
-    """Return the largest alpha at each resolution; columns of size and memory only if they are limited."""
-    optional = [
-        ("Size, MB", limits.max_size_bytes, [_megabytes(row, "size_bytes") for row in fit.border]),
-        ("RSS, MB", limits.max_rss_bytes, [_megabytes(row, "rss_bytes") for row in fit.border]),
-        ("Added, MB", limits.max_added_rss_bytes, [_megabytes(row, "added_rss_bytes") for row in fit.border]),
-    ]
-    shown = [(name, texts) for name, limit, texts in optional if limit is not None]
+    """Return the largest alpha at each resolution: as a bar, or with size and memory where they are limited."""
     widest = max(cell.model.alpha for cell in fit.cells)
-    with_bar = len(shown) < 2
-    rows = []
-    for index, row in enumerate(fit.border):
-        cell = row.largest
-        alpha = units.MISSING if cell is None else f"{cell.model.alpha:g}"
-        bar = "" if cell is None else _bar(cell.model.alpha / widest)
-        rows.append(
-            (
-                str(row.resolution),
-                alpha,
-                *((bar,) if with_bar else ()),
-                units.MISSING if cell is None else units.number(cell.p99_ms, "", cell.p99_ci95_ms),
-                *(texts[index] for _, texts in shown),
-                units.MISSING if cell is None or cell.top1 is None else units.percent(cell.top1.share),
-                "" if cell is None else _known(cell),
-            )
-        )
-    return Table(
-        f"Largest alpha that fits, {_setup_name(setup)}",
-        ("Res", "Alpha", *(("Border",) if with_bar else ()), "p99, ms [95 %]", *(name for name, _ in shown), "Top-1",
-         "Known"),
-        tuple(rows),
-        numeric=True,
-        notes=(_progress(fit),),
-    )  # fmt: skip
+    costs: list[tuple[str, float | None, _Write]] = [
+        ("Size, MB", limits.max_size_bytes, lambda cell: _megabytes(cell.size_bytes)),
+        ("RSS, MB", limits.max_rss_bytes, lambda cell: _megabytes(cell.rss_bytes)),
+        ("Added, MB", limits.max_added_rss_bytes, lambda cell: _megabytes(cell.added_rss_bytes)),
+    ]
+    limited: list[tuple[str, _Write]] = [(name, write) for name, limit, write in costs if limit is not None]
+    bar: list[tuple[str, _Write]] = [("Border", lambda cell: _bar(cell.model.alpha / widest))]
+    columns: list[tuple[str, _Write]] = [
+        ("Alpha", lambda cell: f"{cell.model.alpha:g}"),
+        *(limited or bar),  # both are too wide for 80 columns
+        ("p99, ms [95 %]", lambda cell: units.number(cell.p99_ms, "", cell.p99_ci95_ms)),
+        ("Top-1", lambda cell: units.percent(None if cell.top1 is None else cell.top1.share)),
+        ("Known", _known),
+    ]
+    rows = tuple(
+        (str(row.resolution), *(units.MISSING if row.largest is None else write(row.largest) for _, write in columns))
+        for row in fit.border
+    )
+    title = f"Largest alpha that fits, {_setup_name(setup)}"
+    return Table(title, ("Res", *(name for name, _ in columns)), rows, notes=(_progress(fit),))
 
 
 def _setup_table(fits: Mapping[Cell, Fit]) -> Table:
-    rows = tuple(
-        (
-            _setup_name(cell),
-            units.MISSING if fit.pick is None else fit.pick.model.label,
-            units.MISSING if fit.pick is None else units.milliseconds(fit.pick.p99_ms, fit.pick.p99_ci95_ms),
-            units.MISSING if fit.pick is None or fit.pick.top1 is None else units.percent(fit.pick.top1.share),
-            "" if fit.pick is None else _known(fit.pick),
-        )
-        for cell, fit in fits.items()
-    )
-    return Table("Pick of each", ("Backend", "Network", "p99", "Top-1", "Known"), rows, numeric=False)
+    rows = []
+    for cell, fit in fits.items():
+        pick = fit.pick
+        figures = (units.MISSING,) * 4
+        if pick is not None:
+            top1 = units.percent(None if pick.top1 is None else pick.top1.share)
+            figures = (pick.model.label, units.milliseconds(pick.p99_ms, pick.p99_ci95_ms), top1, _known(pick))
+        rows.append((_setup_name(cell), *figures))
+    return Table("Pick of each", ("Backend", "Network", "p99", "Top-1", "Known"), tuple(rows), numeric=False)
 
 
 def _bar(share: float) -> str:
-    """Return a bar, left-aligned in the width of the largest."""
-    eighths = round(share * _BAR * 8)
-    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(_BAR)
+    """Return a bar of fixed width, filled to `share`."""
+    filled = round(share * _BAR)
+    return "█" * filled + "░" * (_BAR - filled)
 
 
-def _megabytes(row: BorderCell, name: str) -> str:
-    value = None if row.largest is None else getattr(row.largest, name)
-    return units.number(None if value is None else value / 1e6)
+def _megabytes(size_bytes: float | None) -> str:
+    return units.number(None if size_bytes is None else size_bytes / 1e6)
 
 
 def _setup_name(cell: Cell) -> str:
@@ -154,7 +140,7 @@ def _headline(fits: Mapping[Cell, Fit]) -> str:
     if best is None or pick is None:
         return "No network is within the limits."
     words = [f"p99 {units.milliseconds(pick.p99_ms, pick.p99_ci95_ms)}"] if pick.p99_ms is not None else []
-    words += [f"{units.megabytes(None if pick.size_bytes is None else round(pick.size_bytes))} on disk"]
+    words += [f"{_megabytes(pick.size_bytes)} MB on disk"]
     words += [f"top-1 {units.percent(pick.top1.share)} ({pick.top1.source})"] if pick.top1 is not None else []
     setup = _setup_name(best)
     return f"Use {pick.model.label} on {setup}: {', '.join(words)}. It was {_known(pick)}."
@@ -183,10 +169,10 @@ def _notes(fits: Mapping[Cell, Fit], limits: Limits) -> Iterator[str]:
 
 def _top1_notes(fits: Sequence[Fit]) -> Iterator[str]:
     sources = {cell.top1.source for fit in fits for cell in fit.cells if cell.top1 is not None}
-    if "published" in sources:
+    if "measured" in sources:
+        yield "Top-1 was measured on the data for measured networks, and lies on a plane through them for the others."
+    elif sources:
         yield (
             "Top-1 is that of the released ImageNet checkpoints, interpolated between them, and extrapolated below"
             " alpha 0.25 and 128 pixels: not measured here."
         )
-    elif sources:
-        yield "Top-1 was measured on the data for measured networks, and is interpolated for the others."
