@@ -48,7 +48,7 @@ class Predictor:
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
         self.law = Law(timings)
-        self.deviation = max(_left_out_deviation(timings), _LEAST_DEVIATION)
+        self.deviation = max(_left_out_deviation(timings) * _few(len(timings)), _LEAST_DEVIATION)
         self._noise = np.array([math.hypot(timing.error, _REPEAT_ERROR) for timing in timings])
         kernel = ConstantKernel(self.deviation**2, "fixed") * RBF(_LENGTHS, "fixed")
         self._process = GaussianProcessRegressor(kernel, alpha=self._noise**2, optimizer=None)
@@ -74,6 +74,13 @@ class Predictor:
     def repeat_variance(self) -> float:
         """The variance of the logarithm of a measured median."""
         return float(self._noise.mean()) ** 2
+
+
+def _few(count: int) -> float:
+    """Return by how much a deviation estimated from `count` values widens a 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, max(count - 1, 1))) / Z95
 
 
 def interval(value: float, deviation: float) -> Interval:
