@@ -1,4 +1,4 @@
-"""`mbbench fit` end to end, and what it refuses."""
+"""`mbbench fit` and `sweep --predict` end to end, and what they refuse."""
 
 import json
 from collections.abc import Callable
@@ -24,8 +24,9 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         "warmup_max_s = 0.1\nthroughput_s = 0.05\nbulk_batch = 8\n"
     )
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mbbench", "fit", "--profile", "fast.toml", *arguments])
+    def call(*arguments: str, command: str = "fit") -> tuple[int, str, str]:
+        profile = () if command == "choose" else ("--profile", "fast.toml")
+        monkeypatch.setattr("sys.argv", ["mbbench", command, *profile, *arguments])
         try:
             app.main()
         except SystemExit as end:
@@ -87,3 +88,18 @@ def test_a_mistake_is_one_line(invoke: Invoke, arguments: tuple[str, ...], messa
 def test_a_backend_that_is_missing_fails(invoke: Invoke) -> None:
     code, _, err = invoke("--backend", "no-such", "--max-size", "1MB")
     assert code == 6 and "error: no-such in fp32: " in err
+
+
+def test_a_sweep_measures_some_networks_and_predicts_the_others(invoke: Invoke) -> None:
+    grid = ("--alpha", "0.125,0.25,0.375", "--res", "32,64", "--backend", "onnxruntime", "--weights", "random")
+    code, out, _ = invoke(*grid, "--predict", "5", command="sweep")
+    assert code == 0
+    stored = {(r.cell.model.alpha, r.cell.model.resolution) for r in store.read(Path("reports/results.jsonl"))}
+    predicted = {(alpha, side) for alpha in (0.125, 0.25, 0.375) for side in (32, 64)} - stored
+    assert len(stored) == 5 and len(predicted) == 1 and out.count("≈") == 2  # the cell and its note
+    assert "predicted from the 5 measured networks" in out
+    # What was predicted is no result: `choose` does not see it.
+    code, out, _ = invoke("--max-size", "1GB", "--format", "json", command="choose")
+    assert len(json.loads(out)) == 5
+    code, _, err = invoke("--predict", "4", *grid, command="sweep")
+    assert (code, err) == (2, "error: --predict is too low: 4; measure at least 5 networks\n")
