@@ -49,8 +49,9 @@ def fit(
 ) -> None:
     """Find the largest MobileNetV1 within limits, measuring few networks and predicting the others.
 
-    Weights are random and top-1 is that published for ImageNet. With --data, every measured network is trained on DATA
-    first, and top-1 is the measured one. Results in --results are used, so an interrupted search goes on there.
+    Weights are random, and top-1 is that published for ImageNet.
+    With --data, measured networks are trained on DATA, and top-1 is measured.
+    Results in --results are used: repeat an interrupted search to continue it.
     Exit 5 if no network is within the limits.
     """
     from mbbench import plan as planning
