@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mbbench.fit.latency import Predictor, interval
-from mbbench.fit.law import Timing
+from mbbench.fit.law import Law, Timing
 from mbbench.fit.spread import spread
 from mbbench.spec import ModelSpec
 from mbbench.stats import Interval
@@ -34,21 +34,37 @@ def test_the_intervals_hold_nearly_all_latencies_of_a_noisy_chip(chip: MakeChip,
 
 
 def test_measured_networks_are_known_best_and_pull_their_neighbors(chip: MakeChip, coarse: list[ModelSpec]) -> None:
-    """A network that is 10 % slower than its layers makes its neighbor's prediction slower, a far one's hardly."""
-    models = spread(coarse, 9)
-    timings = [chip(reports_layers=False).measure(model).timing for model in models]
-    slow = ModelSpec(alpha=0.5, resolution=160, classes=10)
-    near, far = (ModelSpec(alpha=alpha, resolution=side, classes=10) for alpha, side in ((0.5, 176), (0.125, 224)))
-    timings = [t for t in timings if t.model != slow]
-    latency_ms = chip().latency_ms(slow)
-    usual, slower = (Predictor([*timings, Timing(slow, latency_ms * factor)]) for factor in (1.0, 1.1))
-    ratios = [
-        b.median_ms / a.median_ms
-        for a, b in zip(usual.predict([slow, near, far]), slower.predict([slow, near, far]), strict=True)
+    """One network is 30 % slower than the law: so is its neighbor, in part, but not one far away."""
+    truth = chip(reports_layers=False)
+    slow, near, far = (
+        ModelSpec(alpha=alpha, resolution=side, classes=10) for alpha, side in ((0.5, 160), (0.5, 176), (0.125, 224))
+    )
+    timings = [truth.measure(model).timing for model in spread(coarse, 9) if model != slow]
+    slow_ms = 1.3 * truth.latency_ms(slow)
+    predictor = Predictor([*timings, Timing(slow, slow_ms)])
+    predictions = predictor.predict([slow, near, far])
+    assert predictions[0].median_ms == pytest.approx(slow_ms, rel=0.01)
+    excess = [
+        prediction.median_ms / law_ms - 1
+        for prediction, law_ms in zip(predictions, predictor.law.latencies_ms([slow, near, far]), strict=True)
     ]
-    assert ratios[0] > 1.07 and ratios[1] > 1.03 and abs(ratios[2] - 1) < 0.02
-    deviations = [p.deviation for p in slower.predict([slow, near, far])]
-    assert deviations[0] < deviations[1]
+    assert excess[0] > 0.15 and excess[0] > excess[1] > excess[0] / 2 and abs(excess[2]) < 0.02
+    assert predictions[0].deviation < predictions[1].deviation < predictor.deviation
+
+
+def test_far_from_all_measured_networks_the_deviation_is_that_of_networks_left_out(
+    chip: MakeChip, coarse: list[ModelSpec]
+) -> None:
+    timings = [chip(noise=0.1, reports_layers=False).measure(model).timing for model in spread(coarse, 6)]
+    logs = [
+        math.log(timing.median_ms / Law([t for t in timings if t is not timing]).latencies_ms([timing.model])[0])
+        for timing in timings
+    ]
+    few = 2.5706 / 1.96  # Student's t of 5 degrees of freedom over that of many
+    predictor = Predictor(timings)
+    assert predictor.deviation == pytest.approx(few * math.sqrt(sum(log**2 for log in logs) / 6), rel=1e-4)
+    (far,) = predictor.predict([ModelSpec(alpha=8.0, resolution=2048, classes=10)])
+    assert far.deviation == pytest.approx(predictor.deviation)
 
 
 def test_the_interval_is_symmetric_in_the_logarithm() -> None:

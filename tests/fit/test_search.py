@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mbbench.analysis.choose import Limits
 from mbbench.errors import UsageError
+from mbbench.fit.estimate import Estimates, estimate
 from mbbench.fit.measurement import Measurement
-from mbbench.fit.search import TOLERANCE, Fit, best_of, search
+from mbbench.fit.search import TOLERANCE, Fit, best_of, most_informative, search
 from mbbench.result import Failure
 from mbbench.spec import Cell, ModelSpec
 
@@ -144,6 +146,21 @@ def test_the_border_says_where_nothing_or_everything_fits(chip: MakeChip, coarse
     fit = search(coarse, Limits(max_p99_ms=1e3), chip().measure, max_cells=10)
     assert all(row.too_large is None for row in fit.border)
     assert fit.pick is not None and (fit.pick.model.alpha, fit.pick.model.resolution) == (1.0, 224)
+
+
+def test_the_next_network_reduces_the_doubt_about_all_and_is_not_measured_yet(
+    chip: MakeChip, coarse: list[ModelSpec]
+) -> None:
+    """Three networks in doubt: the second tells about the third too; the first tells most, but is measured."""
+    cells = estimate(coarse, [chip().measure(model) for model in coarse[:4]], Limits(), "fp32").cells
+    measured, *open_cells = (replace(cell, fits=0.5) for cell in (cells[0], *cells[4:7]))
+    covariance = np.array([[4.0, 4, 4, 4], [4, 1, 0.9, 0.1], [4, 0.9, 1, 0.1], [4, 0.1, 0.1, 1]])
+    doubt = replace(open_cells[0], fits=0.4)
+    estimates = Estimates((measured, doubt, open_cells[1], open_cells[2]), 1.25, covariance, 0.01)
+    # Over 1.01, the gains are 0.24 + 0.25 (0.81 + 0.01) = 0.445, 0.24 0.81 + 0.25 (1 + 0.01) = 0.447, and 0.255.
+    assert most_informative(estimates) is open_cells[1]
+    decided = [replace(cell, fits=1.0) for cell in estimates.cells]
+    assert most_informative(replace(estimates, cells=tuple(decided))) is None
 
 
 def test_the_best_setup_has_the_pick_with_the_best_top1(chip: MakeChip, coarse: list[ModelSpec]) -> None:
