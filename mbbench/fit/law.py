@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ _KINDS = (STEM, DEPTHWISE, POINTWISE, CLASSIFIER)
 _LANES = (1, 4, 8, 16, 32)  # of float32 and int8 in vectors of 128 to 512 bits
 _DEVIATION = 0.2  # of a layer from its ceilings, as a share
 _LENGTHS = (1.0, 1.0, 0.7)  # over which deviations fade, in ln(inputs), ln(outputs) and ln(side)
-_LAYER_ERROR = 0.03  # relative standard error of a layer's time
+_MOST_OFFSET = 0.9  # of the smallest latency
+_LAYER_ERROR = 0.1  # relative standard error of the time of a layer: profilers are coarse
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,19 @@ class Law:
     """The times of layers, from `timings` of one backend, precision and machine.
 
     `coefficients_ms`, (kinds, 4): time for a padded Mult-Add, an element moved, a weight and a layer, by kind, from
-    non-negative least squares of relative errors. The times of layers are scaled to add up to their network's latency.
+    non-negative least squares of relative errors. `offset_ms`: what a call takes beyond its layers, of runtimes that
+    report them; the times of layers are scaled to add up to the rest of their network's latency.
     """
 
     def __init__(self, timings: Sequence[Timing]) -> None:
+        self.offset_ms = _offset_ms(timings)
+        timings = [_scaled(timing, self.offset_ms) for timing in timings]
         fits = [(*_fit(timings, lanes), lanes) for lanes in _LANES]
         self.coefficients_ms, _, self.lanes = min(fits, key=lambda entry: entry[1])
         self._corrections = [self._correction(timings, kind) for kind in range(len(_KINDS))]
 
     def latencies_ms(self, models: Sequence[ModelSpec]) -> Array:
-        """Return the sums of the networks' layers, (n,)."""
+        """Return the latencies of the networks, (n,)."""
         tables = [_rows(model, self.lanes) for model in models]
         kinds = np.concatenate([table.kinds for table in tables])
         times = self._ceiling_ms(kinds, np.concatenate([table.columns for table in tables]))
@@ -75,7 +79,7 @@ class Law:
                 distinct, inverse = np.unique(shapes[of_kind], axis=0, return_inverse=True)
                 times[of_kind] *= np.exp(process.predict(distinct))[inverse.ravel()]
         ends = np.cumsum([len(table.kinds) for table in tables])
-        return np.add.reduceat(times, np.concatenate([[0], ends[:-1]]))
+        return self.offset_ms + np.add.reduceat(times, np.concatenate([[0], ends[:-1]]))
 
     def _ceiling_ms(self, kinds: NDArray[np.int64], columns: Array) -> Array:
         """Return the times by the ceilings alone, positive."""
@@ -90,7 +94,7 @@ class Law:
         shapes, logs = [], []
         for timing in timings:
             table = _rows(timing.model, self.lanes)
-            times = _scaled_ms(timing)
+            times = _times_ms(timing)
             chosen = (table.kinds == kind) & (times > 0)
             if chosen.any():
                 shapes.append(table.shapes[chosen])
@@ -127,7 +131,7 @@ def _fit_layers(timings: Sequence[Timing], lanes: int) -> tuple[Array, float]:
     tables = [_rows(timing.model, lanes) for timing in timings]
     kinds = np.concatenate([table.kinds for table in tables])
     columns = np.concatenate([table.columns for table in tables])
-    times_ms = np.concatenate([_scaled_ms(timing) for timing in timings])
+    times_ms = np.concatenate([_times_ms(timing) for timing in timings])
     coefficients = np.zeros((len(_KINDS), 4))
     error = 0.0
     for kind in range(len(_KINDS)):
@@ -151,14 +155,28 @@ def _fit_networks(timings: Sequence[Timing], lanes: int) -> tuple[Array, float]:
     return np.array(coefficients), error / len(timings)
 
 
-def _scaled_ms(timing: Timing) -> Array:
-    """Return the times of the layers, (n,), so that they add up to the latency: profiling slows calls down.
+def _offset_ms(timings: Sequence[Timing]) -> float:
+    """Return the constant part of the latencies over the sums of layer times; 0 if a runtime does not report these."""
+    sums = [sum(timing.layer_ms.values()) for timing in timings]
+    if not all(sums):
+        return 0.0
+    latencies_ms = [timing.median_ms for timing in timings]
+    (_, offset_ms), _ = relative_fit([(total, 1.0) for total in sums], latencies_ms)
+    return min(float(offset_ms), _MOST_OFFSET * min(latencies_ms))
 
-    The time of a layer that was not reported is 0.
-    """
-    times = np.array([timing.layer_ms.get(layer.name, 0.0) for layer in layers(timing.model)])
-    total = float(times.sum())
-    return times * timing.median_ms / total if total else times
+
+def _scaled(timing: Timing, offset_ms: float) -> Timing:
+    """Return the timing with layer times that add up to its latency without the offset: profiled calls differ."""
+    total = sum(timing.layer_ms.values())
+    if not total:
+        return timing
+    factor = (timing.median_ms - offset_ms) / total
+    return replace(timing, layer_ms={name: time_ms * factor for name, time_ms in timing.layer_ms.items()})
+
+
+def _times_ms(timing: Timing) -> Array:
+    """Return the times of the layers, (n,); 0 for a layer that was not reported."""
+    return np.array([timing.layer_ms.get(layer.name, 0.0) for layer in layers(timing.model)])
 
 
 @lru_cache(maxsize=65536)

@@ -70,7 +70,8 @@ def test_other_limits_decide_without_doubt(
     cells = estimate(coarse, known, limits, "fp32").cells
     assert {cell.fits for cell in cells} == {0.0, 1.0}
     assert all((cell.fits == 1.0) == (getattr(cell, name) <= limit) for cell in cells)
-    unknown = [replace(entry, **{name: None}) for entry in known]
+    nothing: dict[str, Any] = {name: None}
+    unknown = [replace(entry, **nothing) for entry in known]
     assert {cell.fits for cell in estimate(coarse, unknown, limits, "fp32").cells} == {0.0}
 
 

@@ -50,6 +50,14 @@ def test_times_of_layers_count_by_their_shares_of_the_latency(chip: MakeChip, co
     assert Law(slowed).latencies_ms(coarse) == pytest.approx(Law(timings(chip(), models)).latencies_ms(coarse))
 
 
+def test_what_a_call_takes_beyond_its_layers_is_an_offset(chip: MakeChip, coarse: list[ModelSpec]) -> None:
+    models = spread(coarse, 5)
+    later = [Timing(t.model, t.median_ms + 0.08, t.error, t.layer_ms) for t in timings(chip(), models)]
+    law = Law(later)
+    assert law.offset_ms == pytest.approx(0.08)
+    assert law.latencies_ms(coarse) == pytest.approx([chip().latency_ms(model) + 0.08 for model in coarse])
+
+
 def test_coefficients_are_never_negative_and_minimize_relative_errors() -> None:
     coefficients, error = relative_fit([[1.0, 0.0], [100.0, 1.0]], [2.0, 100.0])
     # Without the sign, the second coefficient would be -100. For the first, 1/2 and 1 are 2.5 : 1.25 in the optimum.
