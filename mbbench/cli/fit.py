@@ -147,15 +147,17 @@ def _reusable(spec: RunSpec, models: Sequence[ModelSpec], results: Path, notify:
 
 
 def _raise_for_failures(fits: Mapping[Cell, Fit], optional_backends: Sequence[str]) -> None:
-    """Raise for a setup that failed, unless `all` named it and does not support it, and if no network fits."""
-    failures = [
-        (cell, fit.failure)
-        for cell, fit in fits.items()
-        if fit.failure is not None and not (fit.failure.is_unsupported and cell.backend in optional_backends)
+    """Raise for a setup that failed, unless only `all` named its backend, and if no network fits."""
+    failures = [(cell, fit.failure) for cell, fit in fits.items() if fit.failure is not None]
+    counted = [
+        (cell, failure)
+        for cell, failure in failures
+        if len(failures) == len(fits) or not (failure.is_unsupported and cell.backend in optional_backends)
     ]
-    if failures:
-        cell, failure = failures[0]
-        error = BackendError if failure.is_unsupported and len(fits) == 1 else CellsFailedError
+    if counted:
+        cell, failure = counted[0]
+        none_left = len(failures) == len(fits) and failure.is_unsupported
+        error = BackendError if none_left else CellsFailedError
         raise error(f"{cell.backend} in {cell.precision}: {failure.cause}", failure.remedy)
     if all(fit.pick is None for fit in fits.values()):
         raise RequirementError("no network is within the limits", "relax a limit, or give smaller --alpha and --res")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ import pytest
 
 from mbbench import run, store
 from mbbench.cli import app
+from mbbench.cli import fit as fit_command
+from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError
+from mbbench.fit.search import Fit
+from mbbench.result import Failure
+from mbbench.spec import Cell, ModelSpec
 
 Invoke = Callable[..., tuple[int, str, str]]
 GRID = ("--alpha", "0.125-0.25+0.125", "--res", "32,64", "--backend", "onnxruntime", "--max-cells", "5")
@@ -83,6 +89,31 @@ def test_a_mistake_is_one_line(invoke: Invoke, arguments: tuple[str, ...], messa
     code, out, err = invoke("--backend", "onnxruntime", *arguments)
     assert (code, out) == (2, "")
     assert f"error: {message}" in err
+
+
+FAILURE = Failure(cause="no driver was found", remedy="install it", exit_code=6)
+
+
+@pytest.mark.parametrize(
+    ("failures", "optional", "error"),
+    [
+        ({"a": None, "b": FAILURE}, ("b",), RequirementError),  # nothing fits, since no fit has a pick here
+        ({"a": None, "b": FAILURE}, (), CellsFailedError),
+        ({"a": FAILURE, "b": FAILURE}, ("a", "b"), BackendError),
+        ({"a": None, "b": replace(FAILURE, exit_code=1)}, ("b",), CellsFailedError),
+    ],
+)
+def test_what_all_lists_may_be_unsupported(
+    failures: dict[str, Failure | None], optional: tuple[str, ...], error: type[MbbenchError]
+) -> None:
+    fits = {
+        Cell(model=ModelSpec(), role="subject", weights="random", backend=name, device=""): Fit(
+            (), (), None, None, 0, failure
+        )
+        for name, failure in failures.items()
+    }
+    with pytest.raises(error):
+        fit_command._raise_for_failures(fits, optional)
 
 
 def test_a_backend_that_is_missing_fails(invoke: Invoke) -> None:
