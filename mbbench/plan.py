@@ -12,6 +12,8 @@ from mbbench.families import LIBRARIES, family_info
 from mbbench.profile import Profile
 from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec
 
+FEWEST_TO_PREDICT = 5  # measured networks from which others can be predicted
+
 
 def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[ModelSpec, ...] | None = None) -> RunSpec:
     """Return the run that `profile`, with the command line's options applied, describes. Raises `UsageError`.
@@ -115,6 +117,26 @@ def group_by_artifact(spec: RunSpec) -> RunSpec:
     first_index = {(cell.model, cell.precision): index for index, cell in reversed(list(enumerate(spec.cells)))}
     cells = sorted(spec.cells, key=lambda cell: first_index[cell.model, cell.precision])
     return replace(spec, cells=tuple(cells))
+
+
+def keep_spread(spec: RunSpec, count: int) -> RunSpec:
+    """Return `spec` with only `count` of the MobileNetV1 of its grid, spread over it, and all other networks.
+
+    Raises `UsageError` if `count` is too low to predict the rest from.
+    """
+    from mbbench.fit.spread import spread
+
+    if count < FEWEST_TO_PREDICT:
+        raise UsageError(f"--predict is too low: {count}", f"measure at least {FEWEST_TO_PREDICT} networks")
+    grid = grid_of(spec)
+    chosen = set(spread(grid, count)) if grid else set()
+    return replace(spec, cells=tuple(cell for cell in spec.cells if cell.model in chosen or cell.model not in grid))
+
+
+def grid_of(spec: RunSpec) -> tuple[ModelSpec, ...]:
+    """Return the networks of the run that can be predicted from each other: standard MobileNetV1."""
+    models = dict.fromkeys(cell.model for cell in spec.cells if cell.role == "subject")
+    return tuple(model for model in models if model.family == "mobilenet_v1" and model.variant == "standard")
 
 
 def expand_backends(backends: Sequence[str], *, list_unavailable: bool = False) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ STAGES: dict[str, set[str]] = {
     "artifacts": {"models", "data", "weights", "graphs", "compress"},
     "measure": {"models", "data", "nvidia"},
     "analysis": {"models"},
+    "fit": {"models", "analysis"},
     "compare": {"artifacts", "measure"},
-    "report": {"models", "measure", "analysis", "compare"},
+    "report": {"models", "measure", "analysis", "fit", "compare"},
 }
 JOINING = {"cli", "cluster", "testing"}
 PROGRAMS = {"plan", "run", "sweep", "check", "__main__"}  # modules at the root that join stages

@@ -132,3 +132,19 @@ def test_preprocessing_and_labels_are_part_of_the_run() -> None:
         plan.plan(Profile(std=(0.0, 1.0, 1.0)))
     with pytest.raises(UsageError, match=r"--labels requires --weights: .*; add --weights FILE, or leave out --labels"):
         plan.plan(Profile(labels="l.csv"))
+
+
+def test_a_spread_keeps_some_networks_of_the_grid_and_all_others() -> None:
+    profile = Profile(
+        model=("mobilenet_v1", "vgg16"), alpha=(0.25, 0.5, 0.75, 1.0), res=(128, 160, 192), precision=("fp32", "int8")
+    )
+    spec = plan.plan(profile)
+    kept = plan.keep_spread(spec, 5)
+    assert len(plan.grid_of(spec)) == 12 and len(plan.grid_of(kept)) == 5
+    assert {(model.alpha, model.resolution) for model in plan.grid_of(kept)} == {
+        (0.25, 128), (0.25, 192), (1.0, 128), (1.0, 192), (0.5, 160),
+    }  # fmt: skip
+    assert len(kept.cells) == 5 * 2 + 3 * 2
+    assert [cell for cell in spec.cells if cell in kept.cells] == list(kept.cells)
+    with pytest.raises(UsageError, match="--predict is too low: 4; measure at least 5 networks"):
+        plan.keep_spread(spec, 4)

@@ -18,6 +18,7 @@ COMMANDS = {
         "run": ("run", "Build networks, measure them on inference runtimes, and report the results."),
         "sweep": ("run", "Measure a grid of cells, skipping those whose result is already in --results."),
         "worker": ("run", "Offer this machine to `mbbench sweep --cluster ADDRESS`, until the scheduler closes."),
+        "fit": ("fit", "Find the largest MobileNetV1 within limits, measuring few networks and predicting the others."),
         "export": ("run", "Export one network as the file that a backend opens (ONNX, TensorRT engine, ...)."),
     },
     "Gate changes": {

@@ -124,7 +124,7 @@ def _parse_milliseconds(text: str) -> float:
     return parse_seconds(text) * 1e3
 
 
-def _parse_numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
+def parse_numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
     """Return the numbers in a list such as `128,224`, whose items may be ranges: `128-224+32`. Raises `UsageError`."""
     try:
         return tuple(kind(number) for item in text.split(",") for number in _expand_range(item))
@@ -154,11 +154,11 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "alpha": _CellOption(
         _text("--alpha", "Width multipliers of MobileNets, e.g. 0.25,0.5 or 0.25-1+0.25.", "1.0", "NUMBERS"),
-        partial(_parse_numbers, "--alpha", float),
+        partial(parse_numbers, "--alpha", float),
     ),
     "res": _CellOption(
         _text("--res", "Sides of the square input, in pixels, e.g. 128,224 or 128-224+32.", _SIDE, "NUMBERS"),
-        partial(_parse_numbers, "--res", int),
+        partial(parse_numbers, "--res", int),
     ),
     "variant": _CellOption(NetworkVariant),
     "backend": _CellOption(

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli import options, output
+from mbbench.cli import limits, options, output
 from mbbench.cli.options import DEFAULT_RESULTS
 from mbbench.cli.progress import print_status
-from mbbench.cli.quantities import parse_bytes, parse_seconds
 from mbbench.errors import RequirementError, UsageError
 
 _PAGES = (".html", ".md")
 _MAX_RESULTS = 500  # on a page: a browser draws more of them too slowly
 
 if TYPE_CHECKING:
-    from mbbench.analysis.choose import Limits
     from mbbench.report.verify import Verification
     from mbbench.result import Result
 
@@ -70,27 +68,11 @@ def show(results: options.StoredResults = None) -> None:
 
 def choose(
     results: options.StoredResults = None,
-    max_p99: Annotated[
-        str | None, typer.Option("--max-p99", metavar="TIME", help="Highest p99 latency allowed, e.g. 10ms.")
-    ] = None,
-    min_top1: Annotated[
-        float | None, typer.Option("--min-top1", metavar="PERCENT", help="Lowest top-1 accuracy allowed, e.g. 60.")
-    ] = None,
-    max_rss: Annotated[
-        str | None,
-        typer.Option("--max-rss", metavar="SIZE", help="Highest peak memory of the process allowed, e.g. 80MB."),
-    ] = None,
-    max_added_rss: Annotated[
-        str | None,
-        typer.Option(
-            "--max-added-rss",
-            metavar="SIZE",
-            help="Highest memory allowed that the runtime and the network add, e.g. 40MB.",
-        ),
-    ] = None,
-    max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="SIZE", help="Largest artifact on disk allowed, e.g. 5MB.")
-    ] = None,
+    max_p99: limits.MaxP99 = None,
+    min_top1: limits.MinTop1 = None,
+    max_rss: limits.MaxRss = None,
+    max_added_rss: limits.MaxAddedRss = None,
+    max_size: limits.MaxSize = None,
     published: Annotated[
         bool, typer.Option("--published", help="Use the published ImageNet top-1 instead of the measured one.")
     ] = False,
@@ -105,9 +87,9 @@ def choose(
     from mbbench.analysis.pairing import representatives
     from mbbench.report.sections import choice as section
 
-    limits = _limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
+    allowed = limits.parse_limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
     records = _read_without_samples(_paths(results))
-    choice = analysis.choose(representatives(records), limits, published=published)
+    choice = analysis.choose(representatives(records), allowed, published=published)
     document = section.choice_document(choice, published=published)
     if format in ("json", "csv"):
         output.write_tables(document.tables, section.record(choice), format)
@@ -202,25 +184,6 @@ def _read_page(path: Path) -> str:
 
 def _names(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
-
-
-def _limits(
-    max_p99: str | None,
-    min_top1: float | None,
-    max_rss: str | None,
-    max_added_rss: str | None,
-    max_size: str | None,
-) -> Limits:
-    """Return the limits in the units of `analysis.choose`. Raises `UsageError`."""
-    from mbbench.analysis.choose import Limits
-
-    return Limits(
-        max_p99_ms=None if max_p99 is None else parse_seconds(max_p99) * 1e3,
-        min_top1=None if min_top1 is None else min_top1 / 100,
-        max_rss_bytes=None if max_rss is None else parse_bytes(max_rss),
-        max_added_rss_bytes=None if max_added_rss is None else parse_bytes(max_added_rss),
-        max_size_bytes=None if max_size is None else parse_bytes(max_size),
-    )
 
 
 def _agreement_text(page: Path, verification: Verification) -> str:

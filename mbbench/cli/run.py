@@ -87,20 +87,29 @@ def sweep(
             help="Address of the Dask scheduler whose workers measure, e.g. tls://host:8786.",
         ),
     ] = None,
+    predict: Annotated[
+        int | None,
+        typer.Option(
+            "--predict",
+            metavar="N",
+            help="Measure only N MobileNetV1 of the grid on each backend, and predict the latency of the others.",
+        ),
+    ] = None,
     format: options.Format = "table",
     plan: options.Plan = False,
 ) -> None:
     """Measure a grid of cells, skipping those whose result is already in --results.
 
-    After a crash, `mbbench sweep --resume` continues it.
+    After a crash, `mbbench sweep --resume` continues it. Predictions are shown, never stored.
     Options override the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import plan as planning
     from mbbench import sweep as program
     from mbbench.profile import read_profile
+    from mbbench.report.sections.grid import predicted_maps
     from mbbench.run import raise_for_failures
 
-    if resume and profile != read_profile("default"):
+    if resume and (predict is not None or profile != read_profile("default")):
         raise UsageError(
             "--resume takes cells and settings from the sweep that it continues",
             "leave out all other options except --results, --cluster, --format and --plan",
@@ -109,10 +118,15 @@ def sweep(
         spec = program.read_spec(results)
     else:
         spec = planning.group_by_artifact(planning.plan(profile, list_unavailable=True))
+    grid = planning.grid_of(spec)
+    if predict is not None:
+        spec = planning.keep_spread(spec, predict)
     if plan:
         _show_plan(spec, format)
         return
     finished = _measure_and_report(spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format)
+    if predict is not None and format in ("table", "markdown"):
+        output.write_tables(predicted_maps(finished, grid), None, format)
     raise_for_failures(finished, spec.optional_backends, requirements_first=False)
 
 

@@ -14,7 +14,7 @@ class Table:
 
     `numeric`: all columns but the first are right-aligned. `header`: column names are shown. `notes`: paragraphs below
     the table. `shades`: values from 0 to 1 (None: no shade) that color the cells after the first column, as a heat
-    map, in formats that have colors.
+    map, in formats that have colors. `hollow`: which of these cells are predicted: outlined instead of filled.
     """
 
     title: str
@@ -24,6 +24,7 @@ class Table:
     header: bool = True
     notes: tuple[str, ...] = ()
     shades: tuple[tuple[float | None, ...], ...] | None = None
+    hollow: tuple[tuple[bool, ...], ...] | None = None
 
 
 def shorten(table: Table, hint: str) -> Table:
@@ -32,8 +33,9 @@ def shorten(table: Table, hint: str) -> Table:
     if dropped <= 0:
         return table
     shades = None if table.shades is None else table.shades[:_MAX_ROWS]
+    hollow = None if table.hollow is None else table.hollow[:_MAX_ROWS]
     notes = (*table.notes, f"{dropped} more row{'s' * (dropped > 1)}: {hint}.")
-    return replace(table, rows=table.rows[:_MAX_ROWS], shades=shades, notes=notes)
+    return replace(table, rows=table.rows[:_MAX_ROWS], shades=shades, hollow=hollow, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)

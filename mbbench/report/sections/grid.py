@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from mbbench.models import paper
 from mbbench.models.cost import cost_of
@@ -15,25 +16,12 @@ from mbbench.spec import ModelSpec
 
 _TABLES = (6, 7)
 _ANY = ModelSpec()
+_FEWEST_MEASURED = 5  # networks from which the others are predicted
 
 
 def section(results: Sequence[Result]) -> Section | None:
     """Return heat maps of latency and top-1 for each runtime and precision, and the paper's networks; or None."""
-    groups: dict[tuple[Setup, str], list[Result]] = {}
-    for measurement in measurements(subjects(results)):
-        result, model = measurement.result, measurement.result.cell.model
-        if model.family == "mobilenet_v1" and model.variant == "standard" and model.widths is None:
-            setup = result.setup.same_but(model=_ANY, weights=None, data=None)
-            groups.setdefault((setup, images_label(result)), []).append(result)
-    devices = {device_label(result) for group in groups.values() for result in group}
-    heat_maps = [
-        heat_map
-        for (setup, _), group in groups.items()
-        for heat_map in _heat_maps(
-            group,
-            f"{setup.backend} in {setup.precision}{f', {device_label(group[0])}' if len(devices) > 1 else ''}",
-        )
-    ]
+    heat_maps = [heat_map for group, title in _groups(results) for heat_map in _heat_maps(group, title)]
     paper_table = _paper_table(results)
     section_tables = (*heat_maps, *((paper_table,) if paper_table.rows else ()))
     if not section_tables:
@@ -45,10 +33,42 @@ def section(results: Sequence[Result]) -> Section | None:
     return Section("grid", "Width and resolution", (text,) if heat_maps else (), section_tables)
 
 
-def _heat_maps(group: Sequence[Result], title: str) -> list[Table]:
-    """Return the median latency and, if it was measured, top-1; an empty list for a single network."""
-    alphas = sorted({result.cell.model.alpha for result in group}, reverse=True)
-    resolutions = sorted({result.cell.model.resolution for result in group}, reverse=True)
+def _groups(results: Sequence[Result]) -> list[tuple[list[Result], str]]:
+    """Return the measured MobileNetV1 of each setup, and the setup's title."""
+    groups: dict[tuple[Setup, str], list[Result]] = {}
+    for measurement in measurements(subjects(results)):
+        result, model = measurement.result, measurement.result.cell.model
+        if model.family == "mobilenet_v1" and model.variant == "standard" and model.widths is None:
+            setup = result.setup.same_but(model=_ANY, weights=None, data=None)
+            groups.setdefault((setup, images_label(result)), []).append(result)
+    devices = {device_label(result) for group in groups.values() for result in group}
+    return [
+        (
+            group,
+            f"{setup.backend} in {setup.precision}{f', {device_label(group[0])}' if len(devices) > 1 else ''}",
+        )
+        for (setup, _), group in groups.items()
+    ]
+
+
+def predicted_maps(results: Sequence[Result], models: Sequence[ModelSpec]) -> list[Table]:
+    """Return the heat maps of latency over the whole grid of `models`, of each setup with networks to predict."""
+    return [
+        table
+        for group, title in _groups(results)
+        for table in _heat_maps(group, title, models)
+        if table.hollow is not None
+    ]
+
+
+def _heat_maps(group: Sequence[Result], title: str, models: Sequence[ModelSpec] = ()) -> list[Table]:
+    """Return the median latency and, if it was measured, top-1; an empty list for a single network.
+
+    The axes are those of the measured networks and of `models`.
+    """
+    networks = (*(result.cell.model for result in group), *models)
+    alphas = sorted({model.alpha for model in networks}, reverse=True)
+    resolutions = sorted({model.resolution for model in networks}, reverse=True)
     if len(alphas) * len(resolutions) < 2:
         return []
     cells = {(result.cell.model.alpha, result.cell.model.resolution): result for result in group}
@@ -61,10 +81,40 @@ def _heat_maps(group: Sequence[Result], title: str) -> list[Table]:
         rows = tuple((str(alpha), *map(write, row)) for alpha, row in zip(alphas, values, strict=True))
         return Table(title, ("alpha", *map(str, resolutions)), rows, shades=_shades(values))
 
-    tables = [table(f"Median latency in ms, {title}", Result.median_ms, units.number)]
+    tables = [_latency_map(cells, alphas, resolutions, f"Median latency in ms, {title}")]
     if any(result.top1() is not None for result in group):
         tables.append(table(f"Top-1, {title}", Result.top1, units.percent))
     return tables
+
+
+def _latency_map(
+    cells: Mapping[tuple[float, int], Result], alphas: Sequence[float], resolutions: Sequence[int], title: str
+) -> Table:
+    """Return the median latencies; with enough measured networks, the others are predicted and marked."""
+    measured = {place: median_ms for place, result in cells.items() if (median_ms := result.median_ms()) is not None}
+    places = [[(alpha, size) for size in resolutions] for alpha in alphas]
+    open_places = [place for row in places for place in row if place not in measured]
+    predicted: dict[tuple[float, int], float] = {}
+    if open_places and len(measured) >= _FEWEST_MEASURED:
+        from mbbench.fit.latency import Predictor
+        from mbbench.fit.measurement import measurement_of
+
+        known = [cells[place] for place in sorted(measured)]
+        predictor = Predictor([measurement_of(result).timing for result in known])
+        models = [replace(known[0].cell.model, alpha=alpha, resolution=size) for alpha, size in open_places]
+        medians_ms = [prediction.median_ms for prediction in predictor.predict(models)]
+        predicted = dict(zip(open_places, medians_ms, strict=True))
+    values = [[measured.get(place, predicted.get(place)) for place in row] for row in places]
+    hollow = tuple(tuple(place in predicted for place in row) for row in places)
+    rows = tuple(
+        (str(alpha), *(f"{'≈' * is_hollow}{units.number(value)}" for value, is_hollow in zip(*pair, strict=True)))
+        for alpha, *pair in zip(alphas, values, hollow, strict=True)
+    )
+    note = f"≈ and outlined: predicted from the {len(measured)} measured networks, as by `mbbench fit`."
+    return Table(
+        title, ("alpha", *map(str, resolutions)), rows, shades=_shades(values),
+        hollow=hollow if predicted else None, notes=(note,) if predicted else (),
+    )  # fmt: skip
 
 
 def _shades(values: Sequence[Sequence[float | None]]) -> tuple[tuple[float | None, ...], ...]:

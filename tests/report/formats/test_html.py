@@ -14,6 +14,7 @@ from mbbench.report import selection
 from mbbench.report.formats import html
 from mbbench.report.sections import figures
 from mbbench.result import Result
+from mbbench.spec import ModelSpec
 
 Make = Callable[..., Result]
 HOSTILE = '</script><script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
@@ -122,3 +123,16 @@ def _luminance(color: str) -> float:
     parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_predicted_cells_of_a_heat_map_are_hollow(make_result: Make) -> None:
+    places = [(0.25, 96), (0.25, 224), (1.0, 96), (1.0, 224), (0.5, 160)]
+    results = [
+        make_result(ModelSpec(alpha=alpha, resolution=side, classes=10), scale=alpha * side / 100)
+        for alpha, side in places
+    ]
+    page = html.render(results)
+    assert len(re.findall(r'<td class="hollow" style="--shade: [\d.]+">≈[\d.]+</td>', page)) == 4
+    assert len(re.findall(r'<td class="shaded" style="--shade: [\d.]+">', page)) == 5 + 5  # latency and top-1
+    assert page.count("≈") == 4 + 1
+    assert "hollow" not in re.sub(r"(?s)<style>.*?</style>", "", html.render(results[:4]))
