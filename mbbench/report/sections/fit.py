@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mbbench.analysis.choose import Limits
 from mbbench.fit.estimate import Estimate
-from mbbench.fit.search import Fit, best_of
+from mbbench.fit.search import TOLERANCE, Fit, best_of
 from mbbench.report import units
 from mbbench.report.document import Document, Table
 from mbbench.spec import Cell
@@ -157,6 +157,11 @@ def _notes(fits: Mapping[Cell, Fit], limits: Limits) -> Iterator[str]:
         if limits.max_p99_ms is not None and ratios:
             texts = " to ".join(units.significant(ratio) for ratio in sorted({min(ratios), max(ratios)}))
             yield f"A predicted p99 is the predicted median times {texts}, p99 over median of the measured networks."
+        if any(fit.uncertainty > TOLERANCE for fit in searched):
+            yield (
+                f"The border is not known to {TOLERANCE * 100:.0f} %: --max-cells was reached, perhaps since p99 over"
+                " median differs between networks. Raise it, or search on a quieter machine."
+            )
         yield from _top1_notes(searched)
         outputs = sorted({cell.model.classes for fit in searched for cell in fit.cells})
         yield f"The networks have {' or '.join(map(str, outputs))} outputs, as the data has classes."
