@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from mbbench.backend import Backend
 from mbbench.errors import BackendError
 from mbbench.spec import Precision
 
 GROUP = "mbbench.backends"
+_CHECKOUT = Path(__file__).parent.parent
 # The backends in mbbench's repository, under backends/.
 _IN_REPOSITORY = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
 _MAX_ERROR_LENGTH = 300  # of a third party's message, which may be many lines
@@ -89,16 +91,22 @@ def describe(name: str) -> Description:
     return replace(description, devices=devices, precisions=precisions)
 
 
+def install_command(distribution: str) -> str:
+    """Return the command that installs a backend of the repository: from the checkout, if mbbench runs from one."""
+    if (_CHECKOUT / "backends" / distribution / "pyproject.toml").is_file():
+        return f"`pip install -e backends/{distribution}` in mbbench's checkout"
+    return f"`pip install 'mbbench[{distribution}]'`"
+
+
 def load(name: str) -> Backend:
     """Return the backend called `name`. Raises `BackendError` with the list of installed backends."""
     points = tuple(entry_points(group=GROUP, name=name))
     if not points:
         installed = ", ".join(names()) or "none"
         if name in _IN_REPOSITORY:
-            folder = f"backends/{name.removesuffix('-eager')}"
+            command = install_command(name.removesuffix("-eager"))
             raise BackendError(
-                f"backend {name} is not installed",
-                f"run `pip install -e {folder}` in mbbench's checkout, or choose another backend ({installed})",
+                f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
             )
         raise BackendError(f"unknown backend: {name!r}", f"choose an installed backend ({installed})")
     target = points[0].value

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_an_unknown_backend_is_refused_with_the_list() -> None:
 
 
 def test_the_error_for_an_uninstalled_backend_of_the_repository_has_the_command_to_install_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda **_: ())
     with pytest.raises(BackendError) as caught:
@@ -35,6 +36,8 @@ def test_the_error_for_an_uninstalled_backend_of_the_repository_has_the_command_
         caught.value.remedy
         == "run `pip install -e backends/torch` in mbbench's checkout, or choose another backend (none)"
     )
+    monkeypatch.setattr(registry, "_CHECKOUT", tmp_path)
+    assert registry.install_command("torch") == "`pip install 'mbbench[torch]'`"
 
 
 def test_a_description_has_versions_devices_and_precisions() -> None:

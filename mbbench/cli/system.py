@@ -17,7 +17,7 @@ def backends(format: options.Format = "table") -> None:
 
     descriptions = [registry.describe(name) for name in registry.names()]
     if not descriptions:
-        raise BackendError("no backend is installed", "run `pip install -e backends/openvino` in mbbench's checkout")
+        raise BackendError("no backend is installed", f"run {registry.install_command('openvino')}")
     output.write_tables([system.backend_table(descriptions)], descriptions, format)
 
 
