@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 from mbbench.analysis.choose import Limits
@@ -22,6 +22,8 @@ from mbbench.stats import Interval
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_MAD_OF_NORMAL = 0.6745  # median absolute deviation over standard deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class Estimate:
 class Estimates:
     """The estimates of a grid's networks, in its order, and how they depend on each other.
 
-    `p99_ratio`: p99 over median, the geometric mean of the measured networks. `covariance`: of the logarithms of the
+    `p99_ratio`: p99 over median, the median of the measured networks. `covariance`: of the logarithms of the
     medians. `repeat_variance`: of the logarithm of a measured median.
     """
 
@@ -126,11 +128,17 @@ def _with_measurement(cell: Estimate, measurement: Measurement, ratio: float | N
 
 
 def _p99_ratio(known: Sequence[Measurement]) -> tuple[float | None, float]:
-    """Return the geometric mean of p99 over median, and the standard error of its logarithm."""
+    """Return the typical p99 over median, and the standard error of its logarithm.
+
+    It is the median of the networks, with the error of a median of normal values by their median absolute deviation: a
+    disturbance during one network multiplies its p99, and would move a mean.
+    """
     logs = [math.log(entry.p99_ms / entry.timing.median_ms) for entry in known if entry.p99_ms is not None]
     if not logs:
         return None, 0.0
-    return math.exp(fmean(logs)), stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+    typical = median(logs)
+    spread = median(abs(log - typical) for log in logs) / _MAD_OF_NORMAL
+    return math.exp(typical), math.sqrt(math.pi / 2 / len(logs)) * spread
 
 
 def _linear(models: Sequence[ModelSpec], known: Sequence[Measurement], name: str) -> Sequence[float | None]:

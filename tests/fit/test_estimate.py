@@ -114,3 +114,8 @@ def test_a_result_becomes_a_measurement(make_result: Callable[..., Result]) -> N
     assert entry.timing.error == pytest.approx((ci95.high - ci95.low) / 3.92 / latency.median_ms)
     assert (entry.size_bytes, entry.rss_bytes, entry.added_rss_bytes) == (5_300_000, 125_000_000, 95_000_000)
     assert (entry.top1, entry.id, dict(entry.timing.layer_ms)) == (0.99, result.id, {})
+
+
+def test_a_disturbed_network_does_not_move_the_ratio_of_p99(coarse: list[ModelSpec], known: list[Measurement]) -> None:
+    disturbed = [replace(known[0], p99_ms=20 * (known[0].p99_ms or 0.0)), *known[1:]]
+    assert estimate(coarse, disturbed, Limits(), "fp32").p99_ratio == pytest.approx(1.25)
