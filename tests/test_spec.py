@@ -79,10 +79,11 @@ def test_what_a_family_lacks_is_refused_in_one_line(fields: dict[str, Any], mess
     assert str(caught.value) == message
 
 
-def test_every_family_names_a_class_in_mbbench_models() -> None:
+def test_every_family_has_a_table_and_a_class_in_mbbench_models() -> None:
     for info in FAMILIES.values():
         module, _, name = info.network.partition(":")
-        assert hasattr(import_module(f"mbbench.models.{module}"), name)
+        assert hasattr(import_module(f"mbbench.models.modules.{module}"), name)
+        assert callable(import_module(f"mbbench.models.{info.module}").trace)
 
 
 def test_a_stored_network_is_decoded_and_an_unknown_family_refused() -> None:
