@@ -113,7 +113,9 @@ def _load(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
     busy_ticks = after.busy_ticks - before.busy_ticks
     other_cores = max(busy_ticks - steal_ticks - own_ticks, 0) * machine.logical_cores / total
     ticks = {name: count - before.process_ticks.get(name, 0) for name, count in after.process_ticks.items()}
-    busiest = [name.partition(" ")[2] for name in sorted(ticks, key=lambda name: -ticks[name])[:3] if ticks[name] > 0]
+    busiest = dict.fromkeys(
+        name.partition(" ")[2] for name in sorted(ticks, key=lambda name: -ticks[name])[:3] if ticks[name] > 0
+    )
     observation = f"other processes use {other_cores:.2f} of {machine.logical_cores} cores"
     if other_cores < _MAX_OTHER_CORES:
         return _check("load", observation)

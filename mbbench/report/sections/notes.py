@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
+from mbbench.doctor import Check
 from mbbench.report.names import Name, namer
 from mbbench.result import Result
 from mbbench.stats import Interval, samples_needed, wilson_interval
@@ -74,11 +75,21 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
         for scenario in result.settings.scenarios:
             if (reason := result.reasons.get(f"served.{scenario}")) is not None:
                 notes.append(f"No {scenario} result for {name(result)}: {reason}.")
+    warnings: dict[str, list[Check]] = {}
     for result in results:
         for check in result.conditions:
             if check.status == "warn":
-                notes.append(f"{check.name}: {check.found}; {check.remedy}.")
+                warnings.setdefault(check.name, []).append(check)
+    notes += [_warning(checks) for checks in warnings.values()]
     return list(dict.fromkeys(notes))
+
+
+def _warning(checks: Sequence[Check]) -> str:
+    """Return a sentence for the warnings of one condition: the first one, and how many cells have another like it."""
+    first, *others = checks
+    alike = sum(check != first for check in others)
+    more = f", and the like in {alike} other cell{'s' * (alike > 1)}" if alike else ""
+    return f"{first.name}: {first.found}{more}; {first.remedy}."
 
 
 def _inputs_notes(results: Sequence[Result], name: Name) -> Iterator[str]:

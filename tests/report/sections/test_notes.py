@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mbbench.doctor import Check
 from mbbench.report.sections.notes import collect_notes
 from mbbench.result import Accuracy, Candidate, QuantizationInfo, Result, WeightsInfo
 from mbbench.stats import wilson_interval
@@ -67,3 +68,16 @@ def test_networks_trained_here_and_without_labels_are_not_blamed(make_result: Ma
     assert result.measured.accuracy is not None
     unlabeled = replace(result.measured.accuracy, top1=None, top1_ci95=None, drop=None)
     assert collect_notes([replace(result, measured=replace(result.measured, accuracy=unlabeled))]) == []
+
+
+def test_warnings_of_one_condition_are_one_note(make_result: Make) -> None:
+    found = ["0.50 of 4 cores", "1.20 of 4 cores", "0.50 of 4 cores", "0.70 of 4 cores"]
+    results = [
+        replace(
+            make_result(backend=f"runtime{number}"),
+            conditions=(Check(name="load", status="warn", found=text, remedy="stop x"),),
+        )
+        for number, text in enumerate(found)
+    ]
+    assert "load: 0.50 of 4 cores, and the like in 2 other cells; stop x." in collect_notes(results)
+    assert "load: 0.50 of 4 cores; stop x." in collect_notes(results[:1])
