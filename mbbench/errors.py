@@ -10,13 +10,15 @@
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
     +-- IncomparableError   8  `mbbench compare`: results of different machines, runtimes or settings
 
-An interrupted run (Ctrl-C) stores what it has measured and exits with 130.
+An interrupted run (Ctrl-C) stores what it has measured and exits with 130. A command whose reader closes the pipe, such
+as `head`, exits with 141.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+EXIT_CLOSED_PIPE = 141
 EXIT_INTERRUPTED = 130
 
 

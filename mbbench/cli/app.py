@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mbbench.errors import EXIT_INTERRUPTED, MbbenchError
+from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -93,15 +95,36 @@ def root(
 
 
 def main() -> None:
-    """Run the command line: print an `MbbenchError` as one line on stderr and exit with its code."""
+    """Run the command line: print an `MbbenchError` as one line on stderr and exit with its code.
+
+    Characters that the output's encoding lacks are replaced. A reader that closes the pipe (`| head`) is no error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="mbbench")
+    except SystemExit as end:
+        # Typer and Rich exit with 1 if they write to a closed pipe, and nothing else does.
+        if end.code == 1 or not _flush():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(EXIT_CLOSED_PIPE)
+        raise
     except MbbenchError as error:
         _print(f"error: {error}", style="red")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _print("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _flush() -> bool:
+    """Write what is buffered; return False if the reader closed the pipe."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _print(text: str, style: str | None = None) -> None:

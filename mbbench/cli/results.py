@@ -38,6 +38,8 @@ def report(
 
     If a cell has several results, the most precise one with the newest versions is used.
     """
+    from mbbench.report import units
+
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))
     for file in files:
@@ -45,7 +47,7 @@ def report(
         text = _RENDERERS[file.suffix](records, left_out)
         output.write_file(file, text)
         count = output.count_text(len(records), "result") + (f" ({left_out} left out)" if left_out else "")
-        print_status(f"{file} written: {count}, {len(text.encode()) / 1e6:.1f} MB")
+        print_status(f"{file} written: {count}, {units.megabytes(len(text.encode()))}")
 
 
 def show(results: options.StoredResults = None) -> None:

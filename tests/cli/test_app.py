@@ -104,6 +104,23 @@ def test_reading_commands_do_not_load_pytorch(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "cost --paper", "cost --format json"])
+def test_a_closed_pipe_ends_quietly(arguments: str) -> None:
+    with subprocess.Popen([*MBBENCH, *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_characters_that_the_output_lacks_are_replaced(make_result: Callable[..., Result], tmp_path: Path) -> None:
+    store.append(tmp_path / "r.jsonl", make_result())
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*MBBENCH, "show", str(tmp_path / "r.jsonl")], env=ascii_only, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "????" in done.stdout  # the rule under a table's header
+
+
 def test_the_list_of_commands_is_printed_without_importing_any() -> None:
     code = (
         "import sys; from mbbench.cli.app import main; sys.argv[1:] = ['--help']\n"

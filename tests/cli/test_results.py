@@ -9,6 +9,7 @@ import pytest
 from mbbench import store
 from mbbench.cli import results
 from mbbench.errors import RequirementError, UsageError
+from mbbench.report import units
 from mbbench.report.formats import html
 from mbbench.report.verify import verify
 from mbbench.result import Result
@@ -32,7 +33,8 @@ def test_each_output_file_is_written_in_the_format_of_its_suffix(
     starts = ("<!doctype html>", "# 0.5 MobileNet-128 on openvino", "schema,id,time_utc", "[\n", "<?xml version")
     for target, start in zip(targets, starts, strict=True):
         assert target.read_text().lstrip().startswith(start)
-    assert f"{targets[1]} written: 1 result, 0.0 MB" in capsys.readouterr().err
+    size = units.megabytes(targets[1].stat().st_size)
+    assert f"{targets[1]} written: 1 result, {size}" in capsys.readouterr().err and size.startswith("0.00")
 
 
 def test_several_result_files_make_one_report(stored: Path, make_result: Make, tmp_path: Path) -> None:
