@@ -165,7 +165,7 @@ class Settings:
     warmup_max_s: float = 5.0  # warm-up ends when the latency is steady, or after this time
     min_samples: int = 662  # minimum number of timed calls: enough for a valid p99
     min_s: float = 2.0  # minimum time of timed calls; they continue until the median's interval is within 1 %
-    max_s: float = 15.0  # maximum time of warm-up, timed calls and throughput; the calls get at least `min_s`
+    max_s: float = 15.0  # maximum time of warm-up, timed calls and throughput; the calls get at least half
     bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
     throughput_s: float = 2.0
     energy_s: float = 10.0  # back-to-back calls, plus half as long idle; only where an energy counter exists

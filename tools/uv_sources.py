@@ -16,6 +16,9 @@ def options(listing: str) -> list[str]:
     for option in _OPTIONS:
         values = [settings[key] for section in _SECTIONS if (key := f"{section}.{option}") in settings]
         arguments += [f"--{option}={source}" for source in (ast.literal_eval(values[-1]).split() if values else ())]
+    no_index = [settings[key] for section in _SECTIONS if (key := f"{section}.no-index") in settings]
+    if no_index and ast.literal_eval(no_index[-1]).lower() in ("1", "true", "yes", "on"):
+        arguments.append("--no-index")
     # pip takes the best version of all sources, uv only those of the first source that has the package.
     return [*arguments, "--index-strategy=unsafe-best-match"] if arguments else []
 

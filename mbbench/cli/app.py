@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -99,23 +100,37 @@ def main() -> None:
 
     Characters that the output's encoding lacks are replaced. A reader that closes the pipe (`| head`) is no error.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # the caller closed it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        code = _run()
+    except BrokenPipeError:
+        code = EXIT_CLOSED_PIPE
+    if code == EXIT_CLOSED_PIPE or not _flush():
+        code = EXIT_CLOSED_PIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """Run the command and return its exit code; a `BrokenPipeError` passes, or becomes its code."""
+    try:
         app(prog_name="mbbench")
     except SystemExit as end:
-        # Typer and Rich exit with 1 if they write to a closed pipe, and nothing else does.
-        if end.code == 1 or not _flush():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(EXIT_CLOSED_PIPE)
-        raise
+        # Typer and Rich exit with 1 if they write to a closed pipe.
+        closed = end.code == 1 and isinstance(end.__context__, BrokenPipeError)
+        return EXIT_CLOSED_PIPE if closed else end.code
     except MbbenchError as error:
-        _print(f"error: {error}", style="red")
-        sys.exit(error.exit_code)
+        with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
+            _print(f"error: {error}", style="red")
+        return error.exit_code
     except KeyboardInterrupt:
-        _print("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+        with suppress(SystemExit):
+            _print("interrupted")
+        return EXIT_INTERRUPTED
+    return 0
 
 
 def _flush() -> bool:

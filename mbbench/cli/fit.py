@@ -58,7 +58,8 @@ def fit(
     from mbbench.report.sections import fit as section
 
     allowed = limits.parse_limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
-    if not any((allowed.max_p99_ms, allowed.max_rss_bytes, allowed.max_added_rss_bytes, allowed.max_size_bytes)):
+    costs = (allowed.max_p99_ms, allowed.max_rss_bytes, allowed.max_added_rss_bytes, allowed.max_size_bytes)
+    if all(cost is None for cost in costs):
         raise UsageError("no cost is limited", "add --max-p99, --max-size, --max-rss or --max-added-rss")
     profile = replace(
         profile,
@@ -66,6 +67,8 @@ def fit(
         alpha=options.parse_numbers("--alpha", float, alpha),
         res=options.parse_numbers("--res", int, res),
     )
+    if any((model.family, model.variant) != ("mobilenet_v1", "standard") for model in profile.models):
+        raise UsageError("fit searches the standard MobileNetV1 alone", "leave model and variant out of the profile")
     spec = planning.plan(replace(profile, alpha=profile.alpha[:1], res=profile.res[:1]), list_unavailable=True)
     fits = _search_all(spec, profile.models, allowed, results, max_cells)
     document = section.fit_document(fits, allowed)

@@ -19,7 +19,7 @@ def cost(
     alpha: options.Alpha = None,
     res: options.Res = None,
     variant: options.NetworkVariant = None,
-    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 1000,
+    classes: Annotated[int | None, typer.Option("--classes", help="Number of classes.", show_default="1000")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     paper: Annotated[
         bool, typer.Option("--paper", help="Count all networks in the paper's tables instead of one.")
@@ -37,8 +37,14 @@ def cost(
         output.write_tables(section.paper_tables(reproduction), reproduction, format)
         return
     if model is not None and model.endswith(FILE_SUFFIX):
-        file = Path(model)
+        if file is not None:
+            raise UsageError(f"two files to count: {file} and {model}", "give one of them")
+        file, model = Path(model), None
     if file is not None:
+        if not (model is None and alpha is None and variant is None and classes is None):
+            raise UsageError(
+                f"{file} has its own width and classes", "leave out --model, --alpha, --variant and --classes"
+            )
         spec, counted = files.count(file, res)
         output.write_tables(section.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, format)
         return
@@ -51,6 +57,6 @@ def cost(
                 f"choose one of {', '.join(FAMILIES)}, or give an ONNX file (`mbbench export` writes one)",
             )
         fields = {"resolution": family_info(model).resolution} | fields
-    spec = ModelSpec(classes=classes, **fields)
+    spec = ModelSpec(classes=1000 if classes is None else classes, **fields)
     cost = cost_of(spec)
     output.write_tables(section.tables(spec, cost, layers=layers), {"spec": spec, "cost": cost}, format)

@@ -30,6 +30,7 @@ class Display:
     ) -> None:
         self._console = console
         self._clock = clock
+        self._done = 0
         self._began = self._printed = (0, 0.0)  # steps done and seconds, when the step began and when it was logged
         self._optional_backends = optional_backends
         self._unsupported_lines: set[str] = set()
@@ -65,6 +66,7 @@ class Display:
                 self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
             case Finished(result):
                 self._stop_drawing()
+                self._last_line = ""
                 self._show_figures(result)
                 self._show_failure(result)
 
@@ -85,8 +87,10 @@ class Display:
     def _log(self, what: str, done: int, total: int) -> None:
         """Print a line when a step begins, and at most every ten seconds how far it is."""
         now_s = self._clock()
-        if what != self._last_line:
+        if what != self._last_line or done < self._done:
             self._began = self._printed = (done, now_s)
+            self._last_line = ""
+        self._done = done
         self._print_once(what)
         (first, start_s), (_, printed_s) = self._began, self._printed
         if now_s - printed_s >= _LOG_INTERVAL_S and first < done < total:

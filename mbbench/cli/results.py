@@ -164,8 +164,10 @@ def _read_newest(paths: Sequence[Path]) -> tuple[list[Result], int]:
     stored = list(_read_without_samples(paths))
     if len(stored) <= _MAX_RESULTS:
         return _read(paths), 0
-    ids = {result.id for result in representatives(stored)[-_MAX_RESULTS:]}
-    return [result for path in paths for result in store.read(path, ids=ids)], len(stored) - len(ids)
+    newest = sorted(representatives(stored), key=lambda result: result.time_utc)[-_MAX_RESULTS:]
+    ids = {result.id for result in newest}
+    results = {result.id: result for path in paths for result in store.read(path, ids=ids)}
+    return list(results.values()), len(stored) - len(results)
 
 
 def _read_without_samples(paths: Sequence[Path]) -> Iterator[Result]:

@@ -118,6 +118,8 @@ def sweep(
         spec = program.read_spec(results)
     else:
         spec = planning.group_by_artifact(planning.plan(profile, list_unavailable=True))
+    if predict is not None and format not in ("table", "markdown"):
+        raise UsageError(f"--predict has no figures in {format}", "leave out --format, or give --format markdown")
     grid = planning.grid_of(spec)
     if predict is not None:
         spec = planning.keep_spread(spec, predict)
@@ -125,7 +127,7 @@ def sweep(
         _show_plan(spec, format)
         return
     finished = _measure_and_report(spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format)
-    if predict is not None and format in ("table", "markdown"):
+    if predict is not None:
         output.write_tables(predicted_maps(finished, grid), None, format)
     raise_for_failures(finished, spec.optional_backends, requirements_first=False)
 

@@ -127,7 +127,7 @@ def _unround_before_activations(graph: onnx.GraphProto) -> None:
         if quantize.op_type != "QuantizeLinear" or source is None or source.op_type not in _WEIGHTED:
             continue
         pairs = read_by[quantize.output[0]]
-        after = [node for pair in pairs for node in read_by[pair.output[0]]]
+        after = [node for pair in pairs for node in read_by.get(pair.output[0], ())]
         if any(node.op_type not in _FLOAT_ACTIVATIONS for node in after):
             continue
         rounded = {pair.output[0] for pair in pairs}

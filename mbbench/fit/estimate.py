@@ -80,7 +80,7 @@ def estimate(
     predictor = Predictor([measurement.timing for measurement in known])
     ratio, ratio_error = _p99_ratio(known)
     if ratio is None and limits.max_p99_ms is not None:
-        raise UsageError("no p99 was measured: the calls are too few", "raise min_samples in the profile to 662")
+        raise UsageError("no p99 was measured: the calls are too few", "give a profile with a longer max_s")
     sizes = _linear(models, known, "size_bytes")
     rss = _linear(models, known, "rss_bytes")
     added = _linear(models, known, "added_rss_bytes")

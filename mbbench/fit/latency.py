@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Z95 = 1.96
 _REPEAT_ERROR = 0.01  # relative standard error of a median from one process to the next, beyond its own interval
 _LEAST_DEVIATION = 0.02  # of a network from the law, as a share: what few networks show may be too little
+_DEVIATION_OF_TWO = 0.2  # of a network from the law of one or two others, which no third one checks
 _LENGTHS = (0.5, 0.35)  # over which deviations fade, in ln(alpha) and ln(resolution)
 
 
@@ -91,7 +92,7 @@ def interval(value: float, deviation: float) -> Interval:
 def _left_out_deviation(timings: Sequence[Timing]) -> float:
     """Return the root mean square of the logarithmic errors for each network, by the law of all others."""
     if len(timings) < 3:
-        return 0.0
+        return _DEVIATION_OF_TWO
     squares = []
     for index, timing in enumerate(timings):
         law = Law([*timings[:index], *timings[index + 1 :]])

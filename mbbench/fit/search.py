@@ -130,7 +130,7 @@ def search(
     """Measure networks of the grid `models` until the border of `limits` is known, and return it.
 
     The corners of the grid come first. Then the most informative network is measured, until the p99 of every network
-    next to the border is known to 3 %, or `max_cells` measurements are there, with those `known` before. At last the
+    next to the border is known to 3 %, or `max_cells` were measured besides those `known` before. At last the
     pick is measured; if it misses the limits, so is the next one. A failure ends the search. Raises `UsageError` if
     `max_cells` does not exceed the number of corners.
     """
@@ -141,10 +141,10 @@ def search(
     outcome = Fit((), (), None, None, len(measured))
     while True:
         model = next((corner for corner in first if place_of(corner) not in measured), None)
-        if measured and (model is None or len(measured) >= max_cells):
+        if measured and model is None:
             estimates = estimate(models, list(measured.values()), limits, precision)
             outcome = _assess(estimates, limits, outcome.reused)
-            model = _next_model(estimates, outcome, max_cells - len(measured))
+            model = _next_model(estimates, outcome, max_cells + outcome.reused - len(measured))
         if model is None:
             return outcome
         entry = measure(model)

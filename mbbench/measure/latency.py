@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 from mbbench.result import Latency, Throughput, WarmUp
+from mbbench.spec import Settings
 from mbbench.stats import count_outliers, drift, is_precise, median, median_interval, percentile, samples_needed
 
 _WINDOW = 10  # runs in a window of the warm-up
@@ -54,6 +55,11 @@ def warm_up(call: Callable[[], object], *, max_s: float, clock: Clock = perf_cou
             return WarmUp(runs=runs, seconds=(after - start) / 1e9, steady=False)
 
 
+def timing_limit_s(settings: Settings, warm_up_s: float) -> float:
+    """Return the longest time of timed calls: what warm-up and throughput leave of `max_s`, but at least half of it."""
+    return max(settings.max_s - warm_up_s - settings.throughput_s, settings.max_s / 2, settings.min_s)
+
+
 def time_calls(
     call: Callable[[], object],
     *,
@@ -83,7 +89,7 @@ def time_calls(
         if after < earliest_end:
             continue
         if samples_to_check is None:
-            reachable = len(samples) * (latest_end - start) / (after - start)
+            reachable = len(samples) * (latest_end - start) / max(after - start, 1)
             samples_to_check = min_samples if enough is None or reachable >= min_samples else len(samples)
         if len(samples) >= samples_to_check:
             if enough is None or enough(samples):

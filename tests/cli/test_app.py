@@ -113,6 +113,13 @@ def test_a_closed_pipe_ends_quietly(arguments: str) -> None:
     assert process.returncode == 141
 
 
+def test_a_closed_output_is_no_error_and_an_error_keeps_its_code(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m mbbench"
+    for line, code in (("cost --format json >&-", 0), ("cost --model nope 2>&1 | true; exit ${PIPESTATUS[0]}", 2)):
+        done = subprocess.run(["bash", "-c", f"{command} {line}"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, ""), line
+
+
 def test_characters_that_the_output_lacks_are_replaced(make_result: Callable[..., Result], tmp_path: Path) -> None:
     store.append(tmp_path / "r.jsonl", make_result())
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -277,7 +284,7 @@ def test_stdout_holds_only_the_requested_format(invoke: Invoke, fast: str, outpu
 def test_plan_measures_and_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:
     code, out, _ = invoke("run", "--alpha", "0.5", "--res", "128", "--baselines", "--plan")
     assert code == 0
-    assert "3 cells, 15 to 69 s of measuring" in out
+    assert "3 cells, 15 to 48 s of measuring" in out
     assert not (tmp_path / "reports").exists()
 
 
@@ -302,6 +309,9 @@ def test_cost_counts_a_network_with_another_number_of_classes(invoke: Invoke) ->
     assert sum(layer["mult_adds"] for layer in record["cost"]["layers"]) == 568_740_352 - 880 * 1024
     assert sum(layer["weights"] for layer in record["cost"]["layers"]) == 3_307_968
     assert invoke("cost", "--classes", "1")[0] == 2
+    for options in (["--model", "vgg16"], ["--classes", "5"], ["--alpha", "0.5"]):
+        code, _, err = invoke("cost", "mine.onnx", *options)
+        assert (code, err.split(";")[0]) == (2, "error: mine.onnx has its own width and classes")
     code, _, err = invoke("cost", "--model", "timm:resnet18")
     assert (code, err.split(";")[0]) == (2, "error: not a built-in network: timm:resnet18")
 

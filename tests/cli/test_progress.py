@@ -52,6 +52,15 @@ def test_a_log_says_every_ten_seconds_how_far_a_step_is() -> None:
     )
 
 
+def test_a_step_that_comes_again_is_timed_from_its_second_beginning() -> None:
+    console = make_console(terminal=False)
+    times = iter([0.0, 100.0, 200.0, 210.0])
+    with Display(console, clock=lambda: next(times)) as display:
+        for done in (0, 2, 0, 1):
+            display(Preparing("training", done, 2))
+    assert written(console) == "training ...\ntraining ...\ntraining: 1 of 2, 10 s left\n"
+
+
 def test_a_stage_without_a_count_is_printed_once_as_it_is() -> None:
     console = make_console(terminal=True)
     with Display(console) as display:

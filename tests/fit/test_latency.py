@@ -72,3 +72,9 @@ def test_the_interval_is_symmetric_in_the_logarithm() -> None:
     wide = interval(2.0, 0.1)
     assert wide.low * wide.high == pytest.approx(4.0)
     assert math.log(wide.high / 2) == pytest.approx(0.196)
+
+
+def test_the_law_of_two_networks_is_not_trusted(chip: MakeChip, fine: list[ModelSpec]) -> None:
+    row = [model for model in fine if model.resolution == 224]
+    two = Predictor([chip().measure(model).timing for model in (row[0], row[-1])])
+    assert two.deviation > 0.2 > Predictor([chip().measure(model).timing for model in spread(row, 4)]).deviation

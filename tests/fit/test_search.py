@@ -116,6 +116,17 @@ def test_known_measurements_are_not_repeated(chip: MakeChip, coarse: list[ModelS
     assert not {entry.model for entry in known[:3]} & set(asked)
 
 
+def test_stored_networks_leave_room_for_the_corners_and_the_pick(chip: MakeChip, coarse: list[ModelSpec]) -> None:
+    truth = chip()
+    inner = [model for model in coarse if 0.25 <= model.alpha <= 0.75 and 128 <= model.resolution <= 208]
+    assert len(inner) > 12
+    fit = search(coarse, Limits(max_p99_ms=1.5), truth.measure, [truth.measure(model) for model in inner], max_cells=12)
+    assert {(cell.model.alpha, cell.model.resolution) for cell in fit.measured} >= {
+        (alpha, side) for alpha in (0.125, 1.0) for side in (112, 224)
+    }
+    assert fit.pick is not None and fit.pick.is_measured
+
+
 def test_a_failure_ends_the_search_with_what_is_known(chip: MakeChip, coarse: list[ModelSpec]) -> None:
     failure = Failure(cause="no memory", remedy="free some", exit_code=6)
     limits = Limits(max_p99_ms=1.5)

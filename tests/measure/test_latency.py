@@ -11,9 +11,11 @@ from mbbench.measure.latency import (
     no_garbage_collection,
     round_sample,
     time_calls,
+    timing_limit_s,
     warm_up,
 )
 from mbbench.result import WarmUp
+from mbbench.spec import Settings
 from mbbench.testing import FakeClock, FakeSession
 
 WARMED = WarmUp(runs=30, seconds=0.1, steady=True)
@@ -152,6 +154,11 @@ def test_timing_continues_until_samples_are_enough_and_skips_the_call_after_each
     samples = time_calls(call, min_samples=8, min_s=0.001, max_s=10, enough=enough, clock=clock)
     assert checks == [8, 10, 12]
     assert samples == [1e6] * 12
+
+
+@pytest.mark.parametrize(("warm_up_s", "limit_s"), [(0.5, 12.5), (5.0, 8.0), (9.0, 7.5)])
+def test_timed_calls_get_what_warm_up_and_throughput_leave_but_at_least_half(warm_up_s: float, limit_s: float) -> None:
+    assert timing_limit_s(Settings(max_s=15.0, throughput_s=2.0), warm_up_s) == limit_s
 
 
 def test_timing_ends_when_samples_are_enough_if_the_minimum_number_is_out_of_reach() -> None:

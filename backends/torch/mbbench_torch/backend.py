@@ -75,7 +75,7 @@ class _TorchBackend(Backend):
         stage("compile")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision, torch.float32)
         facts = {
-            "precision": "int8" if artifact.dialect == "u8s8p" else str(dtype).removeprefix("torch."),
+            "precision": "int8" if artifact.precision == "int8" else str(dtype).removeprefix("torch."),
             "threads": str(torch.get_num_threads()),
             "mode": self.mode,
             "layout": "channels-last",

@@ -240,7 +240,7 @@ def _measure_latency(session: Session, images: object, settings: Settings, stage
             call,
             min_samples=settings.min_samples,
             min_s=settings.min_s,
-            max_s=max(settings.max_s - warmed.seconds - settings.throughput_s, settings.min_s),
+            max_s=latency.timing_limit_s(settings, warmed.seconds),
             enough=stats.is_precise,
         )
     rounded = [latency.round_sample(ns) for ns in samples]

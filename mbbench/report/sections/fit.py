@@ -178,6 +178,6 @@ def _top1_notes(fits: Sequence[Fit]) -> Iterator[str]:
         yield "Top-1 was measured on the data for measured networks, and lies on a plane through them for the others."
     elif sources:
         yield (
-            "Top-1 is that of the released ImageNet checkpoints, interpolated between them, and extrapolated below"
-            " alpha 0.25 and 128 pixels: not measured here."
+            "Top-1 is that of the released ImageNet checkpoints, interpolated between them, and extrapolated beyond"
+            " alpha 0.25 to 1 and 128 to 224 pixels: not measured here."
         )

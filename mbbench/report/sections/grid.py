@@ -34,10 +34,10 @@ def section(results: Sequence[Result]) -> Section | None:
 
 
 def _groups(results: Sequence[Result]) -> list[tuple[list[Result], str]]:
-    """Return the measured MobileNetV1 of each setup, and the setup's title."""
+    """Return the MobileNetV1 of each setup in which some were measured, and the setup's title."""
     groups: dict[tuple[Setup, str], list[Result]] = {}
-    for measurement in measurements(subjects(results)):
-        result, model = measurement.result, measurement.result.cell.model
+    for result in subjects(results):
+        model = result.cell.model
         if model.family == "mobilenet_v1" and model.variant == "standard" and model.widths is None:
             setup = result.setup.same_but(model=_ANY, weights=None, data=None)
             groups.setdefault((setup, images_label(result)), []).append(result)
@@ -48,6 +48,7 @@ def _groups(results: Sequence[Result]) -> list[tuple[list[Result], str]]:
             f"{setup.backend} in {setup.precision}{f', {device_label(group[0])}' if len(devices) > 1 else ''}",
         )
         for (setup, _), group in groups.items()
+        if measurements(group)
     ]
 
 
@@ -71,35 +72,39 @@ def _heat_maps(group: Sequence[Result], title: str, models: Sequence[ModelSpec] 
     resolutions = sorted({model.resolution for model in networks}, reverse=True)
     if len(alphas) * len(resolutions) < 2:
         return []
-    cells = {(result.cell.model.alpha, result.cell.model.resolution): result for result in group}
+    cells: dict[tuple[float, int], Result | None] = {  # None: it failed
+        (result.cell.model.alpha, result.cell.model.resolution): None if result.failure is not None else result
+        for result in group
+    }
 
     def table(title: str, value_of: Callable[[Result], float | None], write: Callable[[float | None], str]) -> Table:
         values = [
-            [value_of(cells[alpha, size]) if (alpha, size) in cells else None for size in resolutions]
+            [None if (result := cells.get((alpha, size))) is None else value_of(result) for size in resolutions]
             for alpha in alphas
         ]
         rows = tuple((str(alpha), *map(write, row)) for alpha, row in zip(alphas, values, strict=True))
         return Table(title, ("alpha", *map(str, resolutions)), rows, shades=_shades(values))
 
     tables = [_latency_map(cells, alphas, resolutions, f"Median latency in ms, {title}")]
-    if any(result.top1() is not None for result in group):
+    if any(result is not None and result.top1() is not None for result in cells.values()):
         tables.append(table(f"Top-1, {title}", Result.top1, units.percent))
     return tables
 
 
 def _latency_map(
-    cells: Mapping[tuple[float, int], Result], alphas: Sequence[float], resolutions: Sequence[int], title: str
+    cells: Mapping[tuple[float, int], Result | None], alphas: Sequence[float], resolutions: Sequence[int], title: str
 ) -> Table:
-    """Return the median latencies; with enough measured networks, the others are predicted and marked."""
-    measured = {place: median_ms for place, result in cells.items() if (median_ms := result.median_ms()) is not None}
+    """Return the median latencies; with enough measured networks, those without a cell are predicted and marked."""
+    results = {place: result for place, result in cells.items() if result is not None}
+    measured = {place: median_ms for place, result in results.items() if (median_ms := result.median_ms()) is not None}
     places = [[(alpha, size) for size in resolutions] for alpha in alphas]
-    open_places = [place for row in places for place in row if place not in measured]
+    open_places = [place for row in places for place in row if place not in cells]
     predicted: dict[tuple[float, int], float] = {}
     if open_places and len(measured) >= _FEWEST_MEASURED:
         from mbbench.fit.latency import Predictor
         from mbbench.fit.measurement import measurement_of
 
-        known = [cells[place] for place in sorted(measured)]
+        known = [results[place] for place in sorted(measured)]
         predictor = Predictor([measurement_of(result).timing for result in known])
         models = [replace(known[0].cell.model, alpha=alpha, resolution=size) for alpha, size in open_places]
         medians_ms = [prediction.median_ms for prediction in predictor.predict(models)]
@@ -110,7 +115,7 @@ def _latency_map(
         (str(alpha), *(f"{'≈' * is_hollow}{units.number(value)}" for value, is_hollow in zip(*pair, strict=True)))
         for alpha, *pair in zip(alphas, values, hollow, strict=True)
     )
-    note = f"≈ and outlined: predicted from the {len(measured)} measured networks, as by `mbbench fit`."
+    note = f"≈: predicted from the {len(measured)} measured networks, as by `mbbench fit`."
     return Table(
         title, ("alpha", *map(str, resolutions)), rows, shades=_shades(values),
         hollow=hollow if predicted else None, notes=(note,) if predicted else (),

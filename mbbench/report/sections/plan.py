@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mbbench.measure.latency import timing_limit_s
 from mbbench.report.document import Table
 from mbbench.spec import RunSpec
 
@@ -15,7 +16,8 @@ def table(spec: RunSpec) -> Table:
     fixed_s = settings.throughput_s + (settings.sustain_s or 0) + _START_S
     scenarios_s = settings.scenario_s * len(settings.scenarios)
     least_s = settings.min_s + fixed_s + scenarios_s
-    most_s = settings.warmup_max_s + settings.max_s + fixed_s + _MAX_SCENARIO_RUNS * scenarios_s
+    longest_s = settings.warmup_max_s + timing_limit_s(settings, settings.warmup_max_s) + settings.throughput_s
+    most_s = max(settings.max_s, longest_s) + fixed_s - settings.throughput_s + _MAX_SCENARIO_RUNS * scenarios_s
     origin = {None: f"trained on {spec.data}, once", "random": "random"}
     rows = [
         (cell.model.label, cell.precision, cell.backend, cell.device or "default",

@@ -62,7 +62,7 @@ def test_networks_between_measured_ones_are_predicted_and_marked(make_result: Ma
     for row, alpha in zip(latency.rows, (1.0, 0.5, 0.25), strict=True):
         for text, side in zip(row[1:], (224, 160, 96), strict=True):
             assert float(text.removeprefix("≈")) == pytest.approx(latency_ms(alpha, side), rel=0.08)
-    assert latency.notes == ("≈ and outlined: predicted from the 5 measured networks, as by `mbbench fit`.",)
+    assert latency.notes == ("≈: predicted from the 5 measured networks, as by `mbbench fit`.",)
     assert section.tables[1].hollow is None  # top-1 is not predicted
     (whole,) = grid.predicted_maps(results, [ModelSpec(alpha=alpha, resolution=128) for alpha in (0.25, 0.75)])
     assert (whole.columns, len(whole.rows)) == (("alpha", "224", "160", "128", "96"), 4)
