@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mbbench.fit.measurement import Measurement
     from mbbench.fit.search import Fit, Measure
     from mbbench.profile import Profile
-    from mbbench.result import Failure
+    from mbbench.result import Failure, Result
     from mbbench.spec import Cell, ModelSpec, RunSpec
 
 _ALPHAS, _SIDES = "0.125-1+0.03125", "96-224+8"
@@ -130,23 +130,25 @@ def _reusable(spec: RunSpec, models: Sequence[ModelSpec], results: Path, notify:
 
     store.require_writable(results)
     machine, (cell,) = fingerprint(), spec.cells
-    stored = {}
+    stored: dict[Cell, list[Result]] = {}  # of other devices and versions too
     for result in store.read(results, samples=False):
         model = replace(result.cell.model, classes=models[0].classes)
         same_setup = replace(result.cell, model=model, device="") == replace(cell, model=model, device="")
         same_settings = (result.settings, result.machine.id) == (spec.settings, machine.id)
         if result.failure is None and same_setup and same_settings and model in models:
-            stored[replace(cell, model=model)] = result
+            stored.setdefault(replace(cell, model=model), []).append(result)
     if not stored:
         return []
     prepared = prepare.prepare_all(replace(spec, cells=tuple(stored)), notify)
-    return [
-        measurement_of(result)
-        for result, ready in zip(stored.values(), prepared, strict=True)
+    reusable = {
+        ready.cell: result
+        for candidates, ready in zip(stored.values(), prepared, strict=True)
         if isinstance(ready, Ready)
-        and result.artifact is not None
+        for result in candidates
+        if result.artifact is not None
         and result_id(spec, machine, ready.cell, ready, result.artifact.sha256) == result.id
-    ]
+    }
+    return [measurement_of(result) for result in reusable.values()]
 
 
 def _raise_for_failures(fits: Mapping[Cell, Fit], optional_backends: Sequence[str]) -> None:
