@@ -40,6 +40,11 @@ class TestTorchEager(BackendContract):
         facts = {"precision": "float32", "threads": "1", "mode": "eager", "layout": "channels-last"}
         assert opened[0].facts == facts
 
+    def test_an_int8_file_of_another_dialect_is_reported_as_int8(self, backend: Backend) -> None:
+        artifact = self._artifact(backend, self._exported("onnx", "int8", "u8s8"), "int8")
+        with backend.open(artifact, "", threads=1, stage=lambda _: None) as session:
+            assert session.facts["precision"] == "int8"
+
 
 def test_without_a_compiler_the_remedy_names_eager_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
