@@ -67,7 +67,7 @@ def _heat_maps(group: Sequence[Result], title: str, models: Sequence[ModelSpec] 
 
     The axes are those of the measured networks and of `models`.
     """
-    networks = (*(result.cell.model for result in group), *models)
+    networks = (*(result.cell.model for result in group if result.failure is None), *models)
     alphas = sorted({model.alpha for model in networks}, reverse=True)
     resolutions = sorted({model.resolution for model in networks}, reverse=True)
     if len(alphas) * len(resolutions) < 2:
