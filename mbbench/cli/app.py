@@ -47,6 +47,7 @@ COMMANDS = {
         "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
     },
 }
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
@@ -62,7 +63,7 @@ class _Commands(TyperGroup):
         single = typer.Typer(
             add_completion=False,
             rich_markup_mode="rich",
-            context_settings={"help_option_names": ["-h", "--help"]},
+            context_settings=_SETTINGS,
         )
         single.command(cmd_name)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
         return typer.main.get_command(single)
@@ -79,7 +80,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich would take as long as everything else to print `--help`
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
     help="Compress image classifiers and measure what the compression buys on real hardware.",
 )
 

@@ -41,14 +41,16 @@ def cost(
             raise UsageError(f"two files to count: {file} and {model}", "give one of them")
         file, model = Path(model), None
     if file is not None:
-        if not (model is None and alpha is None and variant is None and classes is None):
+        if any(option is not None for option in (model, alpha, variant, classes)):
             raise UsageError(
                 f"{file} has its own width and classes", "leave out --model, --alpha, --variant and --classes"
             )
         spec, counted = files.count(file, res)
         output.write_tables(section.tables(spec, counted, layers=layers), {"spec": spec, "cost": counted}, format)
         return
-    fields: dict[str, Any] = {"family": model, "alpha": alpha, "resolution": res, "variant": variant}
+    fields: dict[str, Any] = {
+        "family": model, "alpha": alpha, "resolution": res, "variant": variant, "classes": classes
+    }  # fmt: skip
     fields = {name: value for name, value in fields.items() if value is not None}
     if model is not None:
         if model not in FAMILIES:
@@ -57,6 +59,6 @@ def cost(
                 f"choose one of {', '.join(FAMILIES)}, or give an ONNX file (`mbbench export` writes one)",
             )
         fields = {"resolution": family_info(model).resolution} | fields
-    spec = ModelSpec(classes=1000 if classes is None else classes, **fields)
+    spec = ModelSpec(**fields)
     cost = cost_of(spec)
     output.write_tables(section.tables(spec, cost, layers=layers), {"spec": spec, "cost": cost}, format)

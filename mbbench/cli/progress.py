@@ -31,7 +31,8 @@ class Display:
         self._console = console
         self._clock = clock
         self._done = 0
-        self._began = self._printed = (0, 0.0)  # steps done and seconds, when the step began and when it was logged
+        self._began = (0, 0.0)  # steps done and seconds when the step began
+        self._logged_s = 0.0
         self._optional_backends = optional_backends
         self._unsupported_lines: set[str] = set()
         self._stated: set[str] = set()
@@ -88,17 +89,17 @@ class Display:
         """Print a line when a step begins, and at most every ten seconds how far it is."""
         now_s = self._clock()
         if what != self._last_line or done < self._done:
-            self._began = self._printed = (done, now_s)
+            self._began, self._logged_s = (done, now_s), now_s
             self._last_line = ""
         self._done = done
         self._print_once(what)
-        (first, start_s), (_, printed_s) = self._began, self._printed
-        if now_s - printed_s >= _LOG_INTERVAL_S and first < done < total:
+        first, start_s = self._began
+        if now_s - self._logged_s >= _LOG_INTERVAL_S and first < done < total:
             left_s = (now_s - start_s) / (done - first) * (total - done)
             self._console.print(
                 f"{what}: {done} of {total}, {_rough_duration(left_s)} left", highlight=False, markup=False
             )
-            self._printed = done, now_s
+            self._logged_s = now_s
 
     def _print_once(self, what: str) -> None:
         """Print a line unless it was the last one."""
@@ -110,13 +111,14 @@ class Display:
         """Print the cell's main figures in a line: a run of many cells takes minutes until its report."""
         from mbbench.report import units
 
-        latency, accuracy = result.measured.latency, result.measured.accuracy
+        latency, accuracy, peak = result.measured.latency, result.measured.accuracy, result.peak_rss_bytes()
         if latency is None or result.failure is not None:
             return
         figures = [units.milliseconds(latency.median_ms)]
         if result.measured.throughput is not None:
             figures.append(units.number(result.measured.throughput.images_per_s, "images/s"))
-        figures += [units.megabytes(size) for size in (result.peak_rss_bytes(),) if size is not None]
+        if peak is not None:
+            figures.append(units.megabytes(peak))
         if accuracy is not None and accuracy.top1 is not None:
             figures.append(f"top-1 {units.percent(accuracy.top1)}")
         self._console.print(f"{result.cell.label}: {', '.join(figures)}", highlight=False, markup=False, soft_wrap=True)

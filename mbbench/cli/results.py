@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,12 @@ from mbbench.cli.options import DEFAULT_RESULTS
 from mbbench.cli.progress import print_status
 from mbbench.errors import RequirementError, UsageError
 
-_PAGES = (".html", ".md")
-_MAX_RESULTS = 500  # on a page: a browser draws more of them too slowly
-
 if TYPE_CHECKING:
     from mbbench.report.verify import Verification
     from mbbench.result import Result
+
+_PAGES = (".html", ".md")
+_MAX_RESULTS = 500  # on a page: a browser draws more of them too slowly
 
 
 def report(
@@ -40,10 +41,14 @@ def report(
     """
     from mbbench.report import units
 
+    @cache  # several files are often of one kind
+    def read(page: bool) -> tuple[list[Result], int]:
+        return _read_newest(results) if page else (_read(results), 0)
+
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))
     for file in files:
-        records, left_out = _read_newest(results) if file.suffix in _PAGES else (_read(results), 0)
+        records, left_out = read(file.suffix in _PAGES)
         text = _RENDERERS[file.suffix](records, left_out)
         output.write_file(file, text)
         count = output.count_text(len(records), "result") + (f" ({left_out} left out)" if left_out else "")

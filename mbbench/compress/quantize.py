@@ -121,7 +121,7 @@ def _unround_before_activations(graph: onnx.GraphProto) -> None:
     """Remove the Q/DQ pairs between a weighted layer and activations other than ReLU."""
     producers = {output: node for node in graph.node for output in node.output}
     read_by = readers(graph)
-    removed: list[str] = []
+    removed: set[str] = set()
     for quantize in graph.node:
         source = producers.get(quantize.input[0])
         if quantize.op_type != "QuantizeLinear" or source is None or source.op_type not in _WEIGHTED:
@@ -135,7 +135,7 @@ def _unround_before_activations(graph: onnx.GraphProto) -> None:
             for index, name in enumerate(node.input):
                 if name in rounded:
                     node.input[index] = quantize.input[0]
-        removed += [quantize.name, *(pair.name for pair in pairs)]
+        removed |= {quantize.name, *(pair.name for pair in pairs)}
     nodes = [node for node in graph.node if node.name not in removed]
     del graph.node[:]
     graph.node.extend(nodes)

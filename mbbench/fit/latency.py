@@ -79,9 +79,9 @@ class Predictor:
 
 def _few(count: int) -> float:
     """Return by how much a deviation estimated from `count` values widens a 95 % interval (Student's t)."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, max(count - 1, 1))) / Z95
+    return float(stdtrit(max(count - 1, 1), 0.975)) / Z95
 
 
 def interval(value: float, deviation: float) -> Interval:

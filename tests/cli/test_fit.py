@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mbbench import run, store
-from mbbench.cli import app
 from mbbench.cli import fit as fit_command
 from mbbench.errors import BackendError, CellsFailedError, MbbenchError, RequirementError
 from mbbench.fit.search import Fit
@@ -21,10 +20,8 @@ GRID = ("--alpha", "0.125-0.25+0.125", "--res", "32,64", "--backend", "onnxrunti
 
 
 @pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:
+def invoke(invoke: Invoke) -> Invoke:
     """Return a function that runs `mbbench fit` in an empty folder with short timing, in 80 columns."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
     Path("fast.toml").write_text(
         "images = 20\n[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.2\n"
         "warmup_max_s = 0.1\nthroughput_s = 0.05\nbulk_batch = 8\n"
@@ -32,15 +29,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     def call(*arguments: str, command: str = "fit") -> tuple[int, str, str]:
         profile = () if command == "choose" else ("--profile", "fast.toml")
-        monkeypatch.setattr("sys.argv", ["mbbench", command, *profile, *arguments])
-        try:
-            app.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        else:
-            code = 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return invoke(command, *profile, *arguments)
 
     return call
 

@@ -1,1 +1,1 @@
-"""The families as PyTorch modules, whose tables are in `mbbench.models`; only `mbbench.models.build` imports them."""
+"""The families as PyTorch modules, whose tables are in `mbbench.models`; `mbbench.models.build` imports them."""
