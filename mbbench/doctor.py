@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Literal
 
-from mbbench.machine import Machine, query_gpu_processes, read_text
+from mbbench.machine import Machine, query_gpu_processes, read_text, throttle_count
 
 _KERNEL_THREAD = 0x00200000  # the flag PF_KTHREAD in /proc/PID/stat
 _MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
 _MAX_STEAL_SHARE = 0.01  # share of the CPU time that the hypervisor gives to other guests
 _MAX_CLOCK_DROP = 0.05  # share by which the clock rate falls while measuring
 _MIN_FREE_SHARE = 0.10  # available share of the memory
+_NOT_COUNTED: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Snapshot:
     steal_ticks: int
     own_ticks: int  # of this process and its ended children
     process_ticks: dict[str, int]  # of the other processes, by `pid name`
-    throttled: int | None  # by the cgroup's CPU quota
+    throttled: int | None  # by a control group's CPU limit
     thermal_throttles: int | None
     clock_mhz: float | None  # the fastest CPU's
     governors: tuple[str, ...]
@@ -65,7 +68,7 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
         steal_ticks=ticks[7],
         own_ticks=own_ticks,
         process_ticks=process_ticks,
-        throttled=_throttle_count(root),
+        throttled=throttle_count(root),
         thermal_throttles=sum(map(int, throttle_counts)) if throttle_counts else None,
         clock_mhz=_clock_mhz(root),
         governors=tuple(
@@ -79,12 +82,17 @@ def snapshot(root: Path = Path("/")) -> Snapshot:
     )
 
 
-def judge(machine: Machine, before: Snapshot, after: Snapshot) -> tuple[Check, ...]:
-    """Return the checks of all conditions, from two snapshots of the machine."""
+def judge(
+    machine: Machine, before: Snapshot, after: Snapshot, throttled: Mapping[str, int] = _NOT_COUNTED
+) -> tuple[Check, ...]:
+    """Return the checks of all conditions, from two snapshots of the machine.
+
+    `throttled`: how often a CPU limit stopped the measuring process in each of its phases.
+    """
     return (
         _load(machine, before, after),
         _steal(before, after),
-        _quota(machine, before, after),
+        _quota(machine, before, after, throttled),
         _governor(after),
         _turbo(after),
         _heat(before, after),
@@ -132,17 +140,17 @@ def _steal(before: Snapshot, after: Snapshot) -> Check:
     return _check("steal", observation, "use a dedicated host, or repeat when it is quieter" if too_much else None)
 
 
-def _quota(machine: Machine, before: Snapshot, after: Snapshot) -> Check:
+def _quota(machine: Machine, before: Snapshot, after: Snapshot, throttled: Mapping[str, int]) -> Check:
     quota = machine.cgroup_cpu_quota
     if quota is None:
         return _check("cgroup quota", "no CPU quota")
     if before.throttled is None or after.throttled is None:
         return _unknown("cgroup quota", f"a quota of {quota:g} cores; the kernel does not count throttling")
     times = after.throttled - before.throttled
-    observation = f"a quota of {quota:g} cores, throttled {_times(times)}"
-    return _check(
-        "cgroup quota", observation, "lift the container's CPU limit, or use fewer --threads" if times else None
-    )
+    phases = ", ".join(f"{count} in {phase}" for phase, count in throttled.items() if count)
+    observation = f"a quota of {quota:g} cores, throttled {_times(times)}{f' ({phases})' if phases else ''}"
+    remedy = "lift the CPU limit of the container or service" + (", or use fewer --threads" if quota > 1 else "")
+    return _check("cgroup quota", observation, remedy if times else None)
 
 
 def _governor(after: Snapshot) -> Check:
@@ -224,32 +232,47 @@ def _times(count: int) -> str:
 
 
 def _process_ticks(root: Path) -> tuple[int, dict[str, int]]:
-    """Return the CPU time of this process and its ended children, and that of every other process by `pid name`.
+    """Return the CPU time of this process with its children, and that of others by `pid name`.
 
-    The kernel's own threads are left out, since nobody can stop them.
+    The others are those that this user can stop: neither the kernel's threads, nor process 1, nor another user's, nor
+    the programs that started this one.
     """
-    own_ticks, process_ticks = 0, {}
+    processes, parents = {}, {}
     for path in (root / "proc").glob("[0-9]*/stat"):
         head, _, tail = read_text(path).rpartition(")")
         fields = tail.split()
         if len(fields) < 15:
             continue  # the process has ended
-        user, system, children_user, children_system = map(int, fields[11:15])
-        if int(path.parent.name) == os.getpid():
-            own_ticks = user + system + children_user + children_system
-        elif not int(fields[6]) & _KERNEL_THREAD:
-            pid, _, name = head.partition(" (")
-            process_ticks[f"{pid} {name}"] = user + system
+        pid = int(path.parent.name)
+        parents[pid] = int(fields[1])
+        if not int(fields[6]) & _KERNEL_THREAD:
+            ended_children = sum(map(int, fields[13:15]))
+            processes[pid] = (head.partition(" (")[2], sum(map(int, fields[11:13])), ended_children)
+    mine = os.getpid()
+    ancestors = _ancestors(mine, parents)
+    own_ticks, process_ticks = 0, {}
+    for pid, (name, ticks, children_ticks) in processes.items():
+        if pid == mine or mine in _ancestors(pid, parents):
+            own_ticks += ticks + children_ticks
+        elif pid != 1 and pid not in ancestors and _is_stoppable(root / f"proc/{pid}"):
+            process_ticks[f"{pid} {name}"] = ticks
     return own_ticks, process_ticks
 
 
-def _throttle_count(root: Path) -> int | None:
-    """Return how often the cgroup's quota throttled it (cgroup v2, else v1), or None."""
-    for path in ("sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"):
-        for line in read_text(root / path).splitlines():
-            if line.startswith("nr_throttled "):
-                return int(line.split()[1])
-    return None
+def _ancestors(pid: int, parents: Mapping[int, int]) -> set[int]:
+    """Return the processes that started process `pid`, from its parent upwards."""
+    ancestors: set[int] = set()
+    while (pid := parents.get(pid, 0)) and pid not in ancestors:  # a process may end while all are read
+        ancestors.add(pid)
+    return ancestors
+
+
+def _is_stoppable(folder: Path) -> bool:
+    """Return whether this user may stop the process that `folder` of /proc describes."""
+    try:
+        return os.getuid() in (0, folder.stat().st_uid)
+    except OSError:
+        return False  # it has ended
 
 
 def _clock_mhz(root: Path) -> float | None:

@@ -6,9 +6,9 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mbbench.errors import UsageError
 from mbbench.spec import Precision, content_key
@@ -132,13 +132,21 @@ def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | No
     """Return the logical CPUs to which a measuring process of `threads` threads is pinned.
 
     One hardware thread of every core comes before a second thread of any core, and the last cores come first, since the
-    first core serves most interrupts. Raises `UsageError` if too few CPUs are allowed.
+    first core serves most interrupts. Raises `UsageError` if too few CPUs are allowed, or if a CPU limit would stop the
+    threads in every period. One thread may run under a limit of less than a core: `doctor` counts how often it stops.
     """
     if allowed is None:
         allowed = allowed_cpus()
     if threads > len(allowed):
         cause = f"threads must be at most the number of available CPUs, {len(allowed)}: {threads}"
         raise UsageError(cause, f"give --threads {len(allowed)}")
+    quota = cpu_quota(root)
+    if quota is not None and threads > max(1, quota):
+        most = max(1, int(quota))
+        raise UsageError(
+            f"threads must be at most the control group's CPU limit, {quota:g} cores: {threads}",
+            f"give --threads {most}, or raise the limit",
+        )
     topology = _cpu_topology(root)
     thread_index: dict[int, int] = {}  # of a CPU among the threads of its core
     threads_of_core: dict[tuple[str, str], int] = {}
@@ -168,13 +176,65 @@ def cache_sizes(cpus: Collection[int], root: Path = Path("/")) -> CacheSizes:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return the cgroup's CPU limit in cores (v2's cpu.max, else v1's cfs quota), or None."""
-    version2 = read_text(root / "sys/fs/cgroup/cpu.max").split()
+    """Return the tightest CPU limit of this process's control groups in cores, or None.
+
+    A group's limit is v2's cpu.max or v1's CFS quota. The limits of the groups around it hold too.
+    """
+    limits = (_cpu_limit(folder) for folder in _cpu_groups(root))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def throttle_count(root: Path = Path("/")) -> int | None:
+    """Return in how many periods a CPU limit stopped this process's control groups; None if the kernel does not count.
+
+    A group counts only the periods in which its own limit was the one that held, so the counts are added.
+    """
+    lines = (line for folder in _cpu_groups(root) for line in read_text(folder / "cpu.stat").splitlines())
+    counts = [int(line.split()[1]) for line in lines if line.startswith("nr_throttled ")]
+    return sum(counts) if counts else None
+
+
+def _cpu_limit(folder: Path) -> float | None:
+    """Return the CPU limit of one control group in cores, or None."""
+    version2 = read_text(folder / "cpu.max").split()
     if len(version2) == 2:
         return None if version2[0] == "max" else int(version2[0]) / int(version2[1])
-    folder = root / "sys/fs/cgroup/cpu"
     quota, period = (read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
     return int(quota) / int(period) if quota and period and int(quota) > 0 else None
+
+
+def _cpu_groups(root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups that this process is in, up to where their hierarchy is mounted.
+
+    A container may see the paths of its host in /proc/self/cgroup; what lies above the mount is cut off.
+    """
+    paths = {}  # controllers, "" for v2 -> the group's path
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths[controllers] = path
+    for top, mounted, controller in _cpu_hierarchies(root):
+        path = next((path for names, path in paths.items() if controller in names.split(",")), mounted)
+        inside = PurePosixPath(path).is_relative_to(mounted) and ".." not in path
+        folder = top / PurePosixPath(path).relative_to(mounted) if inside else top
+        while folder != top:
+            yield folder
+            folder = folder.parent
+        yield top
+
+
+def _cpu_hierarchies(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the mounted hierarchies that can limit the CPU: folder, the group mounted there, controller ("" for v2).
+
+    Without a list of mounts the usual places are taken.
+    """
+    mounts = [line.split() for line in read_text(root / "proc/self/mountinfo").splitlines()]
+    for fields in mounts:
+        kind, options = fields[fields.index("-") + 1], set(fields[-1].split(","))
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
+            yield root / fields[4].lstrip("/"), fields[3], "" if kind == "cgroup2" else "cpu"
+    if not mounts:
+        yield root / "sys/fs/cgroup", "/", ""
+        yield root / "sys/fs/cgroup/cpu", "/", "cpu"
 
 
 def query_gpus(field: str) -> tuple[str, ...]:

@@ -223,7 +223,7 @@ def _measure(context: _Context, ready: Ready, artifact: _CellArtifact | Failure,
         report=report,
         executed=executed,
         layer_times=layer_times,
-        conditions=doctor.judge(machine, before, doctor.snapshot()),
+        conditions=doctor.judge(machine, before, doctor.snapshot(), report.throttled),
         roofs=roofs,
     )
 

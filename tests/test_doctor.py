@@ -106,6 +106,16 @@ def test_quota_throttling_is_counted_between_the_snapshots(machine: Machine) -> 
     assert (check.status, check.found) == ("warn", "a quota of 1.5 cores, throttled 4 times")
     once = check_named("cgroup quota", limited, after=replace(LATER, throttled=1))
     assert once.found == "a quota of 1.5 cores, throttled 1 time"
+    assert once.remedy == "lift the CPU limit of the container or service, or use fewer --threads"
+
+
+def test_quota_throttling_names_the_phases_it_fell_into(machine: Machine) -> None:
+    limited = replace(machine, cgroup_cpu_quota=0.5)
+    after = replace(LATER, throttled=12)
+    checks = judge(limited, QUIET, after, {"latency": 9, "throughput": 2, "audit": 0})
+    check = next(check for check in checks if check.name == "cgroup quota")
+    assert check.found == "a quota of 0.5 cores, throttled 12 times (9 in latency, 2 in throughput)"
+    assert check.remedy == "lift the CPU limit of the container or service"
 
 
 def test_an_unknown_number_of_throttled_periods_is_not_shown_as_0(machine: Machine) -> None:
@@ -159,3 +169,24 @@ def test_a_snapshot_reads_the_kernels_counters(tmp_path: Path) -> None:
         swap_used_bytes=61_440,
         gpu_processes=(),
     )
+
+
+def write_process(root: Path, pid: int, name: str, parent: int, ticks: int) -> None:
+    path = root / f"proc/{pid}/stat"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{pid} ({name}) S {parent} 1 1 0 -1 4 0 0 0 0 {ticks} 0 0 0 20 0 1 0\n")
+
+
+def test_only_processes_that_this_user_can_stop_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = os.getpid()
+    write_process(tmp_path, 1, "init", 0, 50)
+    write_process(tmp_path, 20, "make", 1, 5)
+    write_process(tmp_path, mine, "mbbench", 20, 100)
+    write_process(tmp_path, mine + 1, "python", mine, 10)
+    write_process(tmp_path, mine + 2, "helper", mine + 1, 1)
+    write_process(tmp_path, mine + 3, "compiler", 20, 7)
+    counters = snapshot(tmp_path)
+    assert counters.own_ticks == 111
+    assert counters.process_ticks == {f"{mine + 3} compiler": 7}
+    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "proc/1").stat().st_uid + 1)
+    assert snapshot(tmp_path).process_ticks == {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
 from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_device
+from mbbench.machine import throttle_count
 from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
 from mbbench.measure.child import Save
 from mbbench.measure.serving import images_per_query, run_scenario
@@ -41,12 +42,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The report that the child writes; `reasons` explain null figures."""
+    """The report that the child writes; `reasons` explain null figures.
+
+    `throttled`: phase -> the number of periods in which a CPU limit stopped the process; only phases with such periods.
+    """
 
     phase: str  # the current phase
     measured: Measured
     reasons: dict[str, str]
     failure: Failure | None = None
+    throttled: dict[str, int] = field(default_factory=dict)
 
 
 START = Report(phase="start", measured=Measured(), reasons={})
@@ -93,10 +98,17 @@ class _Progress:
 
     def __init__(self, save: Save[Report]) -> None:
         self._save = save
+        self._throttle_count = throttle_count()
         self.report = START
 
     def save(self, **changes: object) -> None:
-        self.report = replace(self.report, **changes)  # type: ignore[arg-type]
+        """Save the report with `changes`, and how often the current phase was throttled."""
+        throttled, before = dict(self.report.throttled), self._throttle_count
+        self._throttle_count = throttle_count()
+        if before is not None and self._throttle_count is not None and self._throttle_count > before:
+            phase = self.report.phase
+            throttled[phase] = throttled.get(phase, 0) + self._throttle_count - before
+        self.report = replace(self.report, throttled=throttled, **changes)  # type: ignore[arg-type]
         self._save(self.report)
 
     def add(self, next_phase: str, reasons: dict[str, str] | None = None, **measured: object) -> None:
