@@ -10,8 +10,8 @@
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
     +-- IncomparableError   8  `mbbench compare`: results of different machines, runtimes or settings
 
-An interrupted run (Ctrl-C) stores what it has measured and exits with 130. A command whose reader closes the pipe, such
-as `head`, exits with 141.
+An interrupted run stores what it has measured and exits with 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP). A command
+whose reader closes the pipe, such as `head`, exits with 141.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ class CellsFailedError(MbbenchError):
 
 class IncomparableError(MbbenchError):
     exit_code = 8
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to end, with the exit code that the shell has for it: 128 + its number."""
+
+    def __init__(self, exit_code: int = EXIT_INTERRUPTED) -> None:
+        super().__init__()
+        self.exit_code = exit_code
 
 
 def first_line(error: BaseException) -> str:

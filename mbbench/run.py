@@ -20,7 +20,7 @@ from mbbench.artifacts.bundle import Bundle
 from mbbench.artifacts.export import Exported
 from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.compress.search import Quantization
-from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, RequirementError
+from mbbench.errors import BackendError, CellsFailedError, Interrupted, MbbenchError, RequirementError
 from mbbench.events import Finished, Measuring, Notify, Preparing
 from mbbench.machine import Machine, fingerprint, pick_cpus
 from mbbench.measure import ceilings
@@ -72,8 +72,8 @@ def run(
     """Measure every cell and yield its result, stored in the file `results` before the next cell starts.
 
     Invalid input raises `MbbenchError` before anything is measured. After that, a cell that fails yields a result with
-    its failure, and the run continues. Ctrl-C stores what the current cell has measured, then raises
-    `KeyboardInterrupt`. A cell whose id is in `stored_results` yields that result; it is not measured or stored again.
+    its failure, and the run continues. An interruption stores what the current cell has measured, then raises
+    `Interrupted`. A cell whose id is in `stored_results` yields that result; it is not measured or stored again.
     `artifact` is used as the subject's artifact instead of exporting one. With `evaluate=False`, accuracy is not
     measured and the requirements are not checked.
     """
@@ -106,8 +106,8 @@ def run(
             yield result  # the report shows it even if it cannot be stored
             raise
         yield result
-        if result.failure is not None and result.failure.exit_code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
+        if result.failure is not None and result.failure.is_interruption:
+            raise Interrupted(result.failure.exit_code)
 
 
 def raise_for_failures(

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
+from mbbench.cli.interruption import interruption
+from mbbench.errors import EXIT_CLOSED_PIPE, MbbenchError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -100,18 +101,28 @@ def main() -> None:
     """Run the command line: print an `MbbenchError` as one line on stderr and exit with its code.
 
     Characters that the output's encoding lacks are replaced. A reader that closes the pipe (`| head`) is no error.
+    After a signal one line says what was kept, whatever error libraries have made of the interruption.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # the caller closed it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    try:
-        code = _run()
-    except BrokenPipeError:
-        code = EXIT_CLOSED_PIPE
-    if code == EXIT_CLOSED_PIPE or not _flush():
-        code = EXIT_CLOSED_PIPE
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
+    with interruption.on_signals():
+        try:
+            code = _run()
+        except BrokenPipeError:
+            code = EXIT_CLOSED_PIPE
+        except BaseException:
+            if interruption.exit_code is None:
+                raise
+            code = interruption.exit_code
+        if code != 0 and interruption.exit_code is not None:
+            code = interruption.exit_code
+            with suppress(SystemExit, OSError):  # of a closed terminal
+                _print(interruption.line)
+        if code == EXIT_CLOSED_PIPE or not _flush():
+            code = interruption.exit_code or EXIT_CLOSED_PIPE
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
     sys.exit(code)
 
 
@@ -124,22 +135,22 @@ def _run() -> int | str | None:
         closed = end.code == 1 and isinstance(end.__context__, BrokenPipeError)
         return EXIT_CLOSED_PIPE if closed else end.code
     except MbbenchError as error:
+        if interruption.exit_code is not None:
+            return interruption.exit_code
         with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
             _print(f"error: {error}", style="red")
         return error.exit_code
-    except KeyboardInterrupt:
-        with suppress(SystemExit):
-            _print("interrupted")
-        return EXIT_INTERRUPTED
     return 0
 
 
 def _flush() -> bool:
-    """Write what is buffered; return False if the reader closed the pipe."""
+    """Write what is buffered; return False if the reader closed the pipe, or the terminal is closed."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return False
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or interruption.exit_code is not None:
+            return False
+        raise
     return True
 
 

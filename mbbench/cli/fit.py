@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbbench.cli import limits, options, output
+from mbbench.cli.interruption import interruption
 from mbbench.cli.options import DEFAULT_RESULTS, TIMING
 from mbbench.cli.progress import stderr_display
 from mbbench.errors import BackendError, CellsFailedError, RequirementError, UsageError
@@ -95,6 +96,7 @@ def _search_all(
     from mbbench.result import Failure
 
     fits = {}
+    interruption.advise(f"measured networks are kept in {results}; run the command again to go on")
     with stderr_display(spec.optional_backends) as display:
         for cell in spec.cells:
             setup = replace(spec, cells=(cell,))

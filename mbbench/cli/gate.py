@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mbbench.cli import options, output
+from mbbench.cli.interruption import interruption
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
 from mbbench.cli.quantities import parse_seconds
@@ -37,6 +38,7 @@ def keep(
     from mbbench import plan as planning
 
     spec = planning.plan(profile)
+    interruption.advise(f"the baseline in {folder} was not changed; run the command again")
     with stderr_display() as display:
         program.keep(spec, folder, display)
     print_status(f"{output.count_text(len(spec.cells), 'artifact')} saved in {folder}")
@@ -94,6 +96,7 @@ def check(
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
+    interruption.advise("there is no verdict; run the command again")
     with stderr_display() as display, _baseline_folder(baseline, base_ref, profile) as folder:
         record = program.check(spec, folder, limits, seconds, display)
     for file in files or ():
@@ -170,6 +173,7 @@ def calibrate(
             f"--rounds is too small to estimate the spread: {rounds}", f"give at least {_MIN_ROUNDS}, preferably 20"
         )
     seconds = _parse_time(time)
+    interruption.advise("the noise of finished cells is kept; run the command again for the others")
     with stderr_display() as display:
         floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]

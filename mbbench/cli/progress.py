@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
+from mbbench.cli.interruption import interruption
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -51,6 +53,8 @@ class Display:
     def __call__(self, event: Event) -> None:
         from mbbench.events import Finished, Measuring, Preparing, Stated
 
+        if not (isinstance(event, Finished) and _is_worth_storing(event.result)):
+            interruption.check()
         match event:
             case Preparing(what, _, 0):
                 self._stop_drawing()
@@ -73,6 +77,7 @@ class Display:
 
     def update(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Show `done` of `total` steps of `what`. Only a terminal shows `detail`, which may change at every step."""
+        interruption.check()
         if not self._console.is_terminal:
             self._log(what, done, total)
             return
@@ -155,6 +160,11 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
+
+
+def _is_worth_storing(result: Result) -> bool:
+    """Return whether the result is of a measurement, not the failure of a library that swallowed an interruption."""
+    return result.failure is None or result.failure.is_interruption
 
 
 def _rough_duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbbench.cli import inputs, options, output
+from mbbench.cli.interruption import interruption
 from mbbench.cli.options import ACCURACY, ARTIFACT, DEFAULT_RESULTS, LOAD, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
 from mbbench.errors import UsageError
@@ -66,8 +67,13 @@ def run(
     if plan:
         _show_plan(spec, format)
         return
+    others = ", or `mbbench sweep` with its networks to measure only the others" if len(spec.cells) > 1 else ""
     finished = _measure_and_report(
-        spec, lambda notify: measure(spec, results, notify, artifact=exported), results, format
+        spec,
+        lambda notify: measure(spec, results, notify, artifact=exported),
+        results,
+        format,
+        f"run the command again{others}",
     )
     raise_for_failures(finished, spec.optional_backends)
 
@@ -126,7 +132,12 @@ def sweep(
     if plan:
         _show_plan(spec, format)
         return
-    finished = _measure_and_report(spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format)
+    go_on = (
+        f"go on with `mbbench sweep --resume --results {results}{'' if cluster is None else f' --cluster {cluster}'}`"
+    )
+    finished = _measure_and_report(
+        spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format, go_on
+    )
     if predict is not None:
         output.write_tables(predicted_maps(finished, grid), None, format)
     raise_for_failures(finished, spec.optional_backends, requirements_first=False)
@@ -184,6 +195,7 @@ def export(
     from mbbench.report import units
 
     spec = planning.plan(replace(profile, backend=(to,)))
+    interruption.advise(f"{file} was not written; run the command again")
     with stderr_display() as display:
         sidecar = bundle.write(spec, file, compute_capability, display)
     artifact = sidecar.artifact
@@ -207,16 +219,29 @@ def _show_plan(spec: RunSpec, format: str) -> None:
 
 
 def _measure_and_report(
-    spec: RunSpec, measure: Callable[[Notify], Iterator[Result]], results: Path, format: str
+    spec: RunSpec, measure: Callable[[Notify], Iterator[Result]], results: Path, format: str, go_on: str
 ) -> list[Result]:
-    """Measure, report all finished results even if measuring is interrupted or fails, and return them."""
-    finished = []
+    """Measure, report all finished results even if measuring is interrupted or fails, and return them.
+
+    `go_on` says how the user continues after an interruption.
+    """
+    finished: list[Result] = []
+    interruption.advise(f"nothing was measured; {go_on}")
     try:
         with stderr_display(spec.optional_backends) as display:
             for result in measure(display):
                 finished.append(result)
+                interruption.advise(_kept(finished, len(spec.cells), results, go_on))
     finally:
         if finished:
             output.write(output.results_text(finished, format))
             print_status(f"{output.count_text(len(finished), 'result')} in {results}")
     return finished
+
+
+def _kept(finished: Sequence[Result], cells: int, results: Path, go_on: str) -> str:
+    """Return what a user reads after an interruption: how many results are in the file `results`, and how to go on."""
+    in_part = sum(result.failure is not None and result.failure.is_interruption for result in finished)
+    parts = [f"{len(finished) - in_part} of {output.count_text(cells, 'result')}"] if len(finished) > in_part else []
+    parts += ["a part of the result in measurement"] if in_part else []
+    return f"{' and '.join(parts)} {'is' if len(finished) == 1 else 'are'} kept in {results}; {go_on}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mbbench.cli import inputs, options, output
+from mbbench.cli.interruption import interruption
 from mbbench.cli.progress import Display, print_status, stderr_display
 from mbbench.cli.quantities import parse_seconds
 from mbbench.errors import UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _FINE_TUNING_RATE = 1e-3  # a quarter of the learning rate of training, to preserve what was learned
 _QAT_RATE = 1e-4
+_GO_ON = "finished epochs are kept in the cache; run the command again to go on"
 _DISTILLATION = 0.7  # the teacher's share in the loss
 # Enough samples for a median; the search for a latency measures six networks.
 _SHORT_SETTINGS = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.1, energy_s=0.1)
@@ -49,6 +51,7 @@ def train(
     from mbbench.weights.recipe import Recipe
 
     profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data)
+    interruption.advise(_GO_ON)
     with stderr_display() as display:
         test = _load_split(profile, "test", display)
         spec = replace(profile.models[0], classes=test.classes)
@@ -132,6 +135,7 @@ def compress(
         ),
     )  # fmt: skip
     plan.require_weights_for_labels(profile)
+    interruption.advise(_GO_ON)
     with stderr_display() as display:
         test, images = _load_split(profile, "test", display), _load_split(profile, "train", display)
         start = _resolve_weights(profile, profile.weights, None, images, display)

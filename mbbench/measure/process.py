@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, MbbenchError, RequirementError
+from mbbench.errors import EXIT_INTERRUPTED, BackendError, CellsFailedError, Interrupted, MbbenchError, RequirementError
 from mbbench.measure import child
 from mbbench.result import Failure
 
@@ -49,11 +49,12 @@ def run_in_child(job: child.Job, start: _R) -> _R:
             timed_out = True
             process.kill()
             output, _ = process.communicate()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             process.kill()
             process.communicate()
             cause = f"interrupted during {read_report().phase}"
-            return read_report(Failure(cause=cause, remedy="run it again", exit_code=EXIT_INTERRUPTED))
+            exit_code = error.exit_code if isinstance(error, Interrupted) else EXIT_INTERRUPTED
+            return read_report(Failure(cause=cause, remedy="run it again", exit_code=exit_code))
         report = read_report()
         if timed_out:
             cause = f"the measurement took longer than {limit_s:g} s (phase {report.phase})"
@@ -90,10 +91,10 @@ def exit_failure(code: int, phase: str, output: str) -> Failure:
 
 
 def raise_failure(failure: Failure | None) -> None:
-    """Raise the error that `failure` records, if any: `MbbenchError` or `KeyboardInterrupt`."""
+    """Raise the error that `failure` records, if any: `MbbenchError` or `Interrupted`."""
     if failure is None:
         return
-    if failure.exit_code == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
+    if failure.is_interruption:
+        raise Interrupted(failure.exit_code)
     kinds: dict[int, type[MbbenchError]] = {kind.exit_code: kind for kind in (RequirementError, BackendError)}
     raise kinds.get(failure.exit_code, CellsFailedError)(failure.cause, failure.remedy)

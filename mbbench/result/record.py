@@ -100,6 +100,11 @@ class Failure:
         """Whether the backend, its runtime or its device is missing, or does not support the cell."""
         return self.exit_code == BackendError.exit_code
 
+    @property
+    def is_interruption(self) -> bool:
+        """Whether a signal ended the measurement: the exit code is 128 + its number."""
+        return self.exit_code > 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:

@@ -599,7 +599,10 @@ def test_a_full_disk_does_not_prevent_the_report(invoke: Invoke, fast: str, monk
     assert len(store.read(tmp_path / "mbbench-rescued.jsonl")) == 1
 
 
-def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_keeps_what_was_measured_and_gives_the_shells_exit_code(
+    number: int, code: int, tmp_path: Path, fast: str
+) -> None:
     endless = tmp_path / "endless.toml"
     endless.write_text(
         "[settings]\nmin_samples = 20\nmin_s = 0.01\nmax_s = 0.5\nthroughput_s = 600.0\nwarmup_max_s = 0.5\n"
@@ -620,11 +623,14 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(tmp_path: Path, fast:
         if any('"phase":"throughput"' in path.read_text() for path in tmp_path.glob("mbbench-*/out.json")):
             break
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    # Ctrl-C reaches all processes of a terminal; `kill` and CI runners signal the first.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "interrupted during throughput" in out
     assert "Traceback" not in err
+    line = "interrupted; a part of the result in measurement is kept in reports/results.jsonl; run the command again"
+    assert err.splitlines()[-1] == line
     (result,) = store.read(tmp_path / "reports" / "results.jsonl")
     assert result.measured.latency is not None
     assert result.measured.throughput is None
