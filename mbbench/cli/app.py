@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mbbench.cli.help import MAX_WIDTH, Command, without_conversion, write_definitions
 from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
@@ -47,12 +48,15 @@ COMMANDS = {
         "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
     },
 }
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH}
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
 class _Commands(TyperGroup):
     """The commands, each imported when it is asked for."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return without_conversion(super().get_help_option(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_MODULES)
@@ -60,18 +64,13 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _MODULES:
             return None
-        single = typer.Typer(
-            add_completion=False,
-            rich_markup_mode="rich",
-            context_settings=_SETTINGS,
-        )
-        single.command(cmd_name)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        single.command(cmd_name, cls=Command)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for subject, commands in COMMANDS.items():
-            with formatter.section(subject):
-                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+            write_definitions(formatter, subject, [(name, summary) for name, (_, summary) in commands.items()])
 
 
 app = typer.Typer(
