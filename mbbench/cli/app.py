@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mbbench.cli.help import MAX_WIDTH, Command, without_conversion, write_definitions
-from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
+from mbbench.cli.command import Command, Parsing
+from mbbench.cli.help import MAX_WIDTH, write_definitions
+from mbbench.cli.mistakes import PARSER_ERROR, describe
+from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError, UsageError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -52,11 +54,8 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_WID
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
-class _Commands(TyperGroup):
+class _Commands(Parsing, TyperGroup):
     """The commands, each imported when it is asked for."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        return without_conversion(super().get_help_option(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_MODULES)
@@ -75,7 +74,6 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich would take as long as everything else to print `--help`
@@ -86,6 +84,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print mbbench's version and exit.")] = False,
 ) -> None:
     if version:
@@ -93,6 +92,9 @@ def root(
 
         print(f"mbbench {installed_version('mbbench')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
@@ -117,20 +119,26 @@ def main() -> None:
 def _run() -> int | str | None:
     """Run the command and return its exit code; a `BrokenPipeError` passes, or becomes its code."""
     try:
-        app(prog_name="mbbench")
+        code: int | None = app(prog_name="mbbench", standalone_mode=False)
     except SystemExit as end:
         # Typer and Rich exit with 1 if they write to a closed pipe.
         closed = end.code == 1 and isinstance(end.__context__, BrokenPipeError)
         return EXIT_CLOSED_PIPE if closed else end.code
     except MbbenchError as error:
-        with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
-            _print(f"error: {error}", style="red")
-        return error.exit_code
-    except KeyboardInterrupt:
+        return _print_error(error)
+    except PARSER_ERROR as error:
+        return _print_error(describe(error))
+    if code == EXIT_INTERRUPTED:
         with suppress(SystemExit):
             _print("interrupted")
-        return EXIT_INTERRUPTED
-    return 0
+    return code
+
+
+def _print_error(error: MbbenchError) -> int:
+    """Print `error` as one line and return its exit code."""
+    with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
+        _print(f"error: {error}", style="red")
+    return error.exit_code
 
 
 def _flush() -> bool:

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from typer.core import TyperCommand
-
 # Panel -> its options. A command shows those that it has, in this order.
 PANELS = {
     "Everyday options": ("--model", "--alpha", "--res", "--backend", "--precision"),
@@ -32,35 +30,23 @@ _NAMES_SHARE = 3  # names take at most a third of the width; a longer one gets a
 _INDENT, _GAP = 2, 2
 
 
-class Command(TyperCommand):
-    """A command whose help has panels, and neither cuts nor breaks a name."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        return without_conversion(super().get_help_option(ctx))
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
-        return ["[OPTIONS]", *map(_usage, arguments)]
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.format_usage(ctx, formatter)
-        for paragraph in (self.help or "").split("\n\n"):
-            formatter.write_paragraph()
-            write_lines(formatter, _wrap(" ".join(paragraph.split()), formatter.width - _INDENT), _INDENT)
-        parameters = self.get_params(ctx)
-        arguments = [_argument_record(each) for each in parameters if each.param_type_name == "argument"]
-        options = {_long_name(each): each for each in parameters if each.param_type_name == "option"}
-        panels = {title: [options.pop(name) for name in names if name in options] for title, names in PANELS.items()}
-        panels["Help"] = list(options.values())
-        write_definitions(formatter, "Arguments", arguments)
-        for title, members in panels.items():
-            write_definitions(formatter, title, [_option_record(ctx, option) for option in members])
+def usage_pieces(parameters: Sequence[Any]) -> list[str]:
+    """Return the words after the command's name in its usage line."""
+    return ["[OPTIONS]", *(_usage(each) for each in parameters if each.param_type_name == "argument")]
 
 
-def without_conversion(help_option: Any) -> Any:
-    """Return the option --help with a default that Typer need not convert: converting imports pydantic."""
-    help_option.default = False
-    return help_option
+def write_command(formatter: Any, context: Any, text: str, parameters: Sequence[Any]) -> None:
+    """Write the paragraphs of `text`, then the arguments and options in `parameters`."""
+    for paragraph in text.split("\n\n"):
+        formatter.write_paragraph()
+        write_lines(formatter, _wrap(" ".join(paragraph.split()), formatter.width - _INDENT), _INDENT)
+    arguments = [_argument_record(each) for each in parameters if each.param_type_name == "argument"]
+    options = {_long_name(each): each for each in parameters if each.param_type_name == "option"}
+    panels = {title: [options.pop(name) for name in names if name in options] for title, names in PANELS.items()}
+    panels["Help"] = list(options.values())
+    write_definitions(formatter, "Arguments", arguments)
+    for title, members in panels.items():
+        write_definitions(formatter, title, [_option_record(context, option) for option in members])
 
 
 def write_definitions(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
