@@ -12,8 +12,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mbbench.cli.command import Command, Parsing
+from mbbench.cli.help import MAX_WIDTH, write_definitions
 from mbbench.cli.interruption import interruption
-from mbbench.errors import EXIT_CLOSED_PIPE, MbbenchError
+from mbbench.cli.mistakes import PARSER_ERROR, describe
+from mbbench.errors import EXIT_CLOSED_PIPE, MbbenchError, UsageError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -47,12 +50,16 @@ COMMANDS = {
         "backends": ("system", "List the backends: versions, devices and precisions, or why one cannot start."),
         "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
     },
+    "Set up the shell": {
+        "completion": ("system", "Print the script that completes commands, options and values in bash, zsh or fish."),
+    },
 }
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH}
+_COMPLETE = "_MBBENCH_COMPLETE"  # `complete.VARIABLE`, without an import
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
-class _Commands(TyperGroup):
+class _Commands(Parsing, TyperGroup):
     """The commands, each imported when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -61,23 +68,29 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _MODULES:
             return None
-        single = typer.Typer(
-            add_completion=False,
-            rich_markup_mode="rich",
-            context_settings=_SETTINGS,
-        )
-        single.command(cmd_name)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
-        return typer.main.get_command(single)
+        from mbbench.cli import complete
+
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        single.command(cmd_name, cls=Command)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
+        command = typer.main.get_command(single)
+        complete.attach(command.params)
+        return command
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        from mbbench.cli import complete
+
+        summaries = (pair for commands in COMMANDS.values() for pair in commands.items())
+        return complete.items([(name, summary) for name, (_, summary) in summaries], incomplete)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for subject, commands in COMMANDS.items():
-            with formatter.section(subject):
-                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+            write_definitions(formatter, subject, [(name, summary) for name, (_, summary) in commands.items()])
 
 
 app = typer.Typer(
     cls=_Commands,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich would take as long as everything else to print `--help`
@@ -88,6 +101,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print mbbench's version and exit.")] = False,
 ) -> None:
     if version:
@@ -95,6 +109,9 @@ def root(
 
         print(f"mbbench {installed_version('mbbench')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
@@ -107,6 +124,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if _COMPLETE in os.environ:
+        from mbbench.cli import complete
+
+        complete.prepare()
     with interruption.on_signals():
         try:
             code = _run()
@@ -129,18 +150,25 @@ def main() -> None:
 def _run() -> int | str | None:
     """Run the command and return its exit code; a `BrokenPipeError` passes, or becomes its code."""
     try:
-        app(prog_name="mbbench")
+        # Typer's own call would replace `sys.excepthook`, which `interruption` has set.
+        code: int | None = typer.main.get_command(app)(prog_name="mbbench", standalone_mode=False)
+        return code or 0
     except SystemExit as end:
         # Typer and Rich exit with 1 if they write to a closed pipe.
         closed = end.code == 1 and isinstance(end.__context__, BrokenPipeError)
         return EXIT_CLOSED_PIPE if closed else end.code
     except MbbenchError as error:
-        if interruption.exit_code is not None:
-            return interruption.exit_code
+        return _print_error(error)
+    except PARSER_ERROR as error:
+        return _print_error(describe(error))
+
+
+def _print_error(error: MbbenchError) -> int:
+    """Print `error` as one line and return its exit code; print nothing if a signal made a library fail."""
+    if interruption.exit_code is None:
         with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
             _print(f"error: {error}", style="red")
-        return error.exit_code
-    return 0
+    return error.exit_code
 
 
 def _flush() -> bool:

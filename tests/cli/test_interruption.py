@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from mbbench.cli import app
 from mbbench.cli.interruption import Interruption, interruption
 from mbbench.errors import BackendError, Interrupted
 
@@ -86,7 +85,7 @@ def test_an_interruption_in_a_finalizer_prints_no_traceback(capsys: pytest.Captu
 def test_an_interrupted_command_says_what_was_kept(
     swallowed: bool, invoke: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def command(prog_name: str) -> None:
+    def command(**_: object) -> None:
         interruption.advise("3 files are kept; run it again")
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -95,18 +94,18 @@ def test_an_interrupted_command_says_what_was_kept(
                 raise BackendError("cannot compile", "report it") from error
             raise
 
-    monkeypatch.setattr(app, "app", command)
+    monkeypatch.setattr("typer.main.get_command", lambda _: command)
     assert invoke() == (143, "", "interrupted; 3 files are kept; run it again\n")
 
 
 def test_a_command_that_finished_in_spite_of_a_signal_succeeds(
     invoke: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def command(prog_name: str) -> None:
+    def command(**_: object) -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
             print("done")
 
-    monkeypatch.setattr(app, "app", command)
+    monkeypatch.setattr("typer.main.get_command", lambda _: command)
     assert invoke() == (0, "done\n", "")
