@@ -85,37 +85,43 @@ def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:
         sweep.read_spec(path)
 
 
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start `mbbench sweep` in `folder`."""
+    command = [sys.executable, "-m", "mbbench", "sweep", "--format", "json", "--results", "results.jsonl", *options]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
 @pytest.mark.slow
-def test_a_sweep_killed_at_random_points_measures_every_cell_once(tmp_path: Path) -> None:
+def test_sweeps_killed_200_times_at_random_moments_measure_every_cell_once(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(PROFILE)
-    command = [sys.executable, "-m", "mbbench", "sweep", "--format", "json", "--results", "results.jsonl"]
-    options = ["--profile", "tiny.toml", "--alpha", "0.25-1+0.25"]
-    rng = random.Random(7)
     path = tmp_path / "results.jsonl"
-    before: list[str] = []
+    options = ["--profile", "tiny.toml", "--alpha", "0.25-1+0.25", "--res", "32,64"]
+    expected = [(alpha, side) for alpha in (0.25, 0.5, 0.75, 1.0) for side in (32, 64)]
+    rng = random.Random(7)
     killed = 0
-    while True:
-        arguments = ["--resume"] if (tmp_path / "results.sweep.json").exists() else options
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            # The first three kills come before a fast machine has finished.
-            out, _ = process.communicate(timeout=rng.uniform(1, 5 if killed < 3 else 15))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            killed += 1
-        else:
-            break
-        now = [result.id for result in store.read(path)] if path.exists() else []
-        assert now[: len(before)] == before
-        before = now
-    assert process.returncode == 0 and killed > 2
-    counts = Counter(result.cell.model.alpha for result in store.read(path))
-    assert counts == {0.25: 1, 0.5: 1, 0.75: 1, 1.0: 1}
-    assert [row["cell"]["model"]["alpha"] for row in json.loads(out)] == [0.25, 0.5, 0.75, 1.0]
+    while killed < 200:
+        path.unlink(missing_ok=True)
+        before: list[str] = []
+        process = start(tmp_path, *options)
+        while True:
+            try:
+                out, _ = process.communicate(timeout=rng.uniform(0, 5))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                killed += 1
+            else:
+                break
+            now = [result.id for result in store.read(path)] if path.exists() else []
+            assert now[: len(before)] == before
+            before = now
+            process = (
+                start(tmp_path, "--resume") if (tmp_path / "results.sweep.json").exists() else start(tmp_path, *options)
+            )
+        assert process.returncode == 0
+        measured_cells = Counter((result.cell.model.alpha, result.cell.model.resolution) for result in store.read(path))
+        assert measured_cells == dict.fromkeys(expected, 1)
+        models = [row["cell"]["model"] for row in json.loads(out)]
+        assert sorted((model["alpha"], model["resolution"]) for model in models) == expected

@@ -30,6 +30,7 @@ from mbbench.data import Dataset
 from mbbench.errors import UsageError
 from mbbench.events import Announce, Preparing
 from mbbench.models import files
+from mbbench.models.cost import Cost, cost_of
 from mbbench.profile import Profile
 from mbbench.result import ArtifactInfo, DataInfo, QuantizationInfo, WeightsInfo
 from mbbench.spec import PARITY_IMAGES, Cell, Preprocessing, RunSpec
@@ -44,7 +45,8 @@ class Sidecar:
 
     `batch`: the batch size that the file is tuned for. `device`: the chip or compute capability it was built for.
     `images_sha256` is that of FILE.npz, and `data` describes its images; None in files exported before 2026-11-27.
-    `preprocessing`: None: the default of the network's family.
+    `preprocessing`: None: the default of the network's family. `cost`: of a network in a file, which only the machine
+    that exported it can count.
     """
 
     cell: Cell
@@ -57,6 +59,7 @@ class Sidecar:
     images_sha256: str | None = None
     data: DataInfo | None = None
     preprocessing: Preprocessing | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def write(spec: RunSpec, target: Path, compute_capability: str | None, announce:
         images_sha256=images_sha256,
         data=replace(ready.data.info, images=count),
         preprocessing=ready.data.special_preprocessing(cell.model.family),
+        cost=cost_of(cell.model) if cell.model.is_file else None,
     )
     with cache.atomic(_sidecar_path(target)) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
@@ -247,8 +251,11 @@ def prepare_cells(bundle: Bundle, spec: RunSpec, announce: Announce) -> list[Rea
     Raises `UsageError` if the file holds other weights, and what `prepare_all` raises.
     """
     sidecar, images = bundle.sidecar, bundle.images
-    if sidecar.cell.model.is_file:
-        files.path_of(sidecar.cell.model)  # its cost is counted from there
+    model = sidecar.cell.model
+    if model.is_file and sidecar.cost is not None:
+        files.state_cost(model, sidecar.cost)
+    elif model.is_file:
+        files.path_of(model)  # its cost is counted from there
 
     def resolve(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[Dataset, Weights]:
         if images is None or cell.role != "subject":

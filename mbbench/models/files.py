@@ -168,10 +168,21 @@ def graph(spec: ModelSpec) -> onnx.ModelProto:
 
 
 def cost(spec: ModelSpec) -> Cost:
-    """Return the cost of a file's network. Raises `UsageError` as `path_of` does."""
+    """Return the cost of a file's network, or the stated one. Raises `UsageError` as `path_of` does."""
+    from mbbench.models.cost import Cost
     from mbbench.models.graph_cost import count_graph
 
+    stated = _cost_path(spec.sha256)
+    if not is_known(spec) and stated.exists():
+        return msgspec.json.decode(stated.read_bytes(), type=Cost)
     return count_graph(graph(spec))
+
+
+def state_cost(spec: ModelSpec, stated: Cost) -> None:
+    """Store what an artifact's sidecar states about a network whose normal form is not here; never prefer it."""
+    if not is_known(spec):
+        with cache.atomic(_cost_path(spec.sha256)) as temporary:
+            temporary.write_bytes(msgspec.json.encode(stated))
 
 
 def digest(path: Path) -> str:
@@ -186,6 +197,10 @@ def digest(path: Path) -> str:
 
 def _record_path(sha256: str) -> Path:
     return cache.root() / "networks" / f"{sha256}.json"
+
+
+def _cost_path(sha256: str) -> Path:
+    return cache.root() / "networks" / f"{sha256}.cost.json"
 
 
 def _path(sha256: str) -> Path:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from mbbench.backend import AheadOfTime, Artifact, Converter, Dialect, Format
 from mbbench.data.feed import to_float
 from mbbench.errors import BackendError, UsageError
 from mbbench.events import Event
+from mbbench.graphs.onnx import to_onnx
 from mbbench.models import default_preprocessing
 from mbbench.models.cost import cost_of
 from mbbench.plan import plan
@@ -142,6 +144,34 @@ def test_a_file_is_measured_on_its_own_images_without_data_weights_or_quantizati
     assert (rounding > 0) == (precision == "int8")
     assert measured.parity.max_abs_error is not None
     assert abs(measured.accuracy.max_abs_logit_error - rounding) <= measured.parity.max_abs_error + 1e-6
+
+
+def test_a_network_in_a_file_is_measured_on_a_machine_that_has_only_its_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, target = tmp_path / "net.onnx", tmp_path / "mine.onnx"
+    onnx.save(to_onnx(weights.random(MODEL).build(), MODEL.resolution), network)
+    profile = replace(PROFILE, model=(str(network),), res=(), weights=None)
+    sidecar = write(plan(profile), target, None, ignore)
+    counted = sidecar.cost
+    assert counted is not None and counted.mult_adds == cost_of(MODEL).mult_adds
+
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "elsewhere"))
+    cost_of.cache_clear()
+    exported = read(target, trust=False)
+    profile = bundle.profile_of(Profile(settings=PROFILE.settings), exported.sidecar)
+    spec = plan(profile, models=(exported.sidecar.cell.model,))
+    (result,) = run(spec, tmp_path / "results.jsonl", ignore, artifact=exported)
+    assert result.failure is None
+    assert result.cost == counted.info
+    assert result.executed is not None and [share.mult_adds_share for share in result.executed.shares] == [1.0]
+
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "a third machine"))
+    cost_of.cache_clear()
+    without = replace(exported, sidecar=replace(exported.sidecar, cost=None))
+    with pytest.raises(UsageError, match=r"net is not in this machine's cache; run it with --model net.onnx"):
+        list(run(spec, tmp_path / "results.jsonl", ignore, artifact=without))
+    cost_of.cache_clear()
 
 
 def test_a_few_images_of_a_sidecar_cannot_be_chosen(tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def distributions(id: str, results: Sequence[Result], name: Name) -> Figure:
             box["notchspan"] = [(relative(interval.high) - relative(interval.low)) / 2]
         traces.append(box)
     worst = max(tails, key=tails.__getitem__)
-    alt = (
-        f"Spread of the latencies of {len(complete)} cells around their medians. The longest tail is that of {worst}:"
-        f" it ends {tails[worst]:.1f} % above the median, with whiskers at {whiskers}."
-    )
+    subject = f"Spread of the latencies of {len(complete)} cells around their medians. The longest tail is that of"
+    if len(complete) == 1:
+        subject = "Spread of the latency of"
+    alt = f"{subject} {worst}: it ends {tails[worst]:.1f} % above the median, with whiskers at {whiskers}."
     layout = {"xaxis": {"title": {"text": "relative to the cell's median, %"}, "zeroline": True}, "yaxis": _rows()}
     title = f"Spread of latency: quartiles (box), {whiskers} (whiskers), 95 % interval of the median (notch)"
     return Figure(id, title, alt, tuple(traces), layout, _height(len(complete)))
