@@ -90,7 +90,8 @@ def export(folder: Path, photos: Path) -> None:
     for path in sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/*.onnx")):
         model = onnx.load(path)
         _randomize(model, rng)
-        onnx.save(model, folder / path.name.removeprefix("light_"))
+        name = path.name.removeprefix("light_")
+        onnx.save(model, folder / (f"onnx_{name}" if path.stem.removeprefix("light_") in ZOO["torchvision"] else name))
 
 
 def _randomize(model: Any, rng: np.random.Generator) -> None:

@@ -27,6 +27,8 @@ _FLOAT_ACTIVATIONS = (
     "LeakyRelu",
     "PRelu",
 )  # Mul: SiLU
+# A batch norm that no convolution takes in (DenseNet) has an activation after it, and no runtime has it in 8 bits.
+_NOT_QUANTIZED = ("BatchNormalization",)
 _HARD_SWISH_LOW = -3.0  # below it, hard swish is 0
 _POOLING = ("MaxPool", "AveragePool")
 _VIEWS = ("Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
@@ -91,7 +93,7 @@ def write(
                 *_joins(model),
                 *chain.from_iterable(names for names, *_ in shuffles),
             ],
-            list(QDQRegistry),
+            [operator for operator in QDQRegistry if operator not in _NOT_QUANTIZED],
             {
                 "ActivationSymmetric": symmetric,
                 "WeightSymmetric": True,

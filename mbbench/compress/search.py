@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_SEARCH_VERSION = 6  # raise it when the search makes other files from the same input
+_SEARCH_VERSION = 7  # raise it when the search makes other files from the same input
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
 _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError, first_line
-from mbbench.graphs import batch, naming
+from mbbench.graphs import affine, batch, naming
 from mbbench.graphs.read import Signature
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def normalize(model: onnx.ModelProto, signature: Signature, height: int, width: 
                 "export it again with a newer opset",
             ) from error
         graph = _slim(graph)
+    affine.fold(graph.graph)
     _finish_output(graph.graph, signature, size)
     graph = onnx.shape_inference.infer_shapes(graph, data_prop=True)
     shapes = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mbbench.models.cost import Cost
 
-_READER = 6  # increase it when the normal form of the same file changes
+_READER = 7  # increase it when the normal form of the same file changes
 _BATCH = 3  # of images, to check that a network takes more than one
 _SAME = 1e-3  # largest difference of the same image's logits in two batches, relative to the largest logit
 _ANY_BATCH = "export it for any batch size, without operations across the batch"

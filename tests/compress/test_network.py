@@ -122,6 +122,21 @@ def test_only_u8s8p_leaves_the_input_of_an_activation_unrounded(
     assert before("Add") == ["DequantizeLinear", "DequantizeLinear"]
 
 
+def test_a_batch_norm_between_activations_stays_in_floats(images: torch.Tensor) -> None:
+    dense = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, 10),
+    ).eval()  # fmt: skip
+    graph = to_onnx(dense, 32)
+    ranges = calibrate.ranges(calibrate.statistics(graph, images.numpy()), "minmax")
+    written = quantize.write(graph, ranges, "u8s8p").graph
+    norm = next(node for node in written.node if node.op_type == "BatchNormalization")
+    (relu,) = quantize.readers(written)[norm.output[0]]
+    (rounding,) = quantize.readers(written)[relu.output[0]]
+    assert (relu.op_type, rounding.op_type) == ("Relu", "QuantizeLinear")
+    assert all(name in {tensor.name for tensor in written.initializer} for name in norm.input[1:])
+
+
 def test_a_range_before_hard_swish_begins_where_hard_swish_does(images: torch.Tensor) -> None:
     torch.manual_seed(0)
     graph = to_onnx(Swishes().eval(), 32)

@@ -112,6 +112,45 @@ def test_batch_norm_is_folded_into_its_convolution(make: Make) -> None:
     assert [entry.op_type for entry in graph.graph.node] == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
 
 
+def scaled_norm(scale: Any, *after: onnx.NodeProto) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
+    """Return a batch norm that no convolution takes in, a product with `scale`, a sum, and the nodes `after`."""
+    nodes = [
+        node("Relu", ["a"], ["c"]),
+        node("BatchNormalization", ["c", "s", "t", "m", "v"], ["d"]),
+        node("Mul", ["d", "k"], ["e"]),
+        node("Add", ["h", "e"], ["g"]),
+    ]
+    return [*nodes, *after], {**NORM, "k": scale, "h": np.array([0.3, -1, 2, 0.5], np.float32).reshape(4, 1, 1)}
+
+
+CHANNELS = np.array([2, -1, 0.5, 3], np.float32).reshape(1, 4, 1, 1)
+
+
+def test_caffes_scale_layer_is_folded_into_its_batch_norm(make: Make) -> None:
+    middle, constants = scaled_norm(CHANNELS, node("Relu", ["g"], ["b"]))
+    model = make(middle=middle, constants=constants)
+    graph = normal(model)
+    assert [entry.op_type for entry in graph.graph.node][:4] == ["Conv", "Relu", "BatchNormalization", "Relu"]
+    check(graph, images(), run(model, images()))
+
+
+@pytest.mark.parametrize(
+    ("scale", "last"),
+    [
+        (np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8), node("Relu", ["g"], ["b"])),
+        (np.float32(2), node("Relu", ["g"], ["b"])),
+        (CHANNELS, node("Add", ["g", "d"], ["b"])),
+    ],
+    ids=["a constant of each column", "one constant", "a batch norm read twice"],
+)
+def test_other_constants_after_a_batch_norm_stay(make: Make, scale: Any, last: onnx.NodeProto) -> None:
+    middle, constants = scaled_norm(scale, last)
+    model = make(middle=middle, constants=constants)
+    graph = normal(model)
+    assert "Mul" in {entry.op_type for entry in graph.graph.node}
+    check(graph, images(), run(model, images()))
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 21])
 def test_every_opset_is_read(make: Make, opset: int) -> None:
     middle = [node("Relu", ["a"], ["c"]), node("BatchNormalization", ["c", "s", "t", "m", "v"], ["b"])]
