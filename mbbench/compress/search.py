@@ -1,11 +1,11 @@
-"""Post-training quantization of a network, by the method with the best accuracy on validation images.
+"""Post-training quantization of a network, by the method with the smallest error on validation images.
 
 Validation images are training images that calibration does not use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_SEARCH_VERSION = 7  # raise it when the search makes other files from the same input
+_SEARCH_VERSION = 8  # raise it when the search makes other files from the same input
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
+_ALIKE = 0.05  # errors that differ by at most this share are told apart by the answers
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
 _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once
 
@@ -73,9 +74,10 @@ def best_quantization(
     """Return the best quantization of the network that `build()` returns, from the cache if it was searched before.
 
     Each way to choose ranges is tried on the network as it is and on the equalized network, and the best way of each
-    once more with errors corrected on calibration images. The winner has the most correct validation images (without
-    labels: the most that agree with fp32), and among equals the least squared error of the logits. `dialect` is the
-    dialect to be written; u8s8, u8u8 and s8s8 share a search, the others are each searched separately.
+    once more with errors corrected on calibration images. The winner has the least squared error of the logits; among
+    those with hardly more, the most correct validation images (without labels: the most that agree with fp32). Shares
+    of a few hundred images differ by chance alone. `dialect` is the dialect to be written; u8s8, u8u8 and s8s8 share a
+    search, the others are each searched separately.
     With `max_drop` (a share, 0 to 1), layers stay in fp32, the most harmful first, until at most that share of the
     validation images is lost against fp32.
 
@@ -162,10 +164,10 @@ def _search(
             run_trial(network, fp32_graph, fp32_graph, ranges, method, equalized=equalized, corrected=False)
             for method in _RANGE_METHODS
         ]
-        best = max(uncorrected, key=_rank)
+        best = _best(uncorrected)
         graph = _corrected_graph(best, data, dialect, fp32_nodes)
         run_trial(network, fp32_graph, graph, ranges, best.candidate.ranges, equalized=equalized, corrected=True)
-    best = max(trials, key=_rank)
+    best = _best(trials)
     kept = fp32_nodes
     if max_drop is not None and best.candidate.share < evaluate.fp32_share - max_drop:
         best, kept = _keep_layers_in_fp32(best, evaluate, fp32_nodes, max_drop, on_progress)
@@ -227,8 +229,11 @@ class _Evaluator:
         return float((logits.argmax(axis=1) == truth[: len(logits)]).mean())
 
 
-def _rank(trial: _Trial) -> tuple[float, float]:
-    return trial.candidate.share, -trial.candidate.logit_rmse
+def _best(trials: Sequence[_Trial]) -> _Trial:
+    """Return the trial with the most correct images among those whose error is about the smallest."""
+    limit = min(trial.candidate.logit_rmse for trial in trials) * (1 + _ALIKE)
+    alike = [trial for trial in trials if trial.candidate.logit_rmse <= limit]
+    return max(alike, key=lambda trial: (trial.candidate.share, -trial.candidate.logit_rmse))
 
 
 def _keep_layers_in_fp32(

@@ -326,13 +326,31 @@ def test_the_search_chooses_the_best_candidate_and_runs_once(
     assert [(c.equalized, c.corrected) for c in info.candidates] == [
         *[(False, False)] * 4, (False, True), *[(True, False)] * 4, (True, True),
     ]  # fmt: skip
-    assert info.chosen == max(info.candidates, key=lambda c: (c.share, -c.logit_rmse))
+    smallest = min(candidate.logit_rmse for candidate in info.candidates)
+    alike = [candidate for candidate in info.candidates if candidate.logit_rmse <= 1.05 * smallest]
+    assert info.chosen == max(alike, key=lambda candidate: (candidate.share, -candidate.logit_rmse))
     assert (info.judged_by, info.images, info.held_out, info.kept_fp32) == ("agreement", 20, 20, ())
     again = search.best_quantization(
         SPEC, "key", lambda: pytest.fail("built twice"), lambda: pytest.fail("loaded twice"), "ff"
     )
     assert again == quantization
     assert len(quantization.write("u8s8").graph.node) > LAYERS
+
+
+@pytest.mark.parametrize(
+    ("rivals_error", "rivals_share", "chosen_error"),
+    [(0.186, 1.0, 0.160), (0.166, 0.95, 0.166), (0.166, 0.85, 0.160)],
+    ids=["more error, more answers", "like error, more answers", "like error, fewer answers"],
+)
+def test_the_search_goes_by_error_and_by_answers_only_where_errors_are_alike(
+    module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rivals_error: float, rivals_share: float,
+    chosen_error: float,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    outcomes = [(0.9, 0.160), (rivals_share, rivals_error), *[(0.5, 0.5)] * 8]
+    monkeypatch.setattr(search._Evaluator, "__call__", lambda *_: outcomes.pop(0))
+    quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
+    assert quantization.info.chosen.logit_rmse == chosen_error
 
 
 def test_accuracy_control_keeps_layers_in_fp32_until_nothing_is_lost(
