@@ -16,10 +16,15 @@ whose reader closes the pipe, such as `head`, exits with 141.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 EXIT_CLOSED_PIPE = 141
 EXIT_INTERRUPTED = 130
+_KINDS = {  # of msgspec
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+    "object": "a table", "null": "nothing",
+}  # fmt: skip
 
 
 class MbbenchError(Exception):
@@ -70,6 +75,25 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__()
         self.exit_code = exit_code
+
+
+def describe_invalid(error: Exception) -> str:
+    """Return an error of msgspec in plain words: `settings.threads must be a whole number, not text`."""
+    message, _, place = str(error).partition(" - at `$")
+    path = place.strip("`.")
+    name = "a value" if path == "[...]" else path.replace("[...]", "") or "the content"
+    if (match := re.fullmatch(r"Expected `(.+)`, got `(.+)`", message)) is not None:
+        expected, actual = (
+            " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | ")) for kinds in match.groups()
+        )
+        return f"{name} must be {expected.removesuffix(' or nothing')}, not {actual}"
+    if (match := re.fullmatch(r"Expected `array` of length (\d+)(?:, got (\d+))?", message)) is not None:
+        return f"{name} must have {match[1]} values" + (f", not {match[2]}" if match[2] else "")
+    if (match := re.fullmatch(r"Invalid enum value '?(.*?)'?", message)) is not None:
+        return f"{name} has an unknown value: {match[1]}"
+    if (match := re.fullmatch(r"Object missing required field `(.*)`", message)) is not None:
+        return f"{name} has no {match[1]}"
+    return message
 
 
 def first_line(error: BaseException) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
 
@@ -202,7 +203,32 @@ def parse(text: str, source: str) -> Profile:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        raise UsageError(f"{source}: {error}", "fix that value") from error
+        raise _invalid(error, content, source) from error
+
+
+def _invalid(error: msgspec.ValidationError, content: Any, source: str) -> UsageError:
+    """Return the error for a value of the profile `content` that has a wrong type: `alpha must be a number: 'wide'`."""
+    cause, place = describe_invalid(error), re.search(r"`\$\.(.*)`", str(error))
+    if place is None:
+        return UsageError(f"{source}: {cause}", "fix that value")
+    kind: Any = Profile
+    value = content
+    for key in re.findall(r"[^.[\]]+", place[1]):
+        if not isinstance(value, list):
+            value, kind = value[key], get_type_hints(kind)[key]
+            continue
+        if len(value) == 1:  # the brackets may not be the user's
+            cause = cause.replace(f"[{key}]", "", 1)
+        value = value[int(key)]
+    choices = _choices(kind)
+    remedy = f"choose one of {', '.join(choices)}" if "unknown" in cause and choices else "fix that value"
+    return UsageError(f"{source}: {re.split(', not|: ', cause, maxsplit=1)[0]}: {value!r}", remedy)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """Return the values of the `Literal` in a type."""
+    inner = get_args(kind)
+    return inner if get_origin(kind) is Literal else tuple(choice for part in inner for choice in _choices(part))
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from mbbench import cache
 from mbbench.data import Dataset
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.models import imagenet
 from mbbench.result import LabelsInfo, LabelSource
 from mbbench.spec import content_key
@@ -105,7 +105,7 @@ def _read_outputs(path: Path, data: Dataset, outputs: int) -> list[int]:
             f"cannot read {path} ({error.strerror or error})", "give a readable file of --labels"
         ) from error
     except (msgspec.MsgspecError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path} does not map folders to outputs ({error})", _FORMAT) from error
+        raise UsageError(f"{path} does not map folders to outputs ({describe_invalid(error)})", _FORMAT) from error
     by_name: dict[str, int] = {}
     for name, output in pairs:
         if by_name.setdefault(name, output) != output:

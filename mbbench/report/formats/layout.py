@@ -65,7 +65,7 @@ def grids(table: Table, width: int | None) -> tuple[Grid, ...]:
     if not table.numeric:
         return ()
     for name in (min(natural[0], max(_NAME_WIDTH, narrowest[0])), narrowest[0]):
-        parts = _split([name, *narrowest[1:]], width)
+        parts = _split(table, [name, *narrowest[1:]], width)
         fits = all(_total([name, *(narrowest[i] for i in part[1:])]) <= width for part in parts)
         if fits and len(parts) <= (len(natural) - 1) / _MIN_COLUMNS:
             return tuple(Grid(part, _widths(table, part, natural, narrowest, width)) for part in parts)
@@ -134,13 +134,22 @@ def _narrowest(table: Table) -> list[int]:
     ]
 
 
-def _split(widths: Sequence[int], width: int) -> list[tuple[int, ...]]:
-    """Return the columns, by index, in tables that fit into `width`, each with the first column."""
+def _split(table: Table, widths: Sequence[int], width: int) -> list[tuple[int, ...]]:
+    """Return the columns, by index, in tables that fit into `width` if they can, each with the first column.
+
+    A column whose name is not unique, such as `ratio`, stays with the column before it, which it is about.
+    """
+    groups: list[tuple[int, ...]] = []
+    for index, column in enumerate(table.columns[1:], 1):
+        if groups and table.columns.count(column) > 1:
+            groups[-1] = (*groups[-1], index)
+        else:
+            groups.append((index,))
     parts: list[tuple[int, ...]] = [(0,)]
-    for index in range(1, len(widths)):
-        if len(parts[-1]) > 1 and _total([widths[i] for i in (*parts[-1], index)]) > width:
+    for group in groups:
+        if len(parts[-1]) > 1 and _total([widths[index] for index in (*parts[-1], *group)]) > width:
             parts.append((0,))
-        parts[-1] = (*parts[-1], index)
+        parts[-1] += group
     return parts
 
 

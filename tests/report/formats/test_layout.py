@@ -126,6 +126,23 @@ VGG16-224                   —    537 MB
     assert rendered(WIDE, 42) == text
 
 
+def test_a_column_whose_name_is_repeated_stays_with_the_column_before_it() -> None:
+    columns = ("Quantity", "MobileNet", "VGG16", "ratio", "GoogLeNet", "ratio")
+    table = Table("Against", columns, (("Mult-Adds", "48.7 M", "5131 M", "105x", "489 M", "10.0x"),))
+    text = """
+Against
+Quantity    MobileNet    VGG16   ratio
+──────────────────────────────────────
+Mult-Adds      48.7 M   5131 M    105x
+
+Quantity    GoogLeNet   ratio
+─────────────────────────────
+Mult-Adds       489 M   10.0x
+"""
+    assert rendered(table, 57) == rendered(table, 45) == text
+    assert rendered(table, 58).splitlines()[2] == "Quantity    MobileNet    VGG16   ratio   GoogLeNet   ratio"
+
+
 def test_a_table_that_is_much_too_wide_is_turned() -> None:
     aligned = """
 Speed
