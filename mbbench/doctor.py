@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Literal
 
 from mbbench.machine import Machine, query_gpu_processes, read_text
+from mbbench.spec import Name, Text
 
 _KERNEL_THREAD = 0x00200000  # the flag PF_KTHREAD in /proc/PID/stat
 _MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
@@ -21,10 +22,10 @@ _MIN_FREE_SHARE = 0.10  # available share of the memory
 class Check:
     """One condition of the machine: what was `found`, and the `remedy` if it needs one."""
 
-    name: str
+    name: Name
     status: Literal["ok", "warn", "unknown"]
-    found: str
-    remedy: str | None = None
+    found: Text
+    remedy: Text | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
@@ -207,7 +208,7 @@ def parse(text: str, source: str) -> Profile:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return cache.read_file(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the profile {path} ({error})", "give a readable .toml file") from error
 

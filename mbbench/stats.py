@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from msgspec import Meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +27,8 @@ _PRECISE_HALF_WIDTH = 0.01  # of the median's interval, as a share of the median
 class Interval:
     """A confidence interval."""
 
-    low: float
-    high: float
+    low: Annotated[float, Meta(ge=-1e40, le=1e40)]
+    high: Annotated[float, Meta(ge=-1e40, le=1e40)]
 
 
 def percentile(samples: Sequence[float], q: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mbbench.cli import options, output
+from mbbench.cli import options, output, stored
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
 from mbbench.cli.quantities import parse_seconds
@@ -126,13 +126,13 @@ def compare(
 
     The machine's speed may differ between two runs: in CI, use `check`, which alternates both versions.
     """
-    from mbbench import store
-    from mbbench.compare import changes, noise, stored
+    from mbbench.compare import changes, noise
+    from mbbench.compare.stored import compare as compare_stored
     from mbbench.report.sections import verdicts
 
-    comparisons = stored.compare(
-        store.read(before),
-        store.read(after),
+    comparisons = compare_stored(
+        stored.read([before]),
+        stored.read([after]),
         changes.parse_limits(margin or DEFAULT_LIMITS),
         lambda result: noise.read(result.machine, result.cell, result.settings.threads, result.settings.batch),
         anyway=anyway,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import hashlib
 import re
 import zlib
 from collections.abc import Sequence
-from functools import cache
 from importlib import metadata, resources
 
 import msgspec
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.report.document import Figure
 from mbbench.report.formats.records import pack, unpack
@@ -67,7 +68,7 @@ def read_records(text: str, source: str) -> list[Result]:
         raise UsageError(
             f"{source} is not a report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"
         ) from None
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UsageError(f"the records in {source} cannot be read: {error}", "write the report again") from error
 
 
@@ -79,7 +80,7 @@ def read_embedded(text: str, id: str) -> bytes:
     element = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', text)
     if element is None:
         raise LookupError(id)
-    return gzip.decompress(base64.b85decode(element[1].translate(_FROM_MARKUP)))
+    return cache.unpack(base64.b85decode(element[1].translate(_FROM_MARKUP)))
 
 
 def writer_version(text: str) -> str:
@@ -98,7 +99,7 @@ def _asset(name: str) -> str:
     return resources.files("mbbench.report.formats").joinpath(name).read_text()
 
 
-@cache
+@functools.cache
 def _plotly() -> tuple[str, str]:
     """Return Plotly's script, compressed, and the hash of its plain text."""
     from plotly.offline import get_plotlyjs
