@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
+from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError, visible
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -146,4 +146,4 @@ def _flush() -> bool:
 def _print(text: str, style: str | None = None) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)

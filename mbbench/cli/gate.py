@@ -163,6 +163,7 @@ def calibrate(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench.report.document import join
     from mbbench.report.sections import verdicts
 
     if rounds < _MIN_ROUNDS:
@@ -173,7 +174,8 @@ def calibrate(
     with stderr_display() as display:
         floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
-    output.write_tables(tables, [{"cell": cell, "noise": noise} for cell, noise in floors], format)
+    record = [{"cell": cell, "noise": noise} for cell, noise in floors]
+    output.write_tables([join(tables, "Cell")] if format == "csv" else tables, record, format)
 
 
 @contextmanager

@@ -27,9 +27,9 @@ def write_record(record: object) -> None:
 
 def record_text(record: object) -> str:
     """Return plain data as indented JSON."""
-    import msgspec
+    from mbbench.report.formats import json
 
-    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+    return json.render_record(record)
 
 
 def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
@@ -44,10 +44,9 @@ def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
         case "markdown":
             write("\n\n".join(map(markdown.render_table, tables)) + "\n")
         case "csv":
-            import csv
+            from mbbench.report.formats import csv
 
-            for table in tables:
-                csv.writer(sys.stdout, lineterminator="\n").writerows([table.columns, *table.rows])
+            write("".join(csv.render_rows([table.columns, *table.rows]) for table in tables))
         case _:
             console = Console()
             for table in tables:

@@ -12,7 +12,7 @@ import typer
 from mbbench.cli import limits, options, output, stored
 from mbbench.cli.options import DEFAULT_RESULTS
 from mbbench.cli.progress import print_status
-from mbbench.errors import RequirementError, UsageError
+from mbbench.errors import RequirementError, UsageError, visible
 
 if TYPE_CHECKING:
     from mbbench.report.verify import Verification
@@ -117,7 +117,7 @@ def verify(
     if verification.faults:
         count = output.count_text(len(verification.faults), "place")
         raise RequirementError(f"{page} contradicts its records in {count}", "do not rely on it")
-    output.write(_agreement_text(page, verification))
+    output.write(_agreement_text(visible(str(page)), verification))
 
 
 def explain(results: options.StoredResults = None, format: options.Format = "table") -> None:
@@ -128,6 +128,7 @@ def explain(results: options.StoredResults = None, format: options.Format = "tab
     from mbbench.analysis import explain as analysis
     from mbbench.analysis.pairing import fp32_pairs, representatives
     from mbbench.models.cost import cost_of
+    from mbbench.report.document import join
     from mbbench.report.sections import explain as section
     from mbbench.report.selection import supported
 
@@ -141,14 +142,15 @@ def explain(results: options.StoredResults = None, format: options.Format = "tab
             f"no cell was measured both in fp32 and in another precision: {stored.names(paths)}",
             "run `mbbench run --precision fp32,int8` first",
         )
-    output.write_tables(section.tables(explanations), section.record(explanations), format)
+    tables = section.tables(explanations)
+    output.write_tables([join(tables, "Cell")] if format == "csv" else tables, section.record(explanations), format)
 
 
 def _paths(results: Sequence[Path] | None) -> Sequence[Path]:
     return results or [Path(DEFAULT_RESULTS)]
 
 
-def _agreement_text(page: Path, verification: Verification) -> str:
+def _agreement_text(page: str, verification: Verification) -> str:
     records = output.count_text(verification.records, "record")
     return (
         f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page rebuilt byte for\n"

@@ -30,6 +30,7 @@ Timestamp = Annotated[
 ]
 
 SCHEMA = 1
+_MAX_CAUSE = 10_000  # characters: some runtimes list a whole graph
 
 # The raw samples, which make up most of a record's JSON.
 SAMPLES_JSON = re.compile(rb'"samples_ms":\[([^\]]*)\]')
@@ -102,8 +103,8 @@ class Failure:
         """Return the failure of `error`; an error other than `MbbenchError` is a bug of mbbench or of a library."""
         if not isinstance(error, MbbenchError):
             cause = f"{type(error).__name__}: {error}"
-            return cls(cause=cause, remedy="report this bug", exit_code=1)
-        return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+            return cls(cause=cause[:_MAX_CAUSE], remedy="report this bug", exit_code=1)
+        return cls(cause=error.cause[:_MAX_CAUSE], remedy=error.remedy, exit_code=error.exit_code)
 
     @property
     def is_unsupported(self) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.report.document import Figure
+from mbbench.report.formats.json import escape_json
 from mbbench.report.formats.records import pack, unpack
 from mbbench.report.page import build_page
 from mbbench.result import Result
@@ -23,6 +24,7 @@ from mbbench.result import Result
 _MIN_FILTER_ROWS = 20  # a section whose tables have at least this many rows gets a filter
 _IN_MARKUP = str.maketrans("<>&", ",.:")  # replaces the digits of base 85 that are special in HTML
 _FROM_MARKUP = str.maketrans(",.:", "<>&")
+_MARKUP = re.compile("<(?!(?:br|/?extra)>)")  # Plotly draws other tags too, such as links, but no figure has any
 _LEFT_OUT = re.compile(r'<meta name="mbbench-results-left-out" content="(\d+)">')
 _WRITER = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
 
@@ -120,4 +122,5 @@ def _sha256(script: str) -> str:
 def _figures_json(figures: Sequence[Figure]) -> str:
     """Return JSON that is safe inside a script element: it cannot end the element or begin another."""
     rows = [{"id": figure.id, "traces": figure.traces, "layout": figure.layout} for figure in figures]
-    return msgspec.json.encode(rows).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    text = _MARKUP.sub("&lt;", escape_json(msgspec.json.encode(rows).decode()))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -73,7 +73,7 @@ def _result(number: int, line: bytes) -> Result:
         result = msgspec.json.decode(line, type=Result)
     except (msgspec.MsgspecError, MbbenchError) as error:
         raise ValueError(f"record {number}: {error.cause if isinstance(error, MbbenchError) else error}") from error
-    if (reason := fault(result)) is not None:
+    if (reason := fault(result, figures=False)) is not None:
         raise ValueError(f"record {number}: {reason}")
     return result
 

@@ -70,7 +70,7 @@ def render_table(console: Console, table: Table) -> None:
     for index, (column, width) in enumerate(zip(table.columns, widths, strict=True)):
         first = index == 0
         grid.add_column(
-            column,
+            Text(column),
             justify="right" if table.numeric and not first else "left",
             style="cyan" if first else None,
             width=width,
