@@ -33,7 +33,7 @@ COMMANDS = (
     ("show", "r.jsonl"),
     ("choose", "r.jsonl", "--max-p99", "5ms"),
     ("choose", "r.jsonl", "--max-p99", "5ms", "--format", "json"),
-    ("choose", "r.jsonl", "--min-top1", "50%", "--format", "csv"),
+    ("choose", "r.jsonl", "--min-top1", "0.5", "--format", "csv"),
     ("choose", "r.jsonl", "--max-size", "9MB", "--format", "markdown"),
     ("explain", "r.jsonl"),
     ("explain", "r.jsonl", "--format", "csv"),

@@ -10,7 +10,7 @@ from mbbench.report.document import Document, Page, Table
 # Characters that are always special, or only here: the end of a link's text, an underscore at the edge of a word, an
 # entity, and of bare addresses the part that makes them a link.
 _SPECIAL = re.compile(r"[\\|*<>`~]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|:(?=//)|(?<=www)\.", re.IGNORECASE)
-_BLOCK = re.compile(r"(?:\d+(?=[.)])|(?=[#+=-]))")  # what begins a heading, a list or a rule
+_BLOCK = re.compile(r"\d+(?=[.)]\s)|(?=#{1,6}\s|[+-]\s|---)")  # what begins a heading, a list or a rule
 
 
 def render(document: Document) -> str:
