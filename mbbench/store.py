@@ -191,6 +191,8 @@ def _decoding_fault(line: bytes, error: Exception) -> str:
         version = msgspec.json.decode(line, type=dict[str, object]).get("schema")
     except _UNDECODABLE:
         version = SCHEMA
+    if version is None:
+        return "it is no record of `mbbench run`"
     if version != SCHEMA:
         return f"it has schema {version}, but this version of mbbench reads {SCHEMA}"
     problem, _, place = str(error).partition(" - at `$")

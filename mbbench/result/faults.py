@@ -28,7 +28,8 @@ def fault(result: Result, *, samples: bool = True, figures: bool = True) -> str 
         if figures and not _in_order(latency):
             return "measured.latency: its figures are not in order"
     for served in measured.served:
-        if served.samples_ms and served.queries != len(served.samples_ms):
+        has_arrivals = bool(served.samples_ms) or served.arrivals_per_s is not None
+        if samples and has_arrivals and served.queries != len(served.samples_ms):
             return f"measured.served: {served.queries} queries, but {len(served.samples_ms)} samples"
     return None if measured.accuracy is None else _accuracy_fault(measured.accuracy)
 

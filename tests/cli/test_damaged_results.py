@@ -17,6 +17,7 @@ import pytest
 
 from mbbench.errors import UNSAFE_TEXT
 from mbbench.report.formats import html
+from mbbench.report.formats.records import fold, unfold
 from mbbench.result import ExecutedInfo, PrecisionShare, Result, ScenarioResult
 from mbbench.stats import Interval
 
@@ -146,6 +147,42 @@ def run_all(invoke: Invoke, records: list[Any], seeds: range) -> None:
 
 def test_damaged_records_end_in_one_line(invoke: Invoke, records: list[Any]) -> None:
     run_all(invoke, records, range(8))
+
+
+def write_damaged_page(page: str, chance: random.Random) -> None:
+    """Write `page` with one of its embedded records changed, or with damaged bytes."""
+    embedded = {name: html.read_embedded(page, name) for name in ("records", "samples")}
+    rows = unfold(json.loads(embedded["records"]))
+    rows[0] = json.loads(mutate(rows[0], chance).decode(errors="replace").replace("NaN", "null"), strict=False)
+    changed = {"records": json.dumps(fold(rows)).encode(), "samples": embedded["samples"]}
+    if chance.randrange(4) == 0:
+        name = chance.choice(("records", "samples"))
+        content = bytearray(changed[name])
+        content[chance.randrange(len(content))] = chance.randrange(256)
+        changed[name] = bytes(content[: chance.choice((None, -1, -8, len(content) // 2))])
+    for name, content in changed.items():
+        packed = html._compress(content)
+        page = re.sub(rf'(id="{name}">)[^<]*', lambda match, packed=packed: match[1] + packed, page)
+    Path("r.html").write_text(page)
+
+
+def verify_damaged_pages(invoke: Invoke, records: list[Any], seeds: range) -> None:
+    page = html.render([msgspec.convert(record, Result) for record in records])
+    for seed in seeds:
+        try:
+            write_damaged_page(page, random.Random(seed))
+        except (json.JSONDecodeError, AttributeError):  # it is no JSON any more
+            continue
+        check(invoke, ("verify", "r.html"))
+
+
+def test_damaged_pages_end_in_one_line(invoke: Invoke, records: list[Any]) -> None:
+    verify_damaged_pages(invoke, records, range(8))
+
+
+@pytest.mark.slow
+def test_a_hundred_damaged_pages_end_in_one_line(invoke: Invoke, records: list[Any]) -> None:
+    verify_damaged_pages(invoke, records, range(100))
 
 
 @pytest.mark.slow

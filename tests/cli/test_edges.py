@@ -64,7 +64,7 @@ def test_lines_that_are_left_out_are_named_on_standard_error(invoke: Invoke, mak
     path = Path("r.jsonl")
     store.append(path, make_result())
     path.write_bytes(path.read_bytes() + b"{}\n")
-    note = "r.jsonl line 2 is left out: it has schema None, but this version of mbbench reads 1\n"
+    note = "r.jsonl line 2 is left out: it is no record of `mbbench run`\n"
     for command in (["show"], ["choose", "--max-p99", "5ms"]):
         code, _, err = invoke(command[0], "r.jsonl", *command[1:])
         assert (code, err) == (0, note)
