@@ -83,7 +83,7 @@ class Display:
         if self._task is None or self._task[0] != what:
             if self._task is not None:
                 self._progress.remove_task(self._task[1])
-            self._task = (what, self._progress.add_task(what, total=total))
+            self._task = (what, self._progress.add_task(visible(what), total=total))
         description = visible(f"{what}, {detail}" if detail else what)
         self._progress.update(self._task[1], completed=done, total=total, description=description)
 

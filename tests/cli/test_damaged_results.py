@@ -26,7 +26,8 @@ Make = Callable[..., Result]
 
 HOSTILE = (
     "\x1b[31mred\x1b[0m", "=HYPERLINK(1)", "\u202egnp.exe", "</script><script>alert(1)</script>", "a|b`c*d_e",
-    "[text](http://x.y)", "\x9b2J", "two\nlines\r\ttab", "\x00", "\u2028", "[/bold]", "", "é" * 3000, "-1+2", "&#x202e;",
+    "[text](http://x.y)", "\x9b2J", "two\nlines\r\ttab", "\x00", "\u2028",
+    "[/bold]", "", "é" * 3000, "-1+2", "&#x202e;",
 )  # fmt: skip
 NUMBERS = (-1, 0, 1, 2, -0.5, 1e-300, 1e300, 10**30, -(10**30), 0.1, 1e9, 700)
 OTHERS = (None, True, [], {}, "", 7, [None], {"a": 1}, "NaN")

@@ -32,7 +32,7 @@ def test_what_is_not_a_regular_file_is_refused_in_one_line(invoke: Invoke, comma
     code, out, err = invoke(*command.format(path, path).split())
     assert (code, out) == (2, "")
     assert "Traceback" not in err and err.splitlines()[-1].startswith("error: ") and path in err
-    assert sorted(os.listdir()) == ["folder.toml", "pipe.toml"]
+    assert sorted(path.name for path in Path().iterdir()) == ["folder.toml", "pipe.toml"]
 
 
 def test_a_manifest_that_is_a_pipe_is_refused(invoke: Invoke) -> None:
@@ -46,7 +46,7 @@ def test_a_manifest_that_is_a_pipe_is_refused(invoke: Invoke) -> None:
 def test_a_refused_run_creates_nothing(invoke: Invoke, command: str) -> None:
     code, _, err = invoke(command, "--backend", "onnxruntime", "--threads", "4096", "--results", "new/dir/r.jsonl")
     assert code == 2 and "threads must be at most" in err
-    assert os.listdir() == []
+    assert list(Path().iterdir()) == []
 
 
 def test_names_in_messages_cannot_control_the_terminal(invoke: Invoke, make_result: Make) -> None:

@@ -135,8 +135,8 @@ def comparison_document(comparisons: Sequence[CellComparison]) -> Document:
             m.change.metric in METRICS and m.change.change is not None for m in cell.metrics
         ):
             notes.append(
-                "Not calibrated: how this cell varies from process to process is unknown here, so changes of latency and"
-                " memory may be noise; run `mbbench calibrate` with its options."
+                "Not calibrated: how this cell varies from process to process is unknown here, so changes of latency"
+                " and memory may be noise; run `mbbench calibrate` with its options."
             )
         notes += [f"Compared although A and B differ in {reason}." for reason in cell.context_differences]
         tables.append(

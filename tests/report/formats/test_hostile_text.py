@@ -32,7 +32,10 @@ def make_hostile(make_result: Make) -> Result:
         ("0.5 MobileNet-128 on openvino, µs — ≤ é 日本", "0.5 MobileNet-128 on openvino, µs — ≤ é 日本"),
         ("a\u00a0b", "a\u00a0b"),
         ("\x00\x1b\t\r\n\x7f\x80\x9f", r"\x00\x1b\t\r\n\x7f\x80\x9f"),
-        ("\u200b\u200e\u2028\u2029\u202a\u202e\u2066\u2069\ufeff", r"\u200b\u200e\u2028\u2029\u202a\u202e\u2066\u2069\ufeff"),
+        (
+            "\u200b\u200e\u2028\u2029\u202a\u202e\u2066\u2069\ufeff",
+            r"\u200b\u200e\u2028\u2029\u202a\u202e\u2066\u2069\ufeff",
+        ),
         ("\udce9\uffff", r"\udce9\uffff"),
     ],
 )  # fmt: skip
@@ -93,8 +96,8 @@ def test_text_that_a_spreadsheet_would_compute_is_marked_and_numbers_are_not() -
     ]
     (row,) = csv_module.reader(StringIO(csv.render_rows([cells])))
     assert row == [
-        "'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", r"\t=1", "-1.2 % [-1.5, -0.9]", "-3", "+0.4 points", "a=b",
-        "-3",
+        "'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", r"\t=1", "-1.2 % [-1.5, -0.9]", "-3", "+0.4 points",
+        "a=b", "-3",
     ]  # fmt: skip
 
 
