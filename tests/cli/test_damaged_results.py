@@ -18,7 +18,7 @@ import pytest
 from mbbench.errors import UNSAFE_TEXT
 from mbbench.report.formats import html
 from mbbench.report.formats.records import fold, unfold
-from mbbench.result import ExecutedInfo, PrecisionShare, Result, ScenarioResult
+from mbbench.result import ExecutedInfo, Failure, PrecisionShare, Result, ScenarioResult
 from mbbench.stats import Interval
 
 Invoke = Callable[..., tuple[int, str, str]]
@@ -148,6 +148,21 @@ def run_all(invoke: Invoke, records: list[Any], seeds: range) -> None:
 
 def test_damaged_records_end_in_one_line(invoke: Invoke, records: list[Any]) -> None:
     run_all(invoke, records, range(8))
+
+
+def test_fit_goes_on_past_damaged_records(invoke: Invoke, records: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = Failure(cause="not measured here", remedy="-", exit_code=7)
+    monkeypatch.setattr("mbbench.cli.fit._measuring", lambda *_: lambda _: failure)
+    good = json.dumps(records[0]).encode()
+    command = ("fit", "--max-p99", "5ms", "--backend", "onnxruntime", "--results", "r.jsonl")
+    for seed in range(4):
+        Path("r.jsonl").write_bytes(good + b"\n" + mutate(records[1], random.Random(seed)) + b"\n{}\n")
+        code, out, err = invoke(*command)
+        assert code == 7 and "not measured here" in err and "r.jsonl line 3 is left out" in err
+        assert not any(UNSAFE_TEXT.search(line) for line in (out + err).split("\n"))
+    Path("r.jsonl").write_bytes(b"{}\n")
+    code, _, err = invoke(*command)
+    assert code == 2 and err.splitlines()[-1].startswith("error: r.jsonl holds no result: line 1: ")
 
 
 def write_damaged_page(page: str, chance: random.Random) -> None:
