@@ -92,8 +92,11 @@ def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """Write `text` to `path`, creating its folder. Raises `UsageError` if that is not possible."""
+    remedy = "choose another file with -o"
+    if path.is_fifo():  # which waits for a reader
+        raise UsageError(f"cannot write {path} (not a regular file)", remedy)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     except OSError as error:
-        raise UsageError(f"cannot write {path} ({error.strerror})", "choose another file with -o") from error
+        raise UsageError(f"cannot write {path} ({error.strerror})", remedy) from error

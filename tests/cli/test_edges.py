@@ -35,6 +35,13 @@ def test_what_is_not_a_regular_file_is_refused_in_one_line(invoke: Invoke, comma
     assert sorted(path.name for path in Path().iterdir()) == ["folder.toml", "pipe.toml"]
 
 
+def test_a_report_is_not_written_to_a_pipe(invoke: Invoke, make_result: Make) -> None:
+    store.append(Path("r.jsonl"), make_result())
+    os.mkfifo("r.md")
+    code, out, err = invoke("report", "r.jsonl", "-o", "r.md")
+    assert (code, out, err) == (2, "", "error: cannot write r.md (not a regular file); choose another file with -o\n")
+
+
 def test_a_manifest_that_is_a_pipe_is_refused(invoke: Invoke) -> None:
     Path("base").mkdir()
     os.mkfifo("base/baseline.json")
