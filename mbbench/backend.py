@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from mbbench.errors import BackendError
-from mbbench.spec import ModelSpec, Precision
+from mbbench.spec import Amount, ModelSpec, Name, Precision, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,19 +92,19 @@ class Session(ABC):
 class Executed:
     """One node of the runtime's compiled graph. `names`: the artifact's nodes that it implements."""
 
-    names: tuple[str, ...]
-    type: str
-    precision: str
+    names: tuple[Text, ...]
+    type: Text
+    precision: Name
 
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
     """The time of one node of the runtime's compiled graph, by the runtime's clock. `names` as in `Executed`."""
 
-    names: tuple[str, ...]
-    type: str
-    precision: str
-    median_ms: float
+    names: tuple[Text, ...]
+    type: Text
+    precision: Name
+    median_ms: Amount
 
 
 @dataclass(frozen=True, slots=True)

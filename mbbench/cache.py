@@ -1,4 +1,4 @@
-"""Atomic writes, and the folder of files that can be made again.
+"""Files: reading that cannot hang, atomic writes, and the folder of files that can be made again.
 
 networks      the normal form of networks in files and of libraries, named by its SHA-256, with what is known about it
 weights       checkpoints: trained, random, imported, pruned, fine-tuned; `.partial` files hold interrupted training
@@ -20,10 +20,13 @@ file from the same input, raise the version in its key.
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +35,7 @@ import msgspec
 from mbbench.errors import UsageError
 
 _T = TypeVar("_T")
+_MAX_UNPACKED_BYTES = 2**30
 
 
 def root() -> Path:
@@ -64,9 +68,36 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file to read. Raises `OSError`, also for a pipe or a device, which may have no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer blocks otherwise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file. Raises `OSError`."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def unpack(content: bytes) -> bytes:
+    """Return what gzip packed. Raises `OSError`, `EOFError` or `zlib.error`."""
+    with gzip.GzipFile(fileobj=BytesIO(content)) as file:
+        unpacked = file.read(_MAX_UNPACKED_BYTES + 1)
+    if len(unpacked) > _MAX_UNPACKED_BYTES:
+        raise OSError(errno.EFBIG, "it unpacks to more than 1 GiB")
+    return unpacked
+
+
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of the file in hexadecimal digits. Raises `OSError`."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file in hexadecimal digits. Raises `OSError`."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

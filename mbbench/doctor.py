@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from mbbench.machine import Machine, query_gpu_processes, read_text, throttle_count
+from mbbench.spec import Name, Text
 
 _KERNEL_THREAD = 0x00200000  # the flag PF_KTHREAD in /proc/PID/stat
 _MAX_OTHER_CORES = 0.10  # cores used by other processes; more moves a p99
@@ -24,10 +25,10 @@ _NOT_COUNTED: Mapping[str, int] = MappingProxyType({})
 class Check:
     """One condition of the machine: what was `found`, and the `remedy` if it needs one."""
 
-    name: str
+    name: Name
     status: Literal["ok", "warn", "unknown"]
-    found: str
-    remedy: str | None = None
+    found: Text
+    remedy: Text | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,11 @@ _KINDS = {  # of msgspec
     "object": "a table", "null": "nothing",
 }  # fmt: skip
 
+# Control characters, which a terminal obeys; marks that reorder or hide text; line separators; what XML cannot hold.
+UNSAFE_TEXT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
+)
+
 
 class MbbenchError(Exception):
     """An error that is printed as one line: `cause; remedy`."""
@@ -99,3 +104,11 @@ def describe_invalid(error: Exception) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the error's type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters as their escapes, such as `\\x1b`, `\\n` and `\\u202e`.
+
+    Names come from files that anyone may have written: a terminal must not obey them, nor a reader be misled.
+    """
+    return text if text.isprintable() else UNSAFE_TEXT.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mbbench.errors import UsageError
-from mbbench.spec import Precision, content_key
+from mbbench.spec import Amount, Count, Name, Precision, content_key
 
 # The instruction sets that determine how fast a network runs, by the kernel's names.
 _ISA = (
@@ -33,18 +33,18 @@ _MIN_LAST_LEVEL_BYTES = 2**24  # hypervisors may show less than there is
 class Machine:
     """A machine's fingerprint. `cgroup_cpu_quota` is in cores (None: unlimited)."""
 
-    cpu: str
-    architecture: str
-    isa: tuple[str, ...]
-    physical_cores: int
-    logical_cores: int
-    memory_bytes: int
-    cgroup_cpu_quota: float | None
-    hypervisor: str | None
-    gpus: tuple[str, ...]
-    os: str
-    kernel: str
-    python: str
+    cpu: Name
+    architecture: Name
+    isa: tuple[Name, ...]
+    physical_cores: Count
+    logical_cores: Count
+    memory_bytes: Count
+    cgroup_cpu_quota: Amount | None
+    hypervisor: Name | None
+    gpus: tuple[Name, ...]
+    os: Name
+    kernel: Name
+    python: Name
 
     @property
     def id(self) -> str:

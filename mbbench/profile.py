@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from mbbench import cache
 from mbbench.errors import UsageError, describe_invalid
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
@@ -233,7 +234,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return cache.read_file(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the profile {path} ({error})", "give a readable .toml file") from error
 

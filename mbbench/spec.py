@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
+from msgspec import Meta
 
 from mbbench.errors import UsageError
 from mbbench.families import FILE_FAMILIES, Family, Variant, family_info
@@ -18,6 +19,18 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Channels = Literal["rgb", "bgr"]
 Size = tuple[int, int]  # height and width of an image, in pixels
 Triple = tuple[float, float, float]  # one number for each of red, green and blue
+
+# What decoding a stored record or a manifest refuses. The bounds are far beyond anything that can be measured.
+Name = Annotated[str, Meta(max_length=1024)]
+Text = Annotated[str, Meta(max_length=65_536)]  # sentences, paths and names of graph nodes
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+Total = Annotated[int, Meta(ge=1, le=10**15)]  # that something is divided by
+Real = Annotated[float, Meta(ge=-1e40, le=1e40)]  # fp32 ends there
+Amount = Annotated[float, Meta(ge=0, le=1e40)]
+Duration = Annotated[float, Meta(ge=1e-9, le=1e9)]  # of something that takes time
+Number = Annotated[int, Meta(le=10**9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Digest = Annotated[str, Meta(max_length=64, pattern="^[0-9a-f]*$")]
 
 MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
 MAX_RESOLUTION = 2048
@@ -44,13 +57,13 @@ class ModelSpec:
     family: Family = "mobilenet_v1"
     alpha: float = 1.0
     resolution: int = 224
-    classes: int = 1000
+    classes: Annotated[int, Meta(le=10**6)] = 1000
     variant: Variant = "standard"
     padding: Padding = "symmetric"
-    widths: tuple[int, ...] | None = None
-    name: str = ""
-    sha256: str = ""
-    width: int | None = None
+    widths: tuple[Annotated[int, Meta(ge=1, le=10**5)], ...] | None = None
+    name: Text = ""
+    sha256: Digest = ""
+    width: Annotated[int, Meta(ge=1, le=10**6)] | None = None
 
     def __post_init__(self) -> None:
         info = family_info(self.family)
@@ -160,22 +173,22 @@ def content_key(*parts: object) -> str:
 class Settings:
     """How to measure: counts, and times in the unit of each name. Raises `UsageError` for an invalid value."""
 
-    threads: int = 1
-    batch: int = 1  # images in one timed call
+    threads: Number = 1
+    batch: Number = 1  # images in one timed call
     warmup_max_s: float = 5.0  # warm-up ends when the latency is steady, or after this time
-    min_samples: int = 662  # minimum number of timed calls: enough for a valid p99
+    min_samples: Number = 662  # minimum number of timed calls: enough for a valid p99
     min_s: float = 2.0  # minimum time of timed calls; they continue until the median's interval is within 1 %
     max_s: float = 15.0  # maximum time of warm-up, timed calls and throughput; the calls get at least half
-    bulk_batch: int = 16  # images in one call of the throughput and accuracy phases
+    bulk_batch: Number = 16  # images in one call of the throughput and accuracy phases
     throughput_s: float = 2.0
     energy_s: float = 10.0  # back-to-back calls, plus half as long idle; only where an energy counter exists
     timeout_s: float = 900.0  # of the child process, without the time of `sustain_s`
     sustain_s: float | None = None  # duration of back-to-back calls that show throttling; None: none
     idle_ms: float | None = None  # longest pause before a call, to show the cost of waking up; None: no pauses
     scenarios: tuple[Scenario, ...] = ()  # of MLPerf Inference
-    streams: int | None = None  # requests computed at once in offline and server; None: the runtime chooses
+    streams: Number | None = None  # requests computed at once in offline and server; None: the runtime chooses
     scenario_s: float = 5.0  # duration of a scenario; the search for the server's rate takes several times that
-    bound_ms: float = 15.0  # limit of the server's p99; MLPerf's for ResNet50
+    bound_ms: Annotated[float, Meta(le=1e9)] = 15.0  # limit of the server's p99; MLPerf's for ResNet50
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "bulk_batch", "min_samples"):
@@ -219,9 +232,9 @@ class Cell:
 
     model: ModelSpec
     role: Literal["subject", "baseline"]
-    weights: str | None  # None: train; otherwise "random", "imagenet", a checkpoint's path or an import ("keras:FILE")
-    backend: str
-    device: str  # "": the backend's first
+    weights: Text | None  # None: train; otherwise "random", "imagenet", a checkpoint's path or an import ("keras:FILE")
+    backend: Name
+    device: Name  # "": the backend's first
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from msgspec import Meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +20,7 @@ Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 _BLOCKS = 20
 _MIN_BLOCK_SAMPLES = 5
 _RESAMPLES = 1000
+_MAX_EXACT = 1000
 _PRECISE_HALF_WIDTH = 0.01  # of the median's interval, as a share of the median
 
 
@@ -25,8 +28,8 @@ _PRECISE_HALF_WIDTH = 0.01  # of the median's interval, as a share of the median
 class Interval:
     """A confidence interval."""
 
-    low: float
-    high: float
+    low: Annotated[float, Meta(ge=-1e40, le=1e40)]
+    high: Annotated[float, Meta(ge=-1e40, le=1e40)]
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -277,8 +280,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     an image with probability 1/2.
     """
     n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, float(2 * tail / 2**n))
+    fewer = min(only_first, only_second)
+    if n > _MAX_EXACT:  # sums of integers of thousands of digits take minutes
+        from scipy.stats import binom
+
+        return min(1.0, float(2 * binom.cdf(fewer, n, 0.5)))
+    return min(1.0, float(2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n))
 
 
 def paired_interval(only_first: int, only_second: int, n: int) -> Interval:

@@ -1,4 +1,6 @@
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -106,6 +108,18 @@ def test_mcnemar_is_the_binomial_test_of_the_differing_images(first: int, second
     assert mcnemar(second, first) == mcnemar(first, second)
     if first + second:
         assert mcnemar(first, second) == pytest.approx(binomtest(first, first + second).pvalue)
+
+
+@pytest.mark.parametrize(("first", "second"), [(480, 521), (400, 700), (900, 101)])
+def test_mcnemar_of_many_images_is_the_same_test(first: int, second: int) -> None:
+    n, fewer = first + second, min(first, second)
+    exact = Fraction(2 * sum(math.comb(n, k) for k in range(fewer + 1)), 2**n)
+    assert mcnemar(first, second) == pytest.approx(float(exact), rel=1e-10)
+
+
+def test_mcnemar_of_a_million_images_ends() -> None:
+    assert mcnemar(10**6, 10**6) == 1.0
+    assert mcnemar(10**6, 10**5) == 0.0
 
 
 def test_paired_interval_contains_the_difference_and_narrows_with_more_images() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from mbbench import store, sweep
 from mbbench.errors import UsageError
-from mbbench.events import Event, Measuring
+from mbbench.events import Event, Finished, Measuring, Stated
 from mbbench.result import Failure
 from mbbench.spec import Cell, ModelSpec, RunSpec, Settings
 
@@ -68,6 +68,46 @@ def test_a_failed_result_and_one_with_other_settings_are_measured_again(tmp_path
     longer = replace(spec, settings=replace(SETTINGS, min_samples=21))
     list(sweep.sweep(longer, path, events.append))
     assert len(measured(events)) == 2
+
+
+def test_the_spec_is_written_with_the_first_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    spec = replace(SPEC, cells=CELLS[:1])
+
+    def refuse(*_: object) -> None:
+        raise UsageError("too many threads", "give fewer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mbbench.run.pick_cpus", refuse)
+        with pytest.raises(UsageError, match="too many threads"):
+            list(sweep.sweep(spec, path, lambda _: None))
+    assert list(tmp_path.iterdir()) == []
+    written: list[bool] = []
+
+    def notify(event: Event) -> None:
+        if isinstance(event, Measuring | Finished):
+            written.append(path.with_suffix(".sweep.json").exists())
+
+    list(sweep.sweep(spec, path, notify))
+    assert written == [False, True]
+    assert sweep.read_spec(path) == spec
+
+
+def test_a_line_that_a_crash_cut_short_is_stated_and_its_cell_measured(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'{"schema":1,"id":"a')
+    events: list[Event] = []
+    (result,) = sweep.sweep(replace(SPEC, cells=CELLS[:1]), path, events.append)
+    assert events[0] == Stated(f"{path} line 1 is left out: it was cut short")
+    assert store.read(path) == [result]
+
+
+def test_another_kind_of_file_is_not_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("buy milk\n")
+    with pytest.raises(UsageError, match=r"notes.txt holds no result: line 1: it is not JSON"):
+        list(sweep.sweep(SPEC, path, lambda _: None))
+    assert path.read_text() == "buy milk\n"
 
 
 def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:

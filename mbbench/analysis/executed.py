@@ -72,8 +72,12 @@ def describe_fallback(info: ExecutedInfo, precision: Precision, allowed_fp32: Co
 
 def split_moves(nodes: Sequence[_N]) -> tuple[list[_N], list[_N]]:
     """Return the nodes that move or convert tensors, and those that compute; drop constants, inputs and outputs."""
-    moves = [node for node in nodes if any(word in node.type.lower() for word in _MOVE_WORDS)]
-    return moves, [node for node in nodes if node not in moves and node.type.lower() not in _DATA_TYPES]
+    moves = [node for node in nodes if _is_move(node)]
+    return moves, [node for node in nodes if not _is_move(node) and node.type.lower() not in _DATA_TYPES]
+
+
+def _is_move(node: Node) -> bool:
+    return any(word in node.type.lower() for word in _MOVE_WORDS)
 
 
 def executing_node(layer: Layer, computing: Sequence[_N], *, last: bool) -> _N | None:

@@ -16,7 +16,7 @@ from mbbench.cli.command import Command, Parsing
 from mbbench.cli.help import MAX_WIDTH, write_definitions
 from mbbench.cli.interruption import interruption
 from mbbench.cli.mistakes import PARSER_ERROR, describe
-from mbbench.errors import EXIT_CLOSED_PIPE, MbbenchError, UsageError
+from mbbench.errors import EXIT_CLOSED_PIPE, MbbenchError, UsageError, visible
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -185,4 +185,4 @@ def _flush() -> bool:
 def _print(text: str, style: str | None = None) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)

@@ -126,6 +126,7 @@ def _reusable(spec: RunSpec, models: Sequence[ModelSpec], results: Path, notify:
     from mbbench import store
     from mbbench.artifacts import prepare
     from mbbench.artifacts.prepare import Ready
+    from mbbench.events import Stated
     from mbbench.fit.measurement import measurement_of
     from mbbench.machine import fingerprint
     from mbbench.run import result_id
@@ -133,7 +134,7 @@ def _reusable(spec: RunSpec, models: Sequence[ModelSpec], results: Path, notify:
     store.require_writable(results)
     machine, (cell,) = fingerprint(), spec.cells
     stored: dict[Cell, list[Result]] = {}  # of other devices and versions too
-    for result in store.read(results, samples=False):
+    for result in store.load(results, missing_ok=True).results(lambda text: notify(Stated(text)), samples=False):
         model = replace(result.cell.model, classes=models[0].classes)
         same_setup = replace(result.cell, model=model, device="") == replace(cell, model=model, device="")
         same_settings = (result.settings, result.machine.id) == (spec.settings, machine.id)

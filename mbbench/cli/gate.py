@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mbbench.cli import options, output
+from mbbench.cli import options, output, stored
 from mbbench.cli.interruption import interruption
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
@@ -129,13 +129,13 @@ def compare(
 
     The machine's speed may differ between two runs: in CI, use `check`, which alternates both versions.
     """
-    from mbbench import store
-    from mbbench.compare import changes, noise, stored
+    from mbbench.compare import changes, noise
+    from mbbench.compare.stored import compare as compare_stored
     from mbbench.report.sections import verdicts
 
-    comparisons = stored.compare(
-        store.read(before),
-        store.read(after),
+    comparisons = compare_stored(
+        stored.read([before]),
+        stored.read([after]),
         changes.parse_limits(margin or DEFAULT_LIMITS),
         lambda result: noise.read(result.machine, result.cell, result.settings.threads, result.settings.batch),
         anyway=anyway,
@@ -166,6 +166,7 @@ def calibrate(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench.report.document import join
     from mbbench.report.sections import verdicts
 
     if rounds < _MIN_ROUNDS:
@@ -177,7 +178,8 @@ def calibrate(
     with stderr_display() as display:
         floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
-    output.write_tables(tables, [{"cell": cell, "noise": noise} for cell, noise in floors], format)
+    record = [{"cell": cell, "noise": noise} for cell, noise in floors]
+    output.write_tables([join(tables, "Cell")] if format == "csv" else tables, record, format)
 
 
 @contextmanager

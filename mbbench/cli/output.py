@@ -28,9 +28,9 @@ def write_record(record: object) -> None:
 
 def record_text(record: object) -> str:
     """Return plain data as indented JSON."""
-    import msgspec
+    from mbbench.report.formats import json
 
-    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+    return json.render_record(record)
 
 
 def write_paragraph(text: str) -> None:
@@ -50,10 +50,9 @@ def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
         case "markdown":
             write("\n\n".join(map(markdown.render_table, tables)) + "\n")
         case "csv":
-            import csv
+            from mbbench.report.formats import csv
 
-            for table in tables:
-                csv.writer(sys.stdout, lineterminator="\n").writerows([table.columns, *table.rows])
+            write("".join(csv.render_rows([table.columns, *table.rows]) for table in tables))
         case _:
             write(terminal.render_tables(tables, width=text_width(), color=has_color()))
 
@@ -110,8 +109,11 @@ def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """Write `text` to `path`, creating its folder. Raises `UsageError` if that is not possible."""
+    remedy = "choose another file with -o"
+    if path.is_fifo():  # which waits for a reader
+        raise UsageError(f"cannot write {path} (not a regular file)", remedy)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     except OSError as error:
-        raise UsageError(f"cannot write {path} ({error.strerror})", "choose another file with -o") from error
+        raise UsageError(f"cannot write {path} ({error.strerror})", remedy) from error

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mbbench.cli.interruption import interruption
+from mbbench.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,12 +63,12 @@ class Display:
                 self.update(what, done, total)
             case Stated(text):
                 if text not in self._stated:
-                    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+                    self._print(text)
                 self._stated.add(text)
             case Measuring(cell, index, count, left_s):
                 self._stop_drawing()
                 left = "" if left_s is None else f", {_rough_duration(left_s)} left"
-                self._console.print(f"\\[{index}/{count}] measuring {cell.label}{left} ...", highlight=False)
+                self._print(f"[{index}/{count}] measuring {cell.label}{left} ...")
             case Finished(result):
                 self._stop_drawing()
                 self._last_line = ""
@@ -85,8 +86,8 @@ class Display:
         if self._task is None or self._task[0] != what:
             if self._task is not None:
                 self._progress.remove_task(self._task[1])
-            self._task = (what, self._progress.add_task(what, total=total))
-        description = f"{what}, {detail}" if detail else what
+            self._task = (what, self._progress.add_task(visible(what), total=total))
+        description = visible(f"{what}, {detail}" if detail else what)
         self._progress.update(self._task[1], completed=done, total=total, description=description)
 
     def _log(self, what: str, done: int, total: int) -> None:
@@ -100,16 +101,17 @@ class Display:
         first, start_s = self._began
         if now_s - self._logged_s >= _LOG_INTERVAL_S and first < done < total:
             left_s = (now_s - start_s) / (done - first) * (total - done)
-            self._console.print(
-                f"{what}: {done} of {total}, {_rough_duration(left_s)} left", highlight=False, markup=False
-            )
+            self._print(f"{what}: {done} of {total}, {_rough_duration(left_s)} left")
             self._logged_s = now_s
 
     def _print_once(self, what: str) -> None:
         """Print a line unless it was the last one."""
         if what != self._last_line:
-            self._console.print(f"{what} ...", highlight=False, markup=False, soft_wrap=True)
+            self._print(f"{what} ...")
         self._last_line = what
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
     def _show_figures(self, result: Result) -> None:
         """Print the cell's main figures in a line: a run of many cells takes minutes until its report."""
@@ -125,7 +127,7 @@ class Display:
             figures.append(units.megabytes(peak))
         if accuracy is not None and accuracy.top1 is not None:
             figures.append(f"top-1 {units.percent(accuracy.top1)}")
-        self._console.print(f"{result.cell.label}: {', '.join(figures)}", highlight=False, markup=False, soft_wrap=True)
+        self._print(f"{result.cell.label}: {', '.join(figures)}")
 
     def _show_failure(self, result: Result) -> None:
         from mbbench.run import is_unsupported
@@ -138,13 +140,13 @@ class Display:
             if line in self._unsupported_lines:
                 return
             self._unsupported_lines.add(line)
-        self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        self._print(line, style)
 
     def _start_drawing(self) -> Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -184,4 +186,4 @@ def print_status(text: str) -> None:
     """Print `text` on stderr, without markup, colors or wrapping."""
     from rich.console import Console
 
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(visible(text), highlight=False, markup=False, soft_wrap=True)

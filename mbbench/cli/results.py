@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli import limits, options, output
+from mbbench.cli import limits, options, output, stored
 from mbbench.cli.options import DEFAULT_RESULTS
 from mbbench.cli.progress import print_status
-from mbbench.errors import RequirementError, UsageError
+from mbbench.errors import RequirementError, UsageError, visible
 
 if TYPE_CHECKING:
     from mbbench.report.verify import Verification
     from mbbench.result import Result
 
 _PAGES = (".html", ".md")
-_MAX_RESULTS = 500  # on a page: a browser draws more of them too slowly
 
 
 def report(
@@ -41,14 +39,13 @@ def report(
     """
     from mbbench.report import units
 
-    @cache  # several files are often of one kind
-    def read(page: bool) -> tuple[list[Result], int]:
-        return _read_newest(results) if page else (_read(results), 0)
-
     for file in files:
         output.require_suffix(file, tuple(_RENDERERS))
+    pages_only = all(file.suffix in _PAGES for file in files)
+    everything = () if pages_only else stored.read(results)
+    newest = stored.read_newest(results) if pages_only else stored.newest(everything)
     for file in files:
-        records, left_out = read(file.suffix in _PAGES)
+        records, left_out = newest if file.suffix in _PAGES else (everything, 0)
         text = _RENDERERS[file.suffix](records, left_out)
         output.write_file(file, text)
         count = output.count_text(len(records), "result") + (f" ({left_out} left out)" if left_out else "")
@@ -61,7 +58,7 @@ def show(results: options.StoredResults = None) -> None:
     from mbbench.report.formats import terminal
     from mbbench.report.page import build_page
 
-    whole = build_page(*_read_newest(_paths(results)))
+    whole = build_page(*stored.read_newest(_paths(results)))
     sections = tuple(
         replace(section, tables=tuple(shorten(table, "`mbbench report` has all rows") for table in section.tables))
         for section in whole.sections
@@ -92,7 +89,7 @@ def choose(
     from mbbench.report.sections import choice as section
 
     allowed = limits.parse_limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
-    records = _read_without_samples(_paths(results))
+    records = stored.read(_paths(results), samples=False)
     choice = analysis.choose(representatives(records), allowed, published=published)
     document = section.choice_document(choice, published=published)
     if format in ("json", "csv"):
@@ -111,13 +108,13 @@ def verify(
     """Recompute an HTML report from its embedded records; exit 5 if anything differs."""
     from mbbench.report.verify import verify
 
-    verification = verify(_read_page(page), str(page))
+    verification = verify(stored.read_page(page), str(page))
     for fault in verification.faults:
         print_status(fault)
     if verification.faults:
         count = output.count_text(len(verification.faults), "place")
         raise RequirementError(f"{page} contradicts its records in {count}", "do not rely on it")
-    output.write_paragraph(_agreement_text(page, verification))
+    output.write_paragraph(_agreement_text(visible(str(page)), verification))
 
 
 def explain(results: options.StoredResults = None, format: options.Format = "table") -> None:
@@ -128,71 +125,29 @@ def explain(results: options.StoredResults = None, format: options.Format = "tab
     from mbbench.analysis import explain as analysis
     from mbbench.analysis.pairing import fp32_pairs, representatives
     from mbbench.models.cost import cost_of
+    from mbbench.report.document import join
     from mbbench.report.sections import explain as section
     from mbbench.report.selection import supported
 
     paths = _paths(results)
-    measured = supported(representatives(_read_without_samples(paths)))
+    measured = supported(representatives(stored.read(paths, samples=False)))
     explanations = [
         analysis.explain(reference, result, cost_of(result.cell.model)) for result, reference in fp32_pairs(measured)
     ]
     if not explanations:
         raise UsageError(
-            f"no cell was measured both in fp32 and in another precision: {_names(paths)}",
+            f"no cell was measured both in fp32 and in another precision: {stored.names(paths)}",
             "run `mbbench run --precision fp32,int8` first",
         )
-    output.write_tables(section.tables(explanations), section.record(explanations), format)
+    tables = section.tables(explanations)
+    output.write_tables([join(tables, "Cell")] if format == "csv" else tables, section.record(explanations), format)
 
 
 def _paths(results: Sequence[Path] | None) -> Sequence[Path]:
     return results or [Path(DEFAULT_RESULTS)]
 
 
-def _read(paths: Sequence[Path]) -> list[Result]:
-    """Return the results in all files, in order. Raises `UsageError` if there is none."""
-    from mbbench import store
-
-    results = [result for path in paths for result in store.read(path)]
-    if not results:
-        raise UsageError(f"no result in {_names(paths)}", "run `mbbench run` first")
-    return results
-
-
-def _read_newest(paths: Sequence[Path]) -> tuple[list[Result], int]:
-    """Return the results for a page, and how many are left out: the newest cells, if there are too many results."""
-    from mbbench import store
-    from mbbench.analysis.pairing import representatives
-
-    stored = list(_read_without_samples(paths))
-    if len(stored) <= _MAX_RESULTS:
-        return _read(paths), 0
-    newest = sorted(representatives(stored), key=lambda result: result.time_utc)[-_MAX_RESULTS:]
-    ids = {result.id for result in newest}
-    results = {result.id: result for path in paths for result in store.read(path, ids=ids)}
-    return list(results.values()), len(stored) - len(results)
-
-
-def _read_without_samples(paths: Sequence[Path]) -> Iterator[Result]:
-    """Yield the results in all files, in order, without their latency samples. Raises `UsageError`."""
-    from mbbench import store
-
-    return (result for path in paths for result in store.read(path, samples=False))
-
-
-def _read_page(path: Path) -> str:
-    """Return the text of an HTML report. Raises `UsageError` if it cannot be read."""
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"cannot read {path} ({reason})", "name an HTML report") from error
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return " and ".join(map(str, paths))
-
-
-def _agreement_text(page: Path, verification: Verification) -> str:
+def _agreement_text(page: str, verification: Verification) -> str:
     records = output.count_text(verification.records, "record")
     return (
         f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page rebuilt byte for"

@@ -223,10 +223,10 @@ def _measure_and_report(
 ) -> list[Result]:
     """Measure, report all finished results even if measuring is interrupted or fails, and return them.
 
-    `go_on` says how the user continues after an interruption.
+    `go_on` says how the user continues after an interruption when there are results.
     """
     finished: list[Result] = []
-    interruption.advise(f"nothing was measured; {go_on}")
+    interruption.advise("nothing was measured; run the command again")
     try:
         with stderr_display(spec.optional_backends) as display:
             for result in measure(display):

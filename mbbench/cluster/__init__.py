@@ -71,8 +71,8 @@ def sweep(
             raise UsageError("the cluster has no workers", "start `mbbench worker ADDRESS` on every machine")
         tasks = _submit_cells(client, spec, known, kinds)
         for result in _results_without_host(spec, kinds):
-            store.append(results, result)
             notify(Finished(result))
+            store.append(results, result)
             yield result
         done, total = 0, len(tasks)
         finished = as_completed(list(tasks), loop=client.loop)  # type: ignore[no-untyped-call]
@@ -88,8 +88,8 @@ def sweep(
             if result.id in known:
                 result = known[result.id]
             else:
-                store.append(results, result)
                 notify(Finished(result))
+                store.append(results, result)
             done += 1
             notify(Preparing("measuring on the cluster", done, total))
             yield result

@@ -22,7 +22,7 @@ from mbbench import cache
 from mbbench.artifacts.export import Exported
 from mbbench.backend import Artifact
 from mbbench.compare.changes import comparison_key
-from mbbench.errors import UsageError, describe_invalid
+from mbbench.errors import MbbenchError, UsageError, describe_invalid
 from mbbench.result import ArtifactInfo
 from mbbench.spec import Cell
 
@@ -66,11 +66,12 @@ def read_manifest(folder: Path) -> list[BaselineEntry]:
     """Return the entries of the baseline in `folder`. Raises `UsageError` if it has no readable manifest."""
     path, remedy = folder / _MANIFEST, f"write one with `mbbench keep {folder}`, or use --base-ref"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[BaselineEntry])
+        return msgspec.json.decode(cache.read_file(path), type=list[BaselineEntry])
     except OSError as error:
         raise UsageError(f"there is no baseline in {folder} ({error.strerror})", remedy) from error
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"the manifest {path} is damaged: {describe_invalid(error)}", remedy) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MbbenchError) as error:
+        cause = error.cause if isinstance(error, MbbenchError) else describe_invalid(error)
+        raise UsageError(f"the manifest {path} is damaged: {cause}", remedy) from error
 
 
 def find_artifact(entries: Sequence[BaselineEntry], folder: Path, cell: Cell, batch: int) -> Artifact:

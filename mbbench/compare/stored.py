@@ -49,13 +49,15 @@ class MetricComparison:
 class CellComparison:
     """The comparison of two results of one cell.
 
-    `context_differences`: what else differs between them; empty unless that was allowed.
+    `context_differences`: what else differs between them; empty unless that was allowed. `calibrated`: whether the
+    intervals include how the metrics vary from process to process, as far as `mbbench calibrate` measured it.
     """
 
     before: Result
     after: Result
     context_differences: tuple[str, ...]
     metrics: tuple[MetricComparison, ...]
+    calibrated: bool
 
 
 def compare(
@@ -81,13 +83,15 @@ def compare(
         raise IncomparableError(
             f"the results differ in {'; '.join(distinct)}", "measure both in the same way, or add --anyway"
         )
+    noises = [noise_of(before) for before, _ in pairs]
     changes_of_pairs = [
-        [_change(margin.metric, before, after, noise_of(before)) for margin in margins] for before, after in pairs
+        [_change(margin.metric, before, after, noise) for margin in margins]
+        for (before, after), noise in zip(pairs, noises, strict=True)
     ]
     p_values = [change.p_value for of_pair in changes_of_pairs for change in of_pair if change.p_value is not None]
     adjusted = iter(holm(p_values))
     comparisons = []
-    for (before, after), of_pair, differing in zip(pairs, changes_of_pairs, differences, strict=True):
+    for (before, after), of_pair, differing, noise in zip(pairs, changes_of_pairs, differences, noises, strict=True):
         metrics = []
         for change, margin in zip(of_pair, margins, strict=True):
             p_value = None if change.p_value is None else next(adjusted)
@@ -100,7 +104,13 @@ def compare(
                 )
             )
         comparisons.append(
-            CellComparison(before=before, after=after, context_differences=differing, metrics=tuple(metrics))
+            CellComparison(
+                before=before,
+                after=after,
+                context_differences=differing,
+                metrics=tuple(metrics),
+                calibrated=noise is not None,
+            )
         )
     return comparisons
 

@@ -1,9 +1,16 @@
-"""The content of a report, independent of its format: tables, figures, sections and notes."""
+"""The content of a report, independent of its format: tables, figures, sections and notes.
+
+Its text comes from records, which anyone may have written, so every class shows control characters as their escapes
+(`errors.visible`): no format has to.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from mbbench.errors import visible
 
 _MAX_ROWS = 40
 
@@ -26,6 +33,10 @@ class Table:
     shades: tuple[tuple[float | None, ...], ...] | None = None
     hollow: tuple[tuple[bool, ...], ...] | None = None
 
+    def __post_init__(self) -> None:
+        _make_visible(self, "title", "columns", "notes")
+        object.__setattr__(self, "rows", tuple(tuple(map(visible, row)) for row in self.rows))
+
 
 def shorten(table: Table, hint: str) -> Table:
     """Return the table with its first 40 rows; if rows are dropped, a note counts them and adds `hint`."""
@@ -38,6 +49,12 @@ def shorten(table: Table, hint: str) -> Table:
     return replace(table, rows=table.rows[:_MAX_ROWS], shades=shades, hollow=hollow, notes=notes)
 
 
+def join(tables: Sequence[Table], column: str) -> Table:
+    """Return the rows of tables with equal columns as one table, whose first column, `column`, has their titles."""
+    rows = tuple((table.title, *row) for table in tables for row in table.rows)
+    return Table("", (column, *tables[0].columns), rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A short report: a headline, tables and notes."""
@@ -45,6 +62,9 @@ class Document:
     headline: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _make_visible(self, "headline", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,9 @@ class Figure:
     layout: dict[str, Any]
     height_px: int = 420
 
+    def __post_init__(self) -> None:
+        _make_visible(self, "title", "alt")
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -72,6 +95,9 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
 
+    def __post_init__(self) -> None:
+        _make_visible(self, "title", "text")
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -80,3 +106,13 @@ class Page:
     title: str
     headline: tuple[str, ...]
     sections: tuple[Section, ...]
+
+    def __post_init__(self) -> None:
+        _make_visible(self, "title", "headline")
+
+
+def _make_visible(part: object, *names: str) -> None:
+    """Replace the text in the fields `names` of a frozen instance, each a string or a tuple of strings."""
+    for name in names:
+        value = getattr(part, name)
+        object.__setattr__(part, name, visible(value) if isinstance(value, str) else tuple(map(visible, value)))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from mbbench.backend import Executed, NodeTime
-from mbbench.spec import Scenario
+from mbbench.spec import Amount, Count, Duration, Name, Real, Scenario, Share, Text, Total
 from mbbench.stats import Interval
 
 Phase = Literal["start", "import", "load", "compile", "first_inference", "steady"]
+Samples = Annotated[tuple[Duration, ...], Meta(max_length=10**8)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColdStart:
     """The times from a new process to the first result."""
 
-    import_s: float
-    load_s: float | None  # None: included in compile_s
-    compile_s: float
-    first_inference_ms: float
+    import_s: Amount
+    load_s: Amount | None  # None: included in compile_s
+    compile_s: Amount
+    first_inference_ms: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +32,9 @@ class Parity:
     INT8 is compared with its Q/DQ graph computed in floats.
     """
 
-    images: int
-    max_abs_error: float | None  # None: the logits are not finite or have the wrong shape
-    tolerance: float
+    images: Count
+    max_abs_error: Amount | None  # None: the logits are not finite or have the wrong shape
+    tolerance: Amount
     passed: bool
 
 
@@ -39,8 +42,8 @@ class Parity:
 class WarmUp:
     """The calls before timing. `steady`: they ended because the latency was steady, not because time was up."""
 
-    runs: int
-    seconds: float
+    runs: Count
+    seconds: Amount
     steady: bool
 
 
@@ -53,47 +56,47 @@ class Latency:
     removed. `drift`: the last quarter's median over the first quarter's, minus 1.
     """
 
-    batch: int
+    batch: Total
     warm_up: WarmUp
-    samples_ms: tuple[float, ...]
-    n: int
-    min_ms: float
-    median_ms: float
+    samples_ms: Samples
+    n: Total
+    min_ms: Duration
+    median_ms: Duration
     median_ci95_ms: Interval | None
-    p90_ms: float | None
-    p99_ms: float | None
+    p90_ms: Duration | None
+    p99_ms: Duration | None
     imprecise: bool | None = None  # None in records written before this field existed; the same for the next two
-    outliers: int | None = None
-    drift: float | None = None
+    outliers: Count | None = None
+    drift: Real | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A period of back-to-back calls in sustained mode; `start_s` is relative to the first call."""
 
-    start_s: float
-    n: int
-    median_ms: float
+    start_s: Amount
+    n: Total
+    median_ms: Duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PausedCalls:
     """Calls that each follow a pause, as on a device that runs inference now and then."""
 
-    pause_ms: float
-    n: int
-    median_ms: float
+    pause_ms: Amount
+    n: Total
+    median_ms: Duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
     """One replicate of the energy phase: an idle period, then back-to-back calls. Joules are as counted."""
 
-    idle_joules: float
-    idle_seconds: float
-    busy_joules: float
-    busy_seconds: float
-    images: int
+    idle_joules: Amount
+    idle_seconds: Amount
+    busy_joules: Amount
+    busy_seconds: Amount
+    images: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,25 +107,25 @@ class Energy:
     an open session and a sleeping process. The interval shows how well the stretches agree, not the counter's accuracy.
     """
 
-    counter: str
-    batch: int
+    counter: Name
+    batch: Total
     stretches: tuple[Stretch, ...]
-    images: int
-    seconds: float  # of calls
-    joules_per_image: float
+    images: Total
+    seconds: Duration  # of calls
+    joules_per_image: Real
     joules_per_image_ci95: Interval
-    idle_watts: float
-    busy_watts: float
+    idle_watts: Real
+    busy_watts: Real
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
     """Images completed by back-to-back blocking calls of `batch` images: counted, not 1/latency."""
 
-    batch: int
-    images: int
-    seconds: float
-    images_per_s: float
+    batch: Total
+    images: Total
+    seconds: Duration
+    images_per_s: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,18 +140,18 @@ class ScenarioResult:
     """
 
     scenario: Scenario
-    batch: int
-    queries: int
-    seconds: float
-    images_per_s: float
-    samples_ms: tuple[float, ...] = ()  # empty for offline, which has no arrivals
-    p50_ms: float | None = None
-    p90_ms: float | None = None
-    p99_ms: float | None = None
-    arrivals_per_s: float | None = None
-    bound_ms: float | None = None
-    over_bound: int | None = None  # number of queries answered after more than bound_ms
-    effective: dict[str, str] = field(default_factory=dict)  # streams, requests, ... as reported by the runtime
+    batch: Total
+    queries: Total
+    seconds: Duration
+    images_per_s: Amount
+    samples_ms: Samples = ()  # empty for offline, which has no arrivals
+    p50_ms: Duration | None = None
+    p90_ms: Duration | None = None
+    p99_ms: Duration | None = None
+    arrivals_per_s: Amount | None = None
+    bound_ms: Duration | None = None
+    over_bound: Count | None = None  # number of queries answered after more than bound_ms
+    effective: dict[Name, Text] = field(default_factory=dict)  # streams, requests, ... as reported by the runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +159,8 @@ class Memory:
     """The child process's resident memory at the end of a phase, and its peak (the kernel's high-water mark) so far."""
 
     phase: Phase
-    rss_bytes: int
-    peak_rss_bytes: int
+    rss_bytes: Count
+    peak_rss_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,48 +170,48 @@ class Top1Drop:
     `p_value` is McNemar's exact test of any difference. `worst_class` is the class that lost most.
     """
 
-    share: float
+    share: Real
     ci95: Interval
-    only_reference_right: int
-    only_this_right: int
-    p_value: float
-    worst_class: int
-    worst_class_share: float
-    by_class: tuple[float, ...] = ()  # share lost of each class's images
+    only_reference_right: Count
+    only_this_right: Count
+    p_value: Share
+    worst_class: Count
+    worst_class_share: Real
+    by_class: tuple[Real, ...] = ()  # share lost of each class's images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
     """Accuracy on the test images. Shares are 0 to 1; `agreement` with the top-1 class of PyTorch's fp32 reference."""
 
-    images: int
-    top1: float | None
+    images: Total
+    top1: Share | None
     top1_ci95: Interval | None
-    top5: float | None
+    top5: Share | None
     top5_ci95: Interval | None
-    agreement: float
+    agreement: Share
     agreement_ci95: Interval
-    max_abs_logit_error: float
-    mean_abs_logit_error: float
+    max_abs_logit_error: Amount
+    mean_abs_logit_error: Amount
     drop: Top1Drop | None  # None: no labels
-    wrong: tuple[int, ...] | None = None  # indices in the test set of the misclassified images; None: no labels
+    wrong: tuple[Count, ...] | None = None  # indices in the test set of the misclassified images; None: no labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTimes:
     """Medians over `n` calls of each part of a call, by the device's clock; `Latency` is by the host's clock."""
 
-    n: int
-    to_device_ms: float
-    compute_ms: float
-    to_host_ms: float
+    n: Total
+    to_device_ms: Amount
+    compute_ms: Amount
+    to_host_ms: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """The child process's measurements; each field is set when its phase ends."""
 
-    effective: dict[str, str] = field(default_factory=dict)
+    effective: dict[Name, Text] = field(default_factory=dict)
     parity: Parity | None = None
     cold: ColdStart | None = None
     latency: Latency | None = None
@@ -217,11 +220,11 @@ class Measured:
     accuracy: Accuracy | None = None
     layers: tuple[Executed, ...] = ()
     node_times: tuple[NodeTime, ...] = ()
-    node_runs: int | None = None  # number of calls that `node_times` are medians of
+    node_runs: Count | None = None  # number of calls that `node_times` are medians of
     sustained: tuple[Window, ...] = ()
     duty_cycle: tuple[PausedCalls, ...] = ()
     served: tuple[ScenarioResult, ...] = ()
     energy: Energy | None = None
     device_times: DeviceTimes | None = None
-    device_memory_bytes: int | None = None  # once inference is steady, as in `Result.peak_rss_bytes`
+    device_memory_bytes: Count | None = None  # once inference is steady, as in `Result.peak_rss_bytes`
     throughputs: tuple[Throughput, ...] = ()  # by batch size; empty in records written before this field existed

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from msgspec import Meta
 
 from mbbench.doctor import Check
 from mbbench.errors import BackendError, MbbenchError
 from mbbench.machine import Machine
 from mbbench.result.measured import Measured
 from mbbench.result.setup import Setup
-from mbbench.spec import Cell, Preprocessing, Settings
+from mbbench.spec import Amount, Cell, Count, Digest, Name, Preprocessing, Settings, Share, Text, Total
 
 LabelSource = Literal["order", "imagenet", "file"]
+Timestamp = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        pattern=r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+        r"(T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?(Z|[+-][012]\d:[0-5]\d)?)?$",
+    ),
+]
 
 SCHEMA = 1
+_MAX_CAUSE = 10_000  # characters: some runtimes list a whole graph
 
 # The raw samples, which make up most of a record's JSON.
 SAMPLES_JSON = re.compile(rb'"samples_ms":\[([^\]]*)\]')
@@ -29,9 +40,9 @@ SAMPLES_JSON = re.compile(rb'"samples_ms":\[([^\]]*)\]')
 class PrecisionShare:
     """The layers that ran in one precision, and their share (0 to 1) of the network's Mult-Adds."""
 
-    precision: str
-    mult_adds_share: float
-    layers: int
+    precision: Name
+    mult_adds_share: Share
+    layers: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +50,8 @@ class ExecutedInfo:
     """The precisions in which the convolutions and fully connected layers ran, as reported by the runtime."""
 
     shares: tuple[PrecisionShare, ...]
-    fp32_layers: tuple[str, ...]
-    moves: int  # number of nodes that only convert or reorder tensors
+    fp32_layers: tuple[Text, ...]
+    moves: Count  # number of nodes that only convert or reorder tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,40 +62,40 @@ class LayerTime:
     its input, weights and output once each, for a batch, in the width of `precision`.
     """
 
-    name: str
-    type: str  # as in the paper
-    precision: str
-    median_ms: float
-    mult_adds: int  # for a batch
-    moved_bytes: int
+    name: Text
+    type: Text  # as in the paper
+    precision: Name
+    median_ms: Amount
+    mult_adds: Count  # for a batch
+    moved_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTimes:
     """The parts of a call's time: layers, nodes that only convert or reorder tensors (`moves_ms`), and the rest."""
 
-    runs: int
+    runs: Count
     layers: tuple[LayerTime, ...]
-    moves_ms: float
-    other_ms: float
+    moves_ms: Amount
+    other_ms: Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
     """The machine's peak rates on the run's number of threads: the roofs of a roofline."""
 
-    threads: int
-    mult_adds_per_s: dict[str, float]  # by precision
-    memory_bytes_per_s: float  # from arrays larger than any cache
-    cache_bytes_per_s: float  # from arrays that fit in a core's private caches
+    threads: Total
+    mult_adds_per_s: dict[Name, Amount]  # by precision
+    memory_bytes_per_s: Amount  # from arrays larger than any cache
+    cache_bytes_per_s: Amount  # from arrays that fit in a core's private caches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """An error as part of a record."""
 
-    cause: str
-    remedy: str
+    cause: Text
+    remedy: Text
     exit_code: int
 
     @classmethod
@@ -92,8 +103,8 @@ class Failure:
         """Return the failure of `error`; an error other than `MbbenchError` is a bug of mbbench or of a library."""
         if not isinstance(error, MbbenchError):
             cause = f"{type(error).__name__}: {error}"
-            return cls(cause=cause, remedy="report this bug", exit_code=1)
-        return cls(cause=error.cause, remedy=error.remedy, exit_code=error.exit_code)
+            return cls(cause=cause[:_MAX_CAUSE], remedy="report this bug", exit_code=1)
+        return cls(cause=error.cause[:_MAX_CAUSE], remedy=error.remedy, exit_code=error.exit_code)
 
     @property
     def is_unsupported(self) -> bool:
@@ -111,20 +122,20 @@ class WeightsInfo:
     """Where the weights are from. `notes`: how a file was read, such as `read from state_dict_ema`."""
 
     origin: Literal["trained", "file", "imported", "random"]
-    key: str
-    trained_on: str | None  # the data set's fingerprint
-    notes: tuple[str, ...] = ()
+    key: Name
+    trained_on: Name | None  # the data set's fingerprint
+    notes: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
     """The test images."""
 
-    name: str
-    images: int
-    classes: int
-    fingerprint: str
-    preprocess: str  # fingerprint of the decoding and resizing code
+    name: Text
+    images: Total
+    classes: Total
+    fingerprint: Name
+    preprocess: Name  # fingerprint of the decoding and resizing code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +148,19 @@ class LabelsInfo:
     """
 
     source: LabelSource
-    names: dict[int, str]
+    names: dict[Count, Text]
     background: bool = False
-    key: str = ""
+    key: Name = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostInfo:
     """The network's computation and memory, from its architecture."""
 
-    mult_adds: int
-    parameters: int
-    weight_bytes: int
-    activation_peak_bytes: int
+    mult_adds: Count
+    parameters: Count
+    weight_bytes: Count
+    activation_peak_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,33 +170,33 @@ class Candidate:
     ranges: Literal["minmax", "mean", "percentile", "mse"]
     equalized: bool
     corrected: bool  # weights rounded jointly, and biases corrected
-    share: float  # of right answers, 0 to 1
-    logit_rmse: float  # against fp32
+    share: Share  # of right answers, 0 to 1
+    logit_rmse: Amount  # against fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationInfo:
     """How the network was quantized. `judged_by`: right answers are the labels, or fp32's without usable labels."""
 
-    calibration: str  # the data's name, or "random"
-    calibration_fingerprint: str
-    images: int
-    held_out: int
+    calibration: Text  # the data's name, or "random"
+    calibration_fingerprint: Name
+    images: Count
+    held_out: Count
     judged_by: Literal["top1", "agreement"]
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    kept_fp32: tuple[str, ...]  # nodes kept in fp32 by the dialect or by accuracy control
+    kept_fp32: tuple[Text, ...]  # nodes kept in fp32 by the dialect or by accuracy control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactInfo:
     """The artifact on disk."""
 
-    format: str
-    dialect: str
-    size_bytes: int
-    sha256: str
-    max_abs_error: float | None  # of the format's reference implementation against PyTorch; None for INT8
+    format: Annotated[str, Meta(pattern=r"^[\w.+-]{1,64}$")]  # part of file names
+    dialect: Name
+    size_bytes: Count
+    sha256: Digest
+    max_abs_error: Amount | None  # of the format's reference implementation against PyTorch; None for INT8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,11 +208,11 @@ class Result:
     """
 
     schema: int
-    id: str
-    time_utc: str
+    id: Name
+    time_utc: Timestamp
     cell: Cell
     settings: Settings
-    versions: dict[str, str]
+    versions: dict[Name, Name]
     machine: Machine
     conditions: tuple[Check, ...]
     weights: WeightsInfo | None
@@ -212,7 +223,7 @@ class Result:
     executed: ExecutedInfo | None
     measured: Measured
     failure: Failure | None
-    reasons: dict[str, str]  # dotted name of a null field -> reason
+    reasons: dict[Name, Text]  # dotted name of a null field -> reason
     layer_times: LayerTimes | None = None
     ceilings: Ceilings | None = None
     preprocessing: Preprocessing | None = None

@@ -40,6 +40,27 @@ def test_without_a_terminal_each_stage_prints_one_plain_line(make_result: Callab
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_are_neither_markup_nor_control_characters(make_result: Callable[..., Result], terminal: bool) -> None:
+    console = make_console(terminal=terminal)
+    name = "[/x][red]\x1b[31m"
+    result = replace(make_result(backend=name), failure=Failure(cause=name, remedy=name, exit_code=7))
+    with Display(console) as display:
+        for event in (
+            Preparing(name, 0, 3),
+            Preparing(name, 1, 3),
+            Stated(name),
+            Measuring(result.cell, 1, 1),
+            Finished(result),
+        ):
+            display(event)
+    text = written(console)
+    shown = r"[/x][red]\x1b[31m"
+    for line in (f"{shown} ...", shown, f"[1/1] measuring 0.5 MobileNet-128 on {shown} ...", f"failed: {shown}"):
+        assert f"{line}\n" in text
+    assert "\x1b[31m" not in text
+
+
 def test_a_log_says_every_ten_seconds_how_far_a_step_is() -> None:
     console = make_console(terminal=False)
     times = iter([0.0, 4.0, 10.0, 19.0, 20.0, 30.0, 40.0])

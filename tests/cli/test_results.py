@@ -8,6 +8,7 @@ import pytest
 
 from mbbench import store
 from mbbench.cli import results
+from mbbench.cli import stored as cli_stored
 from mbbench.errors import RequirementError, UsageError
 from mbbench.report import units
 from mbbench.report.formats import html
@@ -112,7 +113,7 @@ def test_a_page_has_the_newest_results_and_says_how_many_it_leaves_out(
     path = tmp_path / "r.jsonl"
     for result in stored:
         store.append(path, result)
-    monkeypatch.setattr(results, "_MAX_RESULTS", 3)
+    monkeypatch.setattr(cli_stored, "_MAX_RESULTS", 3)
     page, table = tmp_path / "page.html", tmp_path / "all.csv"
     results.report([path], [page, table])
     assert "page.html written: 3 results (3 left out)" in capsys.readouterr().err

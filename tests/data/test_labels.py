@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,11 @@ def test_images_without_labels_stay_so(tmp_path: Path) -> None:
         Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / f"{i}.png")
     photos = data.load_split(str(tmp_path), (32, 32), "test")
     assert map_labels(photos, 1000, "l.csv") == photos
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_a_pipe_of_labels_is_refused_instead_of_waited_for(tmp_path: Path, name: str) -> None:
+    split = split_of(tmp_path / "nette", *IMAGENETTE)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match=rf"cannot read .*{name} \(not a regular file\); give a readable file"):
+        map_labels(split, 1000, str(tmp_path / name))

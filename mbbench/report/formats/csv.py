@@ -1,16 +1,23 @@
-"""CSV with a row per cell and a column per scalar of the record, by its dotted name; without raw samples."""
+"""CSV with a row per cell and a column per scalar of the record, by its dotted name; without raw samples.
+
+Text that a spreadsheet would take for a formula gets an apostrophe in front. Numbers stay numbers.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any
 
 import msgspec
 
+from mbbench.errors import visible
 from mbbench.result import Result
 
+# A number with a sign, and perhaps a unit and an interval: `-1.2 % [-1.5, -0.9]`.
+_NUMBER = re.compile(r"[+-][\d.]+(?:e[+-]?\d+)?(?: ?(?:%|[a-zA-Z/]+))?(?: \[[-+\d., ]+\])?")
 _PEAK_MEMORY = "measured.memory.steady.peak_rss_bytes"
 
 
@@ -18,11 +25,21 @@ def render(results: Sequence[Result]) -> str:
     """Return `results` as CSV with a header."""
     rows = [dict(_row(result)) for result in results]
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    return render_rows([columns, *([row.get(name, "") for name in columns] for row in rows)])
+
+
+def render_rows(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows of text and numbers as CSV."""
     file = StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(file, lineterminator="\n").writerows(map(_cell, row) for row in rows)
     return file.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _NUMBER.fullmatch(text) else text
 
 
 def _row(result: Result) -> Iterator[tuple[str, object]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import hashlib
 import re
 import zlib
 from collections.abc import Sequence
-from functools import cache
 from importlib import metadata, resources
 
 import msgspec
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.report.document import Figure
+from mbbench.report.formats.json import escape_json
 from mbbench.report.formats.records import pack, unpack
 from mbbench.report.page import build_page
 from mbbench.result import Result
@@ -22,6 +24,7 @@ from mbbench.result import Result
 _MIN_FILTER_ROWS = 20  # a section whose tables have at least this many rows gets a filter
 _IN_MARKUP = str.maketrans("<>&", ",.:")  # replaces the digits of base 85 that are special in HTML
 _FROM_MARKUP = str.maketrans(",.:", "<>&")
+_MARKUP = re.compile("<(?!(?:br|/?extra)>)")  # Plotly draws other tags too, such as links, but no figure has any
 _LEFT_OUT = re.compile(r'<meta name="mbbench-results-left-out" content="(\d+)">')
 _WRITER = re.compile(r'<meta name="generator" content="mbbench ([^"]*)">')
 
@@ -67,7 +70,7 @@ def read_records(text: str, source: str) -> list[Result]:
         raise UsageError(
             f"{source} is not a report of mbbench", "name a file that `mbbench report -o FILE.html` wrote"
         ) from None
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UsageError(f"the records in {source} cannot be read: {error}", "write the report again") from error
 
 
@@ -79,7 +82,7 @@ def read_embedded(text: str, id: str) -> bytes:
     element = re.search(rf'<script type="text/plain" id="{id}">([^<]*)</script>', text)
     if element is None:
         raise LookupError(id)
-    return gzip.decompress(base64.b85decode(element[1].translate(_FROM_MARKUP)))
+    return cache.unpack(base64.b85decode(element[1].translate(_FROM_MARKUP)))
 
 
 def writer_version(text: str) -> str:
@@ -98,7 +101,7 @@ def _asset(name: str) -> str:
     return resources.files("mbbench.report.formats").joinpath(name).read_text()
 
 
-@cache
+@functools.cache
 def _plotly() -> tuple[str, str]:
     """Return Plotly's script, compressed, and the hash of its plain text."""
     from plotly.offline import get_plotlyjs
@@ -119,4 +122,5 @@ def _sha256(script: str) -> str:
 def _figures_json(figures: Sequence[Figure]) -> str:
     """Return JSON that is safe inside a script element: it cannot end the element or begin another."""
     rows = [{"id": figure.id, "traces": figure.traces, "layout": figure.layout} for figure in figures]
-    return msgspec.json.encode(rows).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    text = _MARKUP.sub("&lt;", escape_json(msgspec.json.encode(rows).decode()))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

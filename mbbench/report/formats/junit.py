@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from mbbench.compare.record import GateRecord
+from mbbench.errors import visible
 from mbbench.report.names import backend_label
 from mbbench.report.sections import verdicts
 from mbbench.result import Result
@@ -91,5 +92,8 @@ def _figures(result: Result) -> Iterator[tuple[str, float]]:
 
 
 def _text(root: ElementTree.Element) -> str:
+    for element in root.iter():  # XML has no control characters
+        for name, value in element.items():
+            element.set(name, visible(value))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

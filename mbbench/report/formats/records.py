@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from mbbench.errors import MbbenchError
 from mbbench.result import SAMPLES_JSON, Result
+from mbbench.result.faults import fault
 
 _PACKED_SAMPLES = re.compile(rb'"samples_ms":\[(\d+),(\d+)\]')
 
@@ -55,12 +57,25 @@ def unpack(columns: bytes, planes: bytes) -> list[Result]:
 
     try:
         rows = unfold(msgspec.json.decode(columns))
-    except (LookupError, TypeError, StopIteration) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
         raise ValueError(f"the columns do not hold records ({type(error).__name__})") from error
-    results = [msgspec.json.decode(_PACKED_SAMPLES.sub(insert, msgspec.json.encode(row)), type=Result) for row in rows]
+    results = [
+        _result(number, _PACKED_SAMPLES.sub(insert, msgspec.json.encode(row))) for number, row in enumerate(rows, 1)
+    ]
     if used != len(samples):
         raise ValueError(f"the page holds {len(samples)} samples, but its records count {used}")
     return results
+
+
+def _result(number: int, line: bytes) -> Result:
+    """Return the result in `line`. Raises `ValueError` if it is none."""
+    try:
+        result = msgspec.json.decode(line, type=Result)
+    except (msgspec.MsgspecError, MbbenchError) as error:
+        raise ValueError(f"record {number}: {error.cause if isinstance(error, MbbenchError) else error}") from error
+    if (reason := fault(result, figures=False)) is not None:
+        raise ValueError(f"record {number}: {reason}")
+    return result
 
 
 def fold(rows: list[Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mbbench.compare.changes import Change, Metric
 from mbbench.compare.gate import Outcome, Verdict
-from mbbench.compare.noise import Noise
+from mbbench.compare.noise import METRICS, Noise
 from mbbench.compare.record import CellVerdict, GateRecord
 from mbbench.compare.stored import CellComparison
 from mbbench.report import units
@@ -133,6 +133,13 @@ def comparison_document(comparisons: Sequence[CellComparison]) -> Document:
             for m in cell.metrics
             if m.effect_size is not None
         ]
+        if not cell.calibrated and any(
+            m.change.metric in METRICS and m.change.change is not None for m in cell.metrics
+        ):
+            notes.append(
+                "Not calibrated: how this cell varies from process to process is unknown here, so changes of latency"
+                " and memory may be noise; run `mbbench calibrate` with its options."
+            )
         notes += [f"Compared although A and B differ in {reason}." for reason in cell.context_differences]
         tables.append(
             Table(name(cell.after), ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))

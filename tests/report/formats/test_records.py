@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbbench.report.formats import records
-from mbbench.result import Result
+from mbbench.result import Result, ScenarioResult
 
 Make = Callable[..., Result]
 VALUES = st.recursive(
@@ -26,10 +26,12 @@ def test_samples_become_planes_of_bytes_in_the_unit_of_their_list(make_result: M
     latency = result.measured.latency
     assert latency is not None
     timed = replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=(0.3, 0.07), n=2)))
-    empty = replace(result, measured=replace(result.measured, latency=replace(latency, samples_ms=(), n=0)))
+    offline = ScenarioResult(scenario="offline", batch=1, queries=5, seconds=1.0, images_per_s=5.0)
+    empty = replace(result, measured=replace(result.measured, latency=None, served=(offline,)))
     columns, planes = records.pack([timed, empty, timed])
     rows = records.unfold(json.loads(columns))
-    assert [row["measured"]["latency"]["samples_ms"] for row in rows] == [[2, 10000], [0, 1], [2, 10000]]
+    assert [rows[index]["measured"]["latency"]["samples_ms"] for index in (0, 2)] == [[2, 10000]] * 2
+    assert rows[1]["measured"]["served"][0]["samples_ms"] == [0, 1]
     assert planes == bytes([30, 7, 30, 7, *[0] * 28])
     assert records.unpack(columns, planes) == [timed, empty, timed]
 
@@ -67,5 +69,5 @@ def test_damaged_data_is_refused(damaged: tuple[bytes, bytes]) -> None:
 
 def test_truncated_samples_are_refused(make_result: Make) -> None:
     columns, planes = records.pack([make_result()])
-    with pytest.raises(ValueError, match=r"the page holds \d+ samples, but its records count \d+"):
+    with pytest.raises(ValueError, match=r"record 1: measured.latency: n is 700, but there are 350 samples"):
         records.unpack(columns, planes[: len(planes) // 16 * 8])
