@@ -128,9 +128,7 @@ def test_the_spec_of_the_last_sweep_can_be_read(tmp_path: Path) -> None:
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start `mbbench sweep` in `folder`."""
     command = [sys.executable, "-m", "mbbench", "sweep", "--format", "json", "--results", "results.jsonl", *options]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 @pytest.mark.slow
@@ -147,7 +145,7 @@ def test_sweeps_killed_200_times_at_random_moments_measure_every_cell_once(tmp_p
         process = start(tmp_path, *options)
         while True:
             try:
-                out, _ = process.communicate(timeout=rng.uniform(0, 5))
+                out, err = process.communicate(timeout=rng.uniform(0, 5))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
@@ -160,7 +158,7 @@ def test_sweeps_killed_200_times_at_random_moments_measure_every_cell_once(tmp_p
             process = (
                 start(tmp_path, "--resume") if (tmp_path / "results.sweep.json").exists() else start(tmp_path, *options)
             )
-        assert process.returncode == 0
+        assert process.returncode == 0, err.decode()
         measured_cells = Counter((result.cell.model.alpha, result.cell.model.resolution) for result in store.read(path))
         assert measured_cells == dict.fromkeys(expected, 1)
         models = [row["cell"]["model"] for row in json.loads(out)]
