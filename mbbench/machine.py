@@ -137,8 +137,8 @@ def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | No
     if allowed is None:
         allowed = allowed_cpus()
     if threads > len(allowed):
-        cause = f"threads must be at most the number of available CPUs, {len(allowed)}: {threads}"
-        raise UsageError(cause, f"give --threads {len(allowed)}")
+        cause = f"--threads is more than the number of available CPUs, {len(allowed)}: {threads}"
+        raise UsageError(cause, f"give at most {len(allowed)}")
     topology = _cpu_topology(root)
     thread_index: dict[int, int] = {}  # of a CPU among the threads of its core
     threads_of_core: dict[tuple[str, str], int] = {}

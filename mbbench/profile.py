@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,9 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, choose_one
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
+from mbbench.spec.bounds import PROFILE, require_countable, require_fields
 
 DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
 
@@ -26,7 +26,7 @@ class Profile:
     """The options of a run. Several models, alphas, resolutions, backends or precisions make a grid of cells.
 
     Without `res`, each family has the resolution of its authors. `baselines`: families, or whether to measure the usual
-    ones (`DEFAULT_BASELINES`).
+    ones (`DEFAULT_BASELINES`). Raises `UsageError` for a number out of bounds.
     """
 
     description: str = ""
@@ -54,6 +54,12 @@ class Profile:
     baselines: bool | tuple[Family, ...] = False
     settings: Settings = field(default_factory=Settings)
 
+    def __post_init__(self) -> None:
+        require_fields(self, *PROFILE)
+        for name in ("model", "alpha", "backend", "precision"):
+            if not getattr(self, name):
+                raise UsageError(f"--{name} has no value: []", "give at least one, or leave it out")
+
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The grid's networks, by family, then width, then resolution. Raises `UsageError` for an invalid network.
@@ -64,14 +70,17 @@ class Profile:
         families = {name: family_info(name) for name in self.model}
         no_alpha = not any(info.has_alpha for info in families.values())
         no_variant = not any(self.variant in info.variants for info in families.values())
+        alphas, sides = dict.fromkeys(self.alpha), dict.fromkeys(self.res)
+        widths = [len(alphas) if no_alpha or info.has_alpha else 1 for info in families.values()]
+        require_countable("the grid has too many networks", sum(widths) * max(1, len(sides)))
         return tuple(
             ModelSpec("onnx", resolution=resolution, name=name)
             if info is FILE_FAMILIES["onnx"]
             else ModelSpec(name, alpha, resolution, variant=variant)
             for name, info in families.items()
             for variant in (self.variant if no_variant or self.variant in info.variants else "standard",)
-            for alpha in (dict.fromkeys(self.alpha) if no_alpha or info.has_alpha else (1.0,))
-            for resolution in dict.fromkeys(self.res or (info.resolution,))
+            for alpha in (alphas if no_alpha or info.has_alpha else (1.0,))
+            for resolution in (sides or (info.resolution,))
         )
 
     @property
@@ -183,14 +192,14 @@ def read_profile(name: str) -> Profile:
         path = folder / f"{name}.toml"
         if path.is_file():
             return parse(_read(path), str(path))
-    raise UsageError(f"unknown profile: {name!r}", f"choose one of {', '.join(names())}, or give a .toml file")
+    raise UsageError(f"unknown profile: {name!r}", f"{choose_one(name, names())}, or give a .toml file")
 
 
 def parse(text: str, source: str) -> Profile:
     """Return the profile in `text`; errors name `source`. Raises `UsageError`."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: of a number with thousands of digits, too
         raise UsageError(f"{source} is not TOML: {error}", "fix that line") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
@@ -199,9 +208,9 @@ def parse(text: str, source: str) -> Profile:
             content[name] = [content[name]]
     try:
         return msgspec.convert(content, Profile, strict=True)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error.cause}", error.remedy) from None
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, UsageError):
-            raise error.__cause__ from None
         raise UsageError(f"{source}: {error}", "fix that value") from error
 
 
@@ -217,8 +226,4 @@ def _refuse_unknown(table: Any, schema: type, source: str) -> None:
     keys = [entry.name for entry in fields(schema)]
     for key in table if isinstance(table, dict) else ():
         if key not in keys:
-            close = difflib.get_close_matches(key, keys, n=1)
-            raise UsageError(
-                f"{source} has an unknown key: {key!r}",
-                f"write {close[0]}" if close else f"choose one of {', '.join(keys)}",
-            )
+            raise UsageError(f"{source} has an unknown key: {key!r}", choose_one(key, keys))

@@ -10,13 +10,25 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mbbench.backend import Backend
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, did_you_mean
 from mbbench.spec import Precision
 
 GROUP = "mbbench.backends"
 _CHECKOUT = Path(__file__).parent.parent
 # The backends in mbbench's repository, under backends/.
 _IN_REPOSITORY = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
+# What users call a backend: the format that it opens, or a short form.
+_NICKNAMES = {
+    "onnx": "onnxruntime",
+    "ort": "onnxruntime",
+    "ov": "openvino",
+    "pytorch": "torch",
+    "pt": "torch",
+    "engine": "tensorrt",
+    "trt": "tensorrt",
+    "tflite": "litert",
+    "pte": "executorch",
+}
 _MAX_ERROR_LENGTH = 300  # of a third party's message, which may be many lines
 
 
@@ -108,7 +120,8 @@ def load(name: str) -> Backend:
             raise BackendError(
                 f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
             )
-        raise BackendError(f"unknown backend: {name!r}", f"choose an installed backend ({installed})")
+        hint = did_you_mean(name, {*names(), *_IN_REPOSITORY}, _NICKNAMES)
+        raise BackendError(f"unknown backend: {name!r}", f"{hint}choose an installed backend ({installed})")
     target = points[0].value
     try:
         backend = points[0].load()()

@@ -155,7 +155,7 @@ def test_without_a_topology_every_cpu_is_a_core(tmp_path: Path) -> None:
 def test_more_threads_than_allowed_cpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         pick_cpus(3, tmp_path, frozenset({0, 1}))
-    assert str(caught.value) == "threads must be at most the number of available CPUs, 2: 3; give --threads 2"
+    assert str(caught.value) == "--threads is more than the number of available CPUs, 2: 3; give at most 2"
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_preprocessing_and_labels_are_part_of_the_run() -> None:
     spec = plan.plan(profile)
     assert spec.preprocessing == PreprocessingOptions(mean=(0.1, 0.2, 0.3), crop=1.0, channels="bgr")
     assert spec.labels == "l.csv"
-    with pytest.raises(UsageError, match="std must be three numbers"):
+    with pytest.raises(UsageError, match="--std is out of range: 0,1,1"):
         plan.plan(Profile(std=(0.0, 1.0, 1.0)))
     with pytest.raises(UsageError, match=r"--labels requires --weights: .*; add --weights FILE, or leave out --labels"):
         plan.plan(Profile(labels="l.csv"))
@@ -146,5 +146,5 @@ def test_a_spread_keeps_some_networks_of_the_grid_and_all_others() -> None:
     }  # fmt: skip
     assert len(kept.cells) == 5 * 2 + 3 * 2
     assert [cell for cell in spec.cells if cell in kept.cells] == list(kept.cells)
-    with pytest.raises(UsageError, match="--predict is too low: 4; measure at least 5 networks"):
+    with pytest.raises(UsageError, match="--predict is out of range: 4 networks; give 5 to 10000 networks"):
         plan.keep_spread(spec, 4)

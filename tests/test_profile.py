@@ -43,12 +43,15 @@ def test_a_profile_can_be_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("alpah = 0.5", "p has an unknown key: 'alpah'; write alpha"),
-        ("[settings]\nthread = 2", "p [settings] has an unknown key: 'thread'; write threads"),
+        ("alpah = 0.5", "p has an unknown key: 'alpah'; did you mean alpha? choose one of description, "),
+        (
+            "[settings]\nthread = 2",
+            "p [settings] has an unknown key: 'thread'; did you mean threads? choose one of threads, ",
+        ),
         ("zzz = 1", "p has an unknown key: 'zzz'; choose one of description, model,"),
         ("alpha = ", "p is not TOML: Invalid value"),
         ('alpha = "wide"', "p: Expected `float`, got `str` - at `$.alpha[0]`; fix that value"),
-        ("[settings]\nthreads = 0", "threads must be at least 1: 0; raise threads"),
+        ("[settings]\nthreads = 0", "p: --threads is out of range: 0; give 1 to 4096"),
     ],
 )
 def test_an_invalid_profile_is_reported_in_one_line(text: str, message: str) -> None:

@@ -12,9 +12,10 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
-from mbbench.cli.quantities import parse_seconds
+from mbbench.cli.quantities import seconds_within_bounds
 from mbbench.compare.changes import DEFAULT_LIMITS
 from mbbench.errors import UsageError
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.compare.record import GateRecord
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 GateFormat = Literal["table", "json", "markdown", "junit"]
 CompareFormat = Literal["table", "json", "markdown"]
 _FILE_FORMATS = {".json": "json", ".md": "markdown", ".xml": "junit"}
-_MIN_ROUNDS = 5
-_MIN_TIME_S, _MAX_TIME_S = 1, 3600
 
 
 @options.cell_options("model", *NETWORK, *ARTIFACT, profile="ci", baselines=False)
@@ -90,7 +89,7 @@ def check(
     from mbbench.compare import changes
 
     limits = changes.parse_limits(fail_on or DEFAULT_LIMITS)
-    seconds = _parse_time(time)
+    seconds = seconds_within_bounds("time_s", time)
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
@@ -165,11 +164,8 @@ def calibrate(
     from mbbench import plan as planning
     from mbbench.report.sections import verdicts
 
-    if rounds < _MIN_ROUNDS:
-        raise UsageError(
-            f"--rounds is too small to estimate the spread: {rounds}", f"give at least {_MIN_ROUNDS}, preferably 20"
-        )
-    seconds = _parse_time(time)
+    BOUNDS["rounds"].require(rounds)
+    seconds = seconds_within_bounds("time_s", time)
     with stderr_display() as display:
         floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
@@ -193,14 +189,6 @@ def _baseline_folder(folder: Path | None, ref: str | None, profile: Profile) -> 
     print_status(f"building the baseline from {ref} ...")
     with baseline.build_from_commit(str(ref), to_options(profile)) as built_folder:
         yield built_folder
-
-
-def _parse_time(text: str) -> float:
-    """Return --time in seconds. Raises `UsageError`."""
-    seconds = parse_seconds(text)
-    if not _MIN_TIME_S <= seconds <= _MAX_TIME_S:
-        raise UsageError(f"--time is out of range: {text}", "give a time from 1s to 1h")
-    return seconds
 
 
 def _record_text(record: GateRecord, format: str) -> str:

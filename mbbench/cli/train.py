@@ -14,9 +14,10 @@ import typer
 
 from mbbench.cli import inputs, options, output
 from mbbench.cli.progress import Display, print_status, stderr_display
-from mbbench.cli.quantities import parse_seconds
+from mbbench.cli.quantities import seconds_within_bounds
 from mbbench.errors import UsageError
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.compress.pipeline import Request
@@ -123,7 +124,7 @@ def compress(
     from mbbench.data.labels import map_labels
 
     mult_adds_share = None if prune is None else _remaining_share(prune)
-    max_latency_ms = None if max_latency is None else _parse_max_latency(max_latency)
+    max_latency_ms = None if max_latency is None else seconds_within_bounds("max_latency_s", max_latency) * 1e3
     profile = _network_profile(
         threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
@@ -198,17 +199,8 @@ def _build_request(
 
 def _remaining_share(prune: float) -> float:
     """Return the share of the Mult-Adds that remains after --prune, 0 to 1. Raises `UsageError`."""
-    if not 0 < prune < 100:
-        raise UsageError(f"--prune is out of range: {prune:g}", "give a percentage between 0 and 100")
+    BOUNDS["prune"].require(prune)
     return 1 - prune / 100
-
-
-def _parse_max_latency(text: str) -> float:
-    """Return --max-latency in milliseconds. Raises `UsageError`."""
-    seconds = parse_seconds(text)
-    if not seconds > 0:
-        raise UsageError(f"--max-latency is out of range: {text}", "give a time above 0, such as 10ms")
-    return seconds * 1e3
 
 
 def _resolve_weights(

@@ -32,6 +32,7 @@ from mbbench.models import default_preprocessing
 from mbbench.profile import NAME_DATA, parse_data_name
 from mbbench.result import DataInfo, LabelsInfo
 from mbbench.spec import Preprocessing, Size, content_key
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,8 +113,8 @@ def load_split(
     see `Dataset`. `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError`
     if the data set is missing, empty or corrupt.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--images must be at least 1: {limit}", "leave it out to use all images")
+    if limit is not None:
+        BOUNDS["images"].require(limit)
     try:
         source = _source(name)
         if preprocessing is not None and preprocessing.crop == source.crop_fraction:

@@ -355,12 +355,15 @@ def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--prune", "0"), "--prune is out of range: 0; give a percentage between 0 and 100"),
+        (("--prune", "0"), "--prune is out of range: 0%; give more than 0% and less than 100%"),
         (("--prune", "nan"), "--prune is out of range: nan"),
         (("--prune", "50", "--max-latency", "1ms"), "--prune and --max-latency exclude each other; give one of them"),
-        (("--max-latency", "0ms"), "--max-latency is out of range: 0ms; give a time above 0"),
+        (
+            ("--max-latency", "0ms"),
+            "--max-latency is out of range: 0ms; give more than 0s and at most 86400s, such as 10ms",
+        ),
         ((), "nothing to do: no compression was chosen; give --prune, --max-latency, --teacher or --qat"),
-        (("--qat", "--epochs", "0"), "--epochs must be at least 1: 0"),
+        (("--qat", "--epochs", "0"), "--epochs is out of range: 0; give 1 to 10000"),
         (("--teacher", "no-such.safetensors"), "no-such.safetensors"),
     ],
 )
@@ -404,24 +407,24 @@ def test_doctor_reports_a_status_for_every_check(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--alpha", "0"), 2, "alpha must be more than 0 and at most 8: 0; use one of the paper's width multipliers: "),
-        (("--alpha", "-1"), 2, "alpha must be more than 0 and at most 8: -1"),
-        (("--alpha", "nan"), 2, "alpha must be more than 0 and at most 8: nan"),
-        (("--alpha", "99"), 2, "alpha must be more than 0 and at most 8: 99"),
+        (("--alpha", "0"), 2, "--alpha is out of range: 0; give more than 0 and at most 8, such as 0.25, "),
+        (("--alpha", "-1"), 2, "--alpha is out of range: -1; "),
+        (("--alpha", "nan"), 2, "--alpha is out of range: nan; "),
+        (("--alpha", "99"), 2, "--alpha is out of range: 99; "),
         (("--model", "resnet"), 2, "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet"),
         (("--against", "resnet"), 2, "unknown model: 'resnet'; choose one of mobilenet_v1, vgg16, googlenet"),
         (("--model", "alexnet", "--variant", "5x5"), 2, "AlexNet has no variant '5x5'; choose one of standard"),
-        (("--res", "16"), 2, "resolution must be 32 to 2048: 16"),
+        (("--res", "16"), 2, "--res of MobileNet is out of range: 16 pixels; give 32 to 2048 pixels"),
         (("--model", "vgg16", "--alpha", "0.5"), 2, "VGG16 has no width multiplier"),
         (("--model", "vgg16"), 2, "VGG16-224 has no default weights; give --weights FILE"),
         (("--backend", "tensorflow"), 6, "unknown backend: 'tensorflow'; choose an installed backend ("),
         (("--backend", "onnxruntime", "--device", "gpu"), 6, "unknown device: 'gpu'; choose one of cpu"),
-        (("--threads", "5000"), 2, "threads must be at most the number of available CPUs, "),
-        (("--threads", "0"), 2, "threads must be at least 1: 0"),
-        (("--batch", "-2"), 2, "batch must be at least 1: -2"),
+        (("--threads", "4000"), 2, "--threads is more than the number of available CPUs, "),
+        (("--threads", "0"), 2, "--threads is out of range: 0; give 1 to 4096"),
+        (("--batch", "-2"), 2, "--batch is out of range: -2 images; give 1 to 100000 images"),
         (("--profile", "fast"), 2, "unknown profile: 'fast'; choose one of ci, default"),
         (("--data", "no-such-folder"), 2, "no-such-folder"),
-        (("--images", "0"), 2, "--images must be at least 1: 0"),
+        (("--images", "0"), 2, "--images is out of range: 0; give 1 to 10000000"),
         (("--weights", "no-such.safetensors"), 2, "no-such.safetensors"),
         (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (File exists)"),
     ],
@@ -641,9 +644,9 @@ def test_sustain_and_idle_measure_their_curves(invoke: Invoke, fast: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sustain", "ten"], "error: not a time: 'ten'; write it like 100ms, 90s, 10m or 1h"),
-        (["--sustain", "0s"], "error: sustain_s is out of range: 0; give 1 to 86400 seconds"),
-        (["--idle", "5h"], "error: idle_ms is out of range: 1.8e+07; give 1 to 60000 milliseconds"),
+        (["--sustain", "ten"], "error: --sustain is not a time: 'ten'; write it like 100ms, 90s, 10m or 1h"),
+        (["--sustain", "0s"], "error: --sustain is out of range: 0s; give 1s to 86400s"),
+        (["--idle", "5h"], "error: --idle is out of range: 18000000ms; give 1ms to 60000ms"),
     ],
 )
 def test_an_invalid_time_prints_one_line(invoke: Invoke, arguments: list[str], message: str) -> None:
@@ -659,5 +662,5 @@ def test_calibrate_reports_the_smallest_detectable_change(invoke: Invoke) -> Non
     assert (record["noise"]["rounds"], sorted(record["noise"]["floors"])) == (5, ["added-rss", "p50", "p99", "rss"])
     assert all(floor["detectable"] > 0 for floor in record["noise"]["floors"].values())
     assert invoke("calibrate", *cell, "--rounds", "2")[::2] == (
-        2, "error: --rounds is too small to estimate the spread: 2; give at least 5, preferably 20\n",
+        2, "error: --rounds is out of range: 2; give 5 to 10000, preferably 20: fewer cannot show the spread\n",
     )  # fmt: skip
