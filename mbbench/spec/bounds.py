@@ -38,7 +38,8 @@ class Bound:
         low, high = f"{_digits(self.low)}{repeated}", f"{_digits(self.high)}{self.unit}"
         if not self.above and not self.below:
             return f"{low} to {high}"
-        return f"{'more than' if self.above else 'at least'} {low} and {'less than' if self.below else 'at most'} {high}"
+        first, last = ("more than" if self.above else "at least"), ("less than" if self.below else "at most")
+        return f"{first} {low} and {last} {high}"
 
     def holds(self, value: float) -> bool:
         """Return whether `value` is within the bounds; NaN never is."""

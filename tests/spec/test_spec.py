@@ -117,7 +117,7 @@ def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: float)
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])
 def test_a_bound_that_is_not_positive_is_refused(bound: float) -> None:
-    with pytest.raises(UsageError, match="--bound is out of range: .*ms; give more than 0ms and at most 60000ms"):
+    with pytest.raises(UsageError, match=r"--bound is out of range: .*ms; give more than 0ms and at most 60000ms"):
         Settings(bound_ms=bound)
 
 
