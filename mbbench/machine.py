@@ -177,6 +177,20 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return int(quota) / int(period) if quota and period and int(quota) > 0 else None
 
 
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that is free or reclaimable, within the limit of the cgroup (v2 or v1)."""
+    available = _kilobytes(read_text(root / "proc/meminfo"), "MemAvailable:") or _memory_bytes(root)
+    for folder, limit, usage, reclaimable in (
+        (root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, used = (read_text(folder / name).strip() for name in (limit, usage))
+        if most.isdecimal() and used.isdecimal():
+            statistics = dict(line.split()[:2] for line in read_text(folder / "memory.stat").splitlines())
+            available = min(available, int(most) - int(used) + int(statistics.get(reclaimable, 0)))
+    return max(available, 0)
+
+
 def query_gpus(field: str) -> tuple[str, ...]:
     """Return a field of `nvidia-smi --query-gpu` for every GPU; empty if there is no driver."""
     return _nvidia_smi(f"--query-gpu={field}")
@@ -216,10 +230,13 @@ def _arm_name(info: Mapping[str, str]) -> str | None:
 
 
 def _memory_bytes(root: Path) -> int:
-    for line in read_text(root / "proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = _kilobytes(read_text(root / "proc/meminfo"), "MemTotal:")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if total is None else total
+
+
+def _kilobytes(meminfo: str, key: str) -> int | None:
+    """Return an entry of /proc/meminfo in bytes, or None if it is missing."""
+    return next((int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith(key)), None)
 
 
 def _hypervisor(root: Path, flags: set[str]) -> str | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 
 from mbbench import registry
 from mbbench.errors import BackendError, UsageError
 from mbbench.families import LIBRARIES, family_info
-from mbbench.profile import Profile
+from mbbench.profile import Profile, expand_home
 from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec
 from mbbench.spec.bounds import BOUNDS, require_countable
 
@@ -85,7 +84,7 @@ def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
                 zoo.spec_of(model.name, profile.weights, resolution, lambda path: checkpoint.read(path).tensors)
             )
             continue
-        path = Path(model.name).expanduser()
+        path = expand_home(model.name)
         resolved = files.spec_of(path, model.resolution if profile.res else None, profile.logits)
         height, width = resolved.size
         fits = any(side in profile.res for side in resolved.size)

@@ -138,7 +138,7 @@ def to_options(profile: Profile) -> list[str]:
         ("--interpolation", profile.interpolation),
         ("--channels", profile.channels),
         ("--logits", profile.logits),
-        ("--labels", profile.labels and str(Path(profile.labels).expanduser().absolute())),
+        ("--labels", profile.labels and str(expand_home(profile.labels).absolute())),
     ):
         arguments += [name, value] if value else []
     return arguments
@@ -167,10 +167,15 @@ def parse_data_name(name: str) -> tuple[DataKind, Path | None]:
     folder = rest if kind == "fashion-mnist" else name
     if not folder:
         raise UsageError(f"there is no data folder {folder!r}", NAME_DATA)
+    return kind, expand_home(folder)
+
+
+def expand_home(name: str) -> Path:
+    """Return the path `name`, in which `~` and `~USER` are homes. Raises `UsageError` if there is no such user."""
     try:
-        return kind, Path(folder).expanduser()
+        return Path(name).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"there is no data folder {folder!r}: {error}", NAME_DATA) from error
+        raise UsageError(f"cannot find {name!r}: {error}", "write the whole path") from error
 
 
 def folders() -> Iterator[Path]:

@@ -110,18 +110,24 @@ def install_command(distribution: str) -> str:
     return f"`pip install 'mbbench[{distribution}]'`"
 
 
+def require_known(name: str) -> None:
+    """Raise `BackendError` if no backend has this name, neither an installed one nor one of the repository."""
+    if name not in {*names(), *_IN_REPOSITORY}:
+        installed = ", ".join(names()) or "none"
+        hint = did_you_mean(name, {*names(), *_IN_REPOSITORY}, _NICKNAMES)
+        raise BackendError(f"unknown backend: {name!r}", f"{hint}choose an installed backend ({installed})")
+
+
 def load(name: str) -> Backend:
     """Return the backend called `name`. Raises `BackendError` with the list of installed backends."""
+    require_known(name)
     points = tuple(entry_points(group=GROUP, name=name))
     if not points:
         installed = ", ".join(names()) or "none"
-        if name in _IN_REPOSITORY:
-            command = install_command(name.removesuffix("-eager"))
-            raise BackendError(
-                f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
-            )
-        hint = did_you_mean(name, {*names(), *_IN_REPOSITORY}, _NICKNAMES)
-        raise BackendError(f"unknown backend: {name!r}", f"{hint}choose an installed backend ({installed})")
+        command = install_command(name.removesuffix("-eager"))
+        raise BackendError(
+            f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
+        )
     target = points[0].value
     try:
         backend = points[0].load()()

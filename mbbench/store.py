@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import gzip
 import os
@@ -23,12 +24,26 @@ _GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
 
 def require_writable(path: Path) -> None:
     """Raise `UsageError` if results cannot be appended to `path`: better before measuring than after."""
-    if path.suffix == ".gz":
-        raise UsageError(f"cannot append to a gzip file: {path}", "choose another file with --results")
+    _refuse_gzip(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
             pass
+    except OSError as error:
+        raise _cannot_write(path, error, "choose another file with --results") from error
+
+
+def require_appendable(path: Path) -> None:
+    """Raise `UsageError` like `require_writable`, as far as can be known without making folders or files."""
+    _refuse_gzip(path)
+    try:
+        existing = path if path.exists() else next(parent for parent in path.parents if parent.exists())
+        if existing == path and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if existing != path and not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _cannot_write(path, error, "choose another file with --results") from error
 
@@ -128,10 +143,15 @@ def _append(path: Path, line: bytes) -> None:
         written = os.write(descriptor, line)
         if written < len(line):  # on a full disk, the part that fits is written
             os.ftruncate(descriptor, size)
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _refuse_gzip(path: Path) -> None:
+    if path.suffix == ".gz":
+        raise UsageError(f"cannot append to a gzip file: {path}", "choose another file with --results")
 
 
 def _cannot_write(path: Path, error: OSError, remedy: str) -> UsageError:

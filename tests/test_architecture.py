@@ -26,7 +26,7 @@ STAGES: dict[str, set[str]] = {
 }
 PLAIN_DATA = {"spec", "result"}  # every module may import it
 JOINING = {"cli", "cluster", "testing"}
-PROGRAMS = {"plan", "run", "sweep", "check", "__main__"}  # modules at the root that join stages
+PROGRAMS = {"plan", "preflight", "run", "sweep", "check", "__main__"}  # modules at the root that join stages
 
 
 def imports_of(path: Path) -> Iterator[str]:

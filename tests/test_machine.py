@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from mbbench.errors import UsageError
-from mbbench.machine import NATIVE_INSTRUCTIONS, CacheSizes, cache_sizes, cpu_quota, fingerprint, pick_cpus
+from mbbench.machine import (
+    NATIVE_INSTRUCTIONS,
+    CacheSizes,
+    available_memory_bytes,
+    cache_sizes,
+    cpu_quota,
+    fingerprint,
+    pick_cpus,
+)
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -100,6 +108,38 @@ def test_the_cpu_quota_of_cgroup_v1_is_in_cores(tmp_path: Path, microseconds: st
     folder = "sys__fs__cgroup__cpu__cpu.cfs_"
     files = {f"{folder}quota_us": microseconds, f"{folder}period_us": "100000"}
     assert cpu_quota(tree(tmp_path, **files)) == quota
+
+
+_MEMINFO = "MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable:  5000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "kilobytes"),
+    [
+        ({}, 5000),
+        ({"memory.max": "max\n", "memory.current": "4096000\n"}, 5000),
+        ({"memory.max": "4096000\n", "memory.current": "1024000\n", "memory.stat": "inactive_file 512000\n"}, 3500),
+        ({"memory.max": "4096000\n", "memory.current": "4097000\n", "memory.stat": ""}, 0),
+        ({"memory/memory.limit_in_bytes": "2048000", "memory/memory.usage_in_bytes": "1024000"}, 1000),
+        (
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": "1024000",
+                "memory/memory.stat": "total_inactive_file 0\n",
+            },
+            5000,
+        ),
+    ],
+)  # fmt: skip
+def test_available_memory_is_within_the_limit_of_the_cgroup(
+    tmp_path: Path, files: dict[str, str], kilobytes: int
+) -> None:
+    root = tree(tmp_path, proc__meminfo=_MEMINFO)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert available_memory_bytes(root) == kilobytes * 1024
 
 
 def test_a_machine_without_proc_and_sys_has_a_fingerprint(tmp_path: Path) -> None:

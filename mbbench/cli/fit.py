@@ -56,6 +56,7 @@ def fit(
     Exit 5 if no network is within the limits.
     """
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.report.sections import fit as section
 
     BOUNDS["max_cells"].require(max_cells)
@@ -72,6 +73,10 @@ def fit(
     if any((model.family, model.variant) != ("mobilenet_v1", "standard") for model in profile.models):
         raise UsageError("fit searches the standard MobileNetV1 alone", "leave model and variant out of the profile")
     spec = planning.plan(replace(profile, alpha=profile.alpha[:1], res=profile.res[:1]), list_unavailable=True)
+    largest = max(profile.models, key=lambda model: model.alpha * model.resolution**2)
+    preflight.require_measurable(
+        replace(spec, cells=tuple(replace(cell, model=largest) for cell in spec.cells)), results
+    )
     fits = _search_all(spec, profile.models, allowed, results, max_cells)
     document = section.fit_document(fits, allowed)
     if format in ("json", "csv"):

@@ -34,8 +34,12 @@ def keep(
     """Save the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."""
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
 
+    output.require_folder(folder)
     spec = planning.plan(profile)
+    preflight.require_backends(spec)
+    preflight.require_inputs(spec)
     with stderr_display() as display:
         program.keep(spec, folder, display)
     print_status(f"{output.count_text(len(spec.cells), 'artifact')} saved in {folder}")
@@ -86,6 +90,7 @@ def check(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.compare import changes
 
     limits = changes.parse_limits(fail_on or DEFAULT_LIMITS)
@@ -93,6 +98,7 @@ def check(
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
+    preflight.require_measurable(spec)
     with stderr_display() as display, _baseline_folder(baseline, base_ref, profile) as folder:
         record = program.check(spec, folder, limits, seconds, display)
     for file in files or ():
@@ -162,12 +168,15 @@ def calibrate(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.report.sections import verdicts
 
     BOUNDS["rounds"].require(rounds)
     seconds = seconds_within_bounds("time_s", time)
+    spec = planning.plan(profile)
+    preflight.require_measurable(spec)
     with stderr_display() as display:
-        floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
+        floors = list(program.calibrate(spec, rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
     output.write_tables(tables, [{"cell": cell, "noise": noise} for cell, noise in floors], format)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,24 @@ def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
     """Raise `UsageError` if `path` does not end with one of `suffixes`."""
     if path.suffix not in suffixes:
         raise UsageError(f"{path} has no known format", f"end its name with one of {', '.join(suffixes)}")
+
+
+def require_target(path: Path) -> None:
+    """Raise `UsageError` if `path` is a folder or in a file: better before the work than after."""
+    remedy = "choose another path"
+    try:
+        if path.is_dir():
+            raise UsageError(f"cannot write {path} (it is a folder)", remedy)
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})", remedy) from error
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"cannot write {path} ({parent} is not a folder to write to)", remedy)
+
+
+def require_folder(path: Path) -> None:
+    """Raise `UsageError` if `path` cannot become a folder to write to."""
+    require_target(path / "file")
 
 
 def write_file(path: Path, text: str) -> None:

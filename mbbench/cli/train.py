@@ -44,16 +44,18 @@ def train(
     file: options.CheckpointCopy = None,
 ) -> None:
     """Train a MobileNetV1 (or reuse an identical training) and print its checkpoint's path."""
-    from mbbench import weights
+    from mbbench import preflight, weights
     from mbbench.artifacts import reference
     from mbbench.report import units
     from mbbench.weights.recipe import Recipe
 
+    recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
     profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data)
+    _require_target(file)
+    preflight.require_trainable(profile.data, profile.models[0])
     with stderr_display() as display:
         test = _load_split(profile, "test", display)
         spec = replace(profile.models[0], classes=test.classes)
-        recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
         trained = weights.trained(spec, _load_split(profile, "train", display), recipe, _show_training(display))
         top1 = reference.top1(trained, test)
     _write_checkpoint_path(trained, file)
@@ -121,8 +123,12 @@ def compress(
     INT8 alone needs no new checkpoint: use `mbbench run --precision int8`.
     """
     from mbbench import plan
+    from mbbench.compress.pipeline import require_stages
     from mbbench.data.labels import map_labels
 
+    require_stages(prune, max_latency, teacher, qat=qat)
+    BOUNDS["epochs"].require(epochs)
+    BOUNDS["teacher_alpha"].require(teacher_alpha)
     mult_adds_share = None if prune is None else _remaining_share(prune)
     max_latency_ms = None if max_latency is None else seconds_within_bounds("max_latency_s", max_latency) * 1e3
     profile = _network_profile(
@@ -133,6 +139,8 @@ def compress(
         ),
     )  # fmt: skip
     plan.require_weights_for_labels(profile)
+    _require_target(file)
+    _require_compressible(profile, teacher, teacher_alpha, measured=max_latency is not None)
     with stderr_display() as display:
         test, images = _load_split(profile, "test", display), _load_split(profile, "train", display)
         start = _resolve_weights(profile, profile.weights, None, images, display)
@@ -140,6 +148,20 @@ def compress(
         larger = None if teacher is None else _resolve_weights(profile, teacher, teacher_alpha, images, display)
         request = _build_request(mult_adds_share, max_latency_ms, larger, qat=qat, epochs=epochs)
         _compress_and_report(profile, start, images, test, request, display, file)
+
+
+def _require_compressible(profile: Profile, teacher: str | None, teacher_alpha: float, *, measured: bool) -> None:
+    """Raise `MbbenchError` for what can be refused before training, as `preflight` does for a run."""
+    from mbbench import plan, preflight, weights
+
+    spec = plan.plan(profile)
+    if measured:
+        preflight.require_measurable(spec)
+    else:
+        preflight.require_inputs(spec)
+    preflight.require_trainable(profile.data, profile.models[0])
+    if teacher is not None:
+        weights.require_usable(teacher, replace(profile.models[0], alpha=teacher_alpha, variant="standard"))
 
 
 def _compress_and_report(
@@ -256,6 +278,11 @@ def _latency_ms(profile: Profile, display: Display, spec: ModelSpec) -> float:
     run.raise_for_failures([result])
     assert result.measured.latency is not None
     return result.measured.latency.median_ms
+
+
+def _require_target(file: Path | None) -> None:
+    if file is not None:
+        output.require_target(file)
 
 
 def _write_checkpoint_path(weights: Weights, file: Path | None) -> None:
