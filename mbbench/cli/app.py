@@ -12,7 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError
+from mbbench.cli.command import Command, Parsing
+from mbbench.cli.help import MAX_WIDTH, write_definitions
+from mbbench.cli.mistakes import PARSER_ERROR, describe
+from mbbench.errors import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, MbbenchError, UsageError
 
 # Subject -> command -> (the module of `mbbench.cli` that has it, the first line of its docstring). The module is
 # imported when the command is called: `--help` needs these lines alone.
@@ -47,11 +50,11 @@ COMMANDS = {
         "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
     },
 }
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH}
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
-class _Commands(TyperGroup):
+class _Commands(Parsing, TyperGroup):
     """The commands, each imported when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -60,23 +63,17 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _MODULES:
             return None
-        single = typer.Typer(
-            add_completion=False,
-            rich_markup_mode="rich",
-            context_settings=_SETTINGS,
-        )
-        single.command(cmd_name)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        single.command(cmd_name, cls=Command)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for subject, commands in COMMANDS.items():
-            with formatter.section(subject):
-                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+            write_definitions(formatter, subject, [(name, summary) for name, (_, summary) in commands.items()])
 
 
 app = typer.Typer(
     cls=_Commands,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich would take as long as everything else to print `--help`
@@ -87,6 +84,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print mbbench's version and exit.")] = False,
 ) -> None:
     if version:
@@ -94,6 +92,9 @@ def root(
 
         print(f"mbbench {installed_version('mbbench')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
@@ -118,20 +119,26 @@ def main() -> None:
 def _run() -> int | str | None:
     """Run the command and return its exit code; a `BrokenPipeError` passes, or becomes its code."""
     try:
-        app(prog_name="mbbench")
+        code: int | None = app(prog_name="mbbench", standalone_mode=False)
     except SystemExit as end:
         # Typer and Rich exit with 1 if they write to a closed pipe.
         closed = end.code == 1 and isinstance(end.__context__, BrokenPipeError)
         return EXIT_CLOSED_PIPE if closed else end.code
     except MbbenchError as error:
-        with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
-            _print(f"error: {error}", style="red")
-        return error.exit_code
-    except KeyboardInterrupt:
+        return _print_error(error)
+    except PARSER_ERROR as error:
+        return _print_error(describe(error))
+    if code == EXIT_INTERRUPTED:
         with suppress(SystemExit):
             _print("interrupted")
-        return EXIT_INTERRUPTED
-    return 0
+    return code
+
+
+def _print_error(error: MbbenchError) -> int:
+    """Print `error` as one line and return its exit code."""
+    with suppress(SystemExit):  # of Rich, if standard error is a closed pipe
+        _print(f"error: {error}", style="red")
+    return error.exit_code
 
 
 def _flush() -> bool:

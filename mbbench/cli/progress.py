@@ -8,9 +8,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from mbbench.events import Event
@@ -166,9 +165,13 @@ def _rough_duration(seconds: float) -> str:
 
 def stderr_display(optional_backends: Collection[str] = ()) -> Display:
     """Return a display on stderr."""
+    from rich.console import Console
+
     return Display(Console(stderr=True), optional_backends)
 
 
 def print_status(text: str) -> None:
     """Print `text` on stderr, without markup, colors or wrapping."""
+    from rich.console import Console
+
     Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
