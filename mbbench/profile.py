@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -195,8 +196,9 @@ def read_profile(name: str) -> Profile:
         return parse(_read(Path(name)), name)
     for folder in folders():
         path = folder / f"{name}.toml"
-        if path.is_file():
-            return parse(_read(path), str(path))
+        with suppress(OSError):  # a name that is too long for a file
+            if path.is_file():
+                return parse(_read(path), str(path))
     raise UsageError(f"unknown profile: {name!r}", f"{choose_one(name, names())}, or give a .toml file")
 
 

@@ -110,6 +110,7 @@ def sweep(
     from mbbench import plan as planning
     from mbbench import preflight, store
     from mbbench import sweep as program
+    from mbbench.cluster.connect import require_address
     from mbbench.profile import read_profile
     from mbbench.report.sections.grid import predicted_maps
     from mbbench.run import raise_for_failures
@@ -131,6 +132,7 @@ def sweep(
     if cluster is None:
         preflight.require_measurable(spec, results)
     else:  # other machines measure
+        require_address(cluster)
         store.require_appendable(results)
         preflight.require_inputs(spec)
     if plan:
@@ -155,9 +157,13 @@ def worker(
 
     Anyone who can reach a scheduler can run code on its workers: use certificates (docs/cluster.md).
     """
+    from mbbench import registry
     from mbbench.cluster.worker import serve
 
-    serve(scheduler, () if resources is None else options.split_names(resources))
+    backends = () if resources is None else options.split_names(resources)
+    for name in backends:
+        registry.require_known(name)
+    serve(scheduler, backends)
 
 
 @options.cell_options(

@@ -427,7 +427,7 @@ def test_doctor_reports_a_status_for_every_check(invoke: Invoke) -> None:
         (("--data", "no-such-folder"), 2, "no-such-folder"),
         (("--images", "0"), 2, "--images is out of range: 0; give 1 to 10000000"),
         (("--weights", "no-such.safetensors"), 2, "no-such.safetensors"),
-        (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (File exists)"),
+        (("--results", "/dev/null/results.jsonl"), 2, "cannot write /dev/null/results.jsonl (Not a directory)"),
     ],
 )
 def test_bad_input_prints_one_line_and_exits_with_its_documented_code(
