@@ -89,11 +89,10 @@ def require_memory(spec: RunSpec) -> None:
             most = (free - session) // per_image
             _require_fit(needed, free, f"{name} {batch}", cell.model, f"give at most {max(most, 1)}")
         if streams > 1:
-            per_stream = session + settings.batch * activations
-            _require_fit(
-                streams * per_stream, free, f"--streams {streams}", cell.model,
-                f"give at most {max(free // max(per_stream, 1), 1)}",
-            )  # fmt: skip
+            per_stream = settings.batch * activations  # the weights may be shared
+            most = (free - session) // max(per_stream, 1)
+            needed = session + streams * per_stream
+            _require_fit(needed, free, f"--streams {streams}", cell.model, f"give at most {max(most, 1)}")
         if cell.weights is None and not cell.model.is_file:
             require_training_memory(cell.model)
 

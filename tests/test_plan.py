@@ -104,6 +104,20 @@ def test_all_means_every_backend_that_can_start_and_repeated_names_count_once() 
     assert len(names) == len(set(names))
 
 
+def test_cells_are_counted_before_they_are_made() -> None:
+    alphas, sides = tuple(1 + step / 1000 for step in range(100)), tuple(range(100, 200))
+    with pytest.raises(UsageError) as caught:
+        plan.plan(Profile(alpha=alphas, res=(*sides, 200)))
+    assert str(caught.value) == (
+        "the grid has too many networks: 10100; give at most 10000, with fewer values or a larger step"
+    )
+    with pytest.raises(UsageError, match=r"^the run has too many cells: 20000; give at most 10000"):
+        plan.plan(Profile(alpha=alphas, res=sides, precision=("fp32", "int8", "fp32")))
+    with pytest.raises(UsageError, match=r"^the run has too many cells: 10002; "):
+        plan.plan(Profile(alpha=alphas, res=sides, baselines=True))
+    assert len(plan.plan(Profile(model=("mobilenet_v1", "vgg16"), alpha=alphas, res=sides[:99])).cells) == 9999
+
+
 def test_an_empty_list_of_backends_is_refused() -> None:
     with pytest.raises(UsageError, match="no backend is named"):
         plan.expand_backends([""])

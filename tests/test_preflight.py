@@ -116,11 +116,13 @@ def test_what_does_not_fit_into_the_memory_is_refused_by_arithmetic(monkeypatch:
     )
     with pytest.raises(UsageError, match=rf"^bulk_batch {most + 1} does not fit .*; give at most {most}$"):
         preflight.require_memory(settings(bulk_batch=most + 1))
-    preflight.require_memory(settings(streams=2000))  # of scenarios that are not run
-    with pytest.raises(UsageError, match=r"^--streams 2000 does not fit into the memory with 0.25 MobileNet-32: "):
-        preflight.require_memory(settings(streams=2000, scenarios=("server",)))
+    most = (free - session) // ((8 + 16) * 16 * 16 * 4 * 1000)
+    preflight.require_memory(settings(streams=most, batch=1000, scenarios=("server",)))
+    preflight.require_memory(settings(streams=most + 1, batch=1000))  # of scenarios that are not run
+    with pytest.raises(UsageError, match=rf"^--streams {most + 1} does not fit .*; give at most {most}$"):
+        preflight.require_memory(settings(streams=most + 1, batch=1000, scenarios=("server",)))
     on_gpu = replace(spec, cells=(replace(spec.cells[0], device="cuda:0"),))
-    preflight.require_memory(replace(on_gpu, settings=Settings(batch=most + 1)))  # it has memory of its own
+    preflight.require_memory(replace(on_gpu, settings=Settings(batch=100_000)))  # it has memory of its own
 
 
 def test_the_largest_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,12 @@ def test_a_profile_can_be_a_path(tmp_path: Path) -> None:
             "[settings]\nthread = 2",
             "p [settings] has an unknown key: 'thread'; did you mean threads? choose one of threads, ",
         ),
+        ("alpha = []", "p: --alpha has no value: []; give at least one, or leave it out"),
+        ("backend = []", "p: --backend has no value: []; "),
+        ("images = 0", "p: --images is out of range: 0; give 1 to 10000000"),
+        ("max_drop = nan", "p: --max-drop is out of range: nan points; give 0 to 100 points"),
+        (f"images = {'9' * 5000}", "p is not TOML: Exceeds the limit"),
+        (f"images = {'9' * 50}", "p: "),
         ("zzz = 1", "p has an unknown key: 'zzz'; choose one of description, model,"),
         ("alpha = ", "p is not TOML: Invalid value"),
         ('alpha = "wide"', "p: Expected `float`, got `str` - at `$.alpha[0]`; fix that value"),
@@ -214,9 +220,16 @@ def test_options_for_another_checkout_leave_weights_unchanged(name: str) -> None
     assert option(profile.to_options(profile.Profile(weights=name)), "--weights") == name
 
 
-@pytest.mark.parametrize("name", ["", "fashion-mnist:", "~nobody-by-this-name/photos"])
-def test_a_data_name_without_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="there is no data folder"):
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("", "there is no data folder ''; "),
+        ("fashion-mnist:", "there is no data folder ''; "),
+        ("~nobody-by-this-name/photos", "cannot find '~nobody-by-this-name/photos': .*; write the whole path"),
+    ],
+)
+def test_a_data_name_without_a_folder_is_refused(name: str, cause: str) -> None:
+    with pytest.raises(UsageError, match=cause):
         profile.parse_data_name(name)
 
 

@@ -1,4 +1,7 @@
-"""The least memory that a network needs, by arithmetic on its cost: nothing is allocated, and no runtime needs less."""
+"""The least memory that a network needs, by arithmetic on its cost: nothing is allocated.
+
+A runtime that computes the images of a call together needs no less.
+"""
 
 from __future__ import annotations
 

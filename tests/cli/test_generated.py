@@ -63,8 +63,8 @@ TEXTS = (
 )  # fmt: skip
 PATHS = (
     "no-such-file", "no/such/file.jsonl", "folder", "file", "file/inside", ".", "..", "/dev/null", "/dev/null/x",
-    "x.gz", "r.jsonl", "page.html", "empty.toml", "bad.toml", "folder.toml", "file.onnx", "folder.onnx", "file.safetensors",
-    "a.csv",
+    "x.gz", "r.jsonl", "page.html", "empty.toml", "bad.toml", "folder.toml", "file.onnx", "folder.onnx",
+    "file.safetensors", "a.csv",
 )  # fmt: skip
 QUANTITIES = ("0ms", "10ms", "5", "5h", "-5ms", "9" * 400 + "s", "0MB", "5MB", "9" * 400 + "GB", "p50:3%", "top1:9pt")
 
