@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from mbbench import registry
-from mbbench.errors import BackendError, UsageError
-from mbbench.families import LIBRARIES, family_info
+from mbbench.errors import BackendError, UsageError, choose_one
+from mbbench.families import FAMILIES, LIBRARIES, Family, family_info
 from mbbench.profile import Profile, expand_home
 from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec
 from mbbench.spec.bounds import BOUNDS, require_countable
@@ -30,10 +30,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
     cells: list[Cell] = []
     models = models or resolve_files(profile)
     largest = max(max(model.size) for model in models)
-    compared = [
-        ModelSpec(family, resolution=max(largest, family_info(family).smallest))
-        for family in dict.fromkeys(profile.baseline_families)
-    ]
+    compared = [_baseline(family, largest) for family in dict.fromkeys(profile.baseline_families)]
     backends = expand_backends(profile.backend, list_unavailable=list_unavailable)
     precisions = tuple(dict.fromkeys(profile.precision))
     count = (len(models) * len(precisions) + len(compared)) * len(backends)
@@ -63,6 +60,14 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
         labels=profile.labels,
         optional_backends=tuple(name for name in backends if name not in profile.backend),
     )
+
+
+def _baseline(family: Family, largest: int) -> ModelSpec:
+    """Return the baseline of that family next to networks of the resolution `largest`. Raises `UsageError`."""
+    info = family_info(family)
+    if family not in FAMILIES:
+        raise UsageError(f"not a built-in network: {family}", f"{choose_one(family, FAMILIES)}, or give it as --model")
+    return ModelSpec(family, resolution=max(largest, info.smallest))
 
 
 def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:

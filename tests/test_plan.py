@@ -67,6 +67,10 @@ def test_any_family_can_be_a_baseline_at_the_largest_resolution_that_it_accepts(
     ]
     with pytest.raises(UsageError, match="unknown model: 'resnet'"):
         plan.plan(Profile(baselines=("resnet",)))
+    with pytest.raises(
+        UsageError, match=r"^not a built-in network: timm:resnet18; choose one of mobilenet_v1, .*--model$"
+    ):
+        plan.plan(Profile(baselines=("timm:resnet18",)))
 
 
 def test_baselines_have_the_subjects_default_resolution() -> None:

@@ -12,7 +12,7 @@ import typer
 from mbbench.cli import options, output
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
-from mbbench.cli.quantities import seconds_within_bounds
+from mbbench.cli.quantities import time_within_bounds
 from mbbench.compare.changes import DEFAULT_LIMITS
 from mbbench.errors import UsageError
 from mbbench.spec.bounds import BOUNDS
@@ -94,7 +94,7 @@ def check(
     from mbbench.compare import changes
 
     limits = changes.parse_limits(fail_on or DEFAULT_LIMITS)
-    seconds = seconds_within_bounds("time_s", time)
+    seconds = time_within_bounds("time_s", time)
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
@@ -172,7 +172,7 @@ def calibrate(
     from mbbench.report.sections import verdicts
 
     BOUNDS["rounds"].require(rounds)
-    seconds = seconds_within_bounds("time_s", time)
+    seconds = time_within_bounds("time_s", time)
     spec = planning.plan(profile)
     preflight.require_measurable(spec)
     with stderr_display() as display:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli.quantities import bytes_within_bounds, seconds_within_bounds
+from mbbench.cli.quantities import bytes_within_bounds, time_within_bounds
 from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def parse_limits(
     if min_top1 is not None:
         BOUNDS["min_top1"].require(min_top1)
     return Limits(
-        max_p99_ms=None if max_p99 is None else seconds_within_bounds("max_p99_s", max_p99) * 1e3,
+        max_p99_ms=None if max_p99 is None else time_within_bounds("max_p99_s", max_p99) * 1e3,
         min_top1=None if min_top1 is None else min_top1 / 100,
         max_rss_bytes=None if max_rss is None else bytes_within_bounds("max_rss_gb", max_rss),
         max_added_rss_bytes=(None if max_added_rss is None else bytes_within_bounds("max_added_rss_gb", max_added_rss)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import typer
 
 from mbbench.cli import inputs
-from mbbench.cli.quantities import parse_milliseconds, parse_numbers, parse_seconds
+from mbbench.cli.quantities import parse_numbers, time_within_bounds
 from mbbench.families import FAMILIES, Family, Variant
 from mbbench.spec import Scenario
 
@@ -173,14 +173,14 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "sustain": _CellOption(
         _text("--sustain", "Also run back to back for this long (e.g. 10m), to show throttling.", metavar="TIME"),
-        partial(parse_seconds, "--sustain"),
+        partial(time_within_bounds, "sustain_s"),
         setting="sustain_s",
     ),
     "idle": _CellOption(
         _text(
             "--idle", "Also call after pauses of up to this long (e.g. 100ms), to show wake-up cost.", metavar="TIME"
         ),
-        partial(parse_milliseconds, "--idle"),
+        partial(time_within_bounds, "idle_ms"),
         setting="idle_ms",
     ),
     "scenario": _CellOption(
@@ -200,7 +200,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "bound": _CellOption(
         _text("--bound", "Latency bound on the server scenario's p99.", "15ms", "TIME"),
-        partial(parse_milliseconds, "--bound"),
+        partial(time_within_bounds, "bound_ms"),
         setting="bound_ms",
     ),
     "baselines": _CellOption(_flag("--baselines/--no-baselines", "Also measure VGG16 and GoogLeNet.")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,9 @@ def require_target(path: Path) -> None:
 
 def require_folder(path: Path) -> None:
     """Raise `UsageError` if `path` cannot become a folder to write to."""
+    with suppress(OSError):  # `require_target` reports it
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"cannot write to {path} (it is not a folder)", "choose another path")
     require_target(path / "file")
 
 

@@ -12,30 +12,25 @@ from mbbench.spec.bounds import BOUNDS, require_countable
 
 _Number = TypeVar("_Number", int, float)
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DIGITS = 60  # of the numbers of a range: enough to count the longest
 
 
-def parse_seconds(option: str, text: str) -> float:
-    """Return the seconds in a time such as `100ms`, `90s`, `10m` or `1.5h`. Raises `UsageError`."""
+def parse_time(option: str, text: str, unit: str) -> float:
+    """Return a time such as `100ms`, `90s`, `10m` or `1.5h` in `unit`. Raises `UsageError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)", text.strip())
     if match is None:
         raise UsageError(f"{option} is not a time: {text!r}", "write it like 100ms, 90s, 10m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
+    return float(match[1]) * _MILLISECONDS[match[2]] / _MILLISECONDS[unit]
 
 
-def parse_milliseconds(option: str, text: str) -> float:
-    """Return the milliseconds in a time, as `parse_seconds` reads it. Raises `UsageError`."""
-    return parse_seconds(option, text) * 1e3
-
-
-def seconds_within_bounds(field: str, text: str) -> float:
-    """Return the seconds in the value of an option, as `BOUNDS[field]` limits them. Raises `UsageError`."""
+def time_within_bounds(field: str, text: str) -> float:
+    """Return the time in the value of an option, as `BOUNDS[field]` limits it and in its unit. Raises `UsageError`."""
     bound = BOUNDS[field]
-    seconds = parse_seconds(bound.name, text)
-    bound.require(seconds, text)
-    return seconds
+    time = parse_time(bound.name, text, bound.unit)
+    bound.require(time, text)
+    return time
 
 
 def bytes_within_bounds(field: str, text: str) -> float:
@@ -67,7 +62,8 @@ def parse_numbers(option: str, kind: Callable[[str], _Number], text: str) -> tup
         )
     except ValueError:
         example = "0.5,1.0 or 0.25-1+0.25" if kind is float else "128,224 or 128-224+32"
-        raise UsageError(f"{option} is not a list of numbers: {text}", f"write it like {option} {example}") from None
+        shown = text or repr(text)
+        raise UsageError(f"{option} is not a list of numbers: {shown}", f"write it like {option} {example}") from None
 
 
 def _parse_range(option: str, item: str) -> tuple[Decimal, Decimal, int] | None:

@@ -14,7 +14,7 @@ import typer
 
 from mbbench.cli import inputs, options, output
 from mbbench.cli.progress import Display, print_status, stderr_display
-from mbbench.cli.quantities import seconds_within_bounds
+from mbbench.cli.quantities import time_within_bounds
 from mbbench.errors import UsageError
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
 from mbbench.spec.bounds import BOUNDS
@@ -130,7 +130,7 @@ def compress(
     BOUNDS["epochs"].require(epochs)
     BOUNDS["teacher_alpha"].require(teacher_alpha)
     mult_adds_share = None if prune is None else _remaining_share(prune)
-    max_latency_ms = None if max_latency is None else seconds_within_bounds("max_latency_s", max_latency) * 1e3
+    max_latency_ms = None if max_latency is None else time_within_bounds("max_latency_s", max_latency) * 1e3
     profile = _network_profile(
         threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),

@@ -1,6 +1,6 @@
 import pytest
 
-from mbbench.cli.quantities import bytes_within_bounds, parse_numbers, parse_seconds, seconds_within_bounds
+from mbbench.cli.quantities import bytes_within_bounds, parse_numbers, parse_time, time_within_bounds
 from mbbench.errors import UsageError
 
 
@@ -22,16 +22,18 @@ def test_a_size_out_of_range_is_refused_as_it_was_written(text: str) -> None:
     assert str(caught.value) == f"--max-rss is out of range: {text}; give more than 0GB and at most 100000GB"
 
 
-def test_times_are_in_seconds() -> None:
-    assert [parse_seconds("--idle", text) for text in ("100ms", "90s", "10m", "1.5 h")] == [0.1, 90.0, 600.0, 5400.0]
+def test_times_are_exact_in_either_unit() -> None:
+    times = ("100ms", "90s", "10m", "1.5 h")
+    assert [parse_time("--time", text, "s") for text in times] == [0.1, 90.0, 600.0, 5400.0]
+    assert [parse_time("--idle", f"{count}ms", "ms") for count in range(1, 1000)] == list(range(1, 1000))
     with pytest.raises(UsageError, match=r"^--idle is not a time: '10'; write it like 100ms, 90s, 10m or 1h$"):
-        parse_seconds("--idle", "10")
+        parse_time("--idle", "10", "ms")
 
 
 @pytest.mark.parametrize("text", ["0ms", "25h", f"{'9' * 400}s"])
 def test_a_time_out_of_range_is_refused_as_it_was_written(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        seconds_within_bounds("max_p99_s", text)
+        time_within_bounds("max_p99_s", text)
     assert str(caught.value) == (
         f"--max-p99 is out of range: {text}; give more than 0s and at most 86400s, such as 10ms"
     )
