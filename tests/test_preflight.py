@@ -9,6 +9,7 @@ from PIL import Image
 
 from mbbench import plan, preflight, weights
 from mbbench.errors import BackendError, UsageError
+from mbbench.models import memory
 from mbbench.profile import Profile
 from mbbench.spec import ModelSpec, Settings
 
@@ -101,7 +102,7 @@ def test_what_does_not_fit_into_the_memory_is_refused_by_arithmetic(monkeypatch:
     free = 50_000 * per_image + 10_000_000
     monkeypatch.setattr(preflight, "available_memory_bytes", lambda: free)
     spec = plan.plan(Profile(**SMALL))
-    session = preflight.memory.weight_bytes(model)
+    session = memory.weight_bytes(model)
     most = (free - session) // per_image
 
     def settings(**values: Any) -> Any:
@@ -133,7 +134,7 @@ def test_the_largest_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelSpec(resolution=2048)
-    needed = preflight.memory.training_bytes(model, 32)
+    needed = memory.training_bytes(model, 32)
     monkeypatch.setattr(preflight, "available_memory_bytes", lambda: needed)
     preflight.require_trainable("digits", model)
     monkeypatch.setattr(preflight, "available_memory_bytes", lambda: needed - 1)
