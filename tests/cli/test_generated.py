@@ -187,7 +187,7 @@ def test_generated_values_end_in_one_line(invoke: Invoke, name: str) -> None:
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_many_generated_values_end_in_one_line(invoke: Invoke, name: str) -> None:
-    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=KEPT)
+    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=KEPT)
     @given(command_lines(name))
     def check(generated: tuple[list[str], set[str]]) -> None:
         require_one_line(invoke, name, *generated)
