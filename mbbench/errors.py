@@ -17,6 +17,7 @@ as `head`, exits with 141.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import ClassVar
@@ -25,6 +26,10 @@ EXIT_CLOSED_PIPE = 141
 EXIT_INTERRUPTED = 130
 _MAX_LENGTH = 600  # of a cause, which may quote what the user typed
 _NEAR = 0.7  # similarity of a name that may have been meant, 0 to 1
+_KINDS = {  # of msgspec
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+    "object": "a table", "null": "nothing",
+}  # fmt: skip
 
 
 class MbbenchError(Exception):
@@ -90,6 +95,25 @@ def did_you_mean(name: str, names: Iterable[str], others: Mapping[str, str] = Ma
     known = {choice.lower(): choice for choice in names} | dict(others)
     near = difflib.get_close_matches(name.lower()[:_MAX_LENGTH], known, n=1, cutoff=_NEAR)
     return f"did you mean {known[near[0]]}? " if near else ""
+
+
+def describe_invalid(error: Exception) -> str:
+    """Return an error of msgspec in plain words: `settings.threads must be a whole number, not text`."""
+    message, _, place = str(error).partition(" - at `$")
+    path = place.strip("`.")
+    name = "a value" if path == "[...]" else path.replace("[...]", "") or "the content"
+    if (match := re.fullmatch(r"Expected `(.+)`, got `(.+)`", message)) is not None:
+        expected, actual = (
+            " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | ")) for kinds in match.groups()
+        )
+        return f"{name} must be {expected.removesuffix(' or nothing')}, not {actual}"
+    if (match := re.fullmatch(r"Expected `array` of length (\d+)(?:, got (\d+))?", message)) is not None:
+        return f"{name} must have {match[1]} values" + (f", not {match[2]}" if match[2] else "")
+    if (match := re.fullmatch(r"Invalid enum value '?(.*?)'?", message)) is not None:
+        return f"{name} has an unknown value: {match[1]}"
+    if (match := re.fullmatch(r"Object missing required field `(.*)`", message)) is not None:
+        return f"{name} has no {match[1]}"
+    return message
 
 
 def first_line(error: BaseException) -> str:

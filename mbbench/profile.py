@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from mbbench.errors import UsageError, choose_one
+from mbbench.errors import UsageError, choose_one, describe_invalid
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
 from mbbench.spec.bounds import PROFILE, require_countable, require_fields
@@ -218,7 +219,32 @@ def parse(text: str, source: str) -> Profile:
     except UsageError as error:
         raise UsageError(f"{source}: {error.cause}", error.remedy) from None
     except msgspec.ValidationError as error:
-        raise UsageError(f"{source}: {error}", "fix that value") from error
+        raise _invalid(error, content, source) from error
+
+
+def _invalid(error: msgspec.ValidationError, content: Any, source: str) -> UsageError:
+    """Return the error for a value of the profile `content` that has a wrong type: `alpha must be a number: 'wide'`."""
+    cause, place = describe_invalid(error), re.search(r"`\$\.(.*)`", str(error))
+    if place is None:
+        return UsageError(f"{source}: {cause}", "fix that value")
+    kind: Any = Profile
+    value = content
+    for key in re.findall(r"[^.[\]]+", place[1]):
+        if not isinstance(value, list):
+            value, kind = value[key], get_type_hints(kind)[key]
+            continue
+        if len(value) == 1:  # the brackets may not be the user's
+            cause = cause.replace(f"[{key}]", "", 1)
+        value = value[int(key)]
+    choices = _choices(kind)
+    remedy = choose_one(str(value), choices) if "unknown" in cause and choices else "fix that value"
+    return UsageError(f"{source}: {re.split(', not|: ', cause, maxsplit=1)[0]}: {value!r}", remedy)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """Return the values of the `Literal` in a type."""
+    inner = get_args(kind)
+    return inner if get_origin(kind) is Literal else tuple(choice for part in inner for choice in _choices(part))
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mbbench import cache, run, store
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.events import Notify
 from mbbench.result import Result
 from mbbench.spec import RunSpec
@@ -42,7 +42,9 @@ def read_spec(results: Path) -> RunSpec:
     except FileNotFoundError:
         raise UsageError(f"no sweep to resume in {results}", "give its --results, or omit --resume") from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise UsageError(f"cannot read {path}: {error}", "start the sweep again without --resume") from error
+        raise UsageError(
+            f"cannot read {path}: {describe_invalid(error)}", "start the sweep again without --resume"
+        ) from error
 
 
 def _spec_path(results: Path) -> Path:

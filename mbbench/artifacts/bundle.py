@@ -27,7 +27,7 @@ from mbbench.artifacts.prepare import Ready, Unavailable
 from mbbench.backend import DATA_FORMATS, AheadOfTime, Converter, pick_device
 from mbbench.compress.search import Quantization
 from mbbench.data import Dataset
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.events import Announce, Preparing
 from mbbench.models import files
 from mbbench.profile import Profile
@@ -159,7 +159,9 @@ def read(path: Path, *, trust: bool, images: bool = True) -> Bundle:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename} ({error.strerror})", _EXPORT_AGAIN) from error
     except msgspec.MsgspecError as error:
-        raise UsageError(f"{sidecar_path} does not describe {path.name} ({error})", _EXPORT_AGAIN) from error
+        raise UsageError(
+            f"{sidecar_path} does not describe {path.name} ({describe_invalid(error)})", _EXPORT_AGAIN
+        ) from error
     if sha256 != sidecar.artifact.sha256 and not trust:
         raise UsageError(
             f"{path} is not the file that {sidecar_path.name} describes", f"{_EXPORT_AGAIN}, or give --trust"

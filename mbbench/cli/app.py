@@ -49,8 +49,12 @@ COMMANDS = {
         "backends": ("system", "List the backends: versions, devices and precisions, or why one cannot start."),
         "doctor": ("system", "Check whether this machine is fit for measuring, and name remedies; change nothing."),
     },
+    "Set up the shell": {
+        "completion": ("system", "Print the script that completes commands, options and values in bash, zsh or fish."),
+    },
 }
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH}
+_COMPLETE = "_MBBENCH_COMPLETE"  # `complete.VARIABLE`, without an import
 _MODULES = {name: module for commands in COMMANDS.values() for name, (module, _) in commands.items()}
 
 
@@ -63,9 +67,21 @@ class _Commands(Parsing, TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _MODULES:
             return None
+        from mbbench.cli import complete
+
         single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
         single.command(cmd_name, cls=Command)(getattr(import_module(f"mbbench.cli.{_MODULES[cmd_name]}"), cmd_name))
-        return typer.main.get_command(single)
+        command = typer.main.get_command(single)
+        complete.attach(command.params)
+        return command
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        from mbbench.cli import complete
+
+        summaries = (pair for commands in COMMANDS.values() for pair in commands.items())
+        return complete.items([(name, summary) for name, (_, summary) in summaries], incomplete)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for subject, commands in COMMANDS.items():
@@ -106,6 +122,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if _COMPLETE in os.environ:
+        from mbbench.cli import complete
+
+        complete.prepare()
     try:
         code = _run()
     except BrokenPipeError:

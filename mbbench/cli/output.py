@@ -34,10 +34,15 @@ def record_text(record: object) -> str:
     return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
 
 
+def write_paragraph(text: str) -> None:
+    """Write `text` in lines that fit standard output."""
+    from mbbench.report.formats import layout
+
+    write("\n".join(layout.wrap(text, text_width())) + "\n")
+
+
 def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
     """Write `tables` to standard output; as JSON, write `record` instead, the plain data behind them."""
-    from rich.console import Console
-
     from mbbench.report.formats import markdown, terminal
 
     match format:
@@ -51,21 +56,32 @@ def write_tables(tables: Sequence[Table], record: object, format: str) -> None:
             for table in tables:
                 csv.writer(sys.stdout, lineterminator="\n").writerows([table.columns, *table.rows])
         case _:
-            console = Console()
-            for table in tables:
-                terminal.render_table(console, table)
+            write(terminal.render_tables(tables, width=text_width(), color=has_color()))
+
+
+def text_width() -> int | None:
+    """Return the width of lines on standard output: that of COLUMNS or of the terminal; None: lines have no limit."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
+
+
+def has_color() -> bool:
+    """Return whether standard output is a terminal that shows colors."""
+    from rich.console import Console
+
+    console = Console()
+    return console.is_terminal and not console.no_color
 
 
 def document_text(document: Document, format: str) -> str:
     """Return the document as Markdown, or as text for this terminal."""
-    from rich.console import Console
-
     from mbbench.report.formats import markdown, terminal
 
     if format == "markdown":
         return markdown.render(document)
-    console = Console()
-    return terminal.render(document, width=console.width, color=console.is_terminal and not console.no_color)
+    return terminal.render(document, width=text_width(), color=has_color())
 
 
 def results_text(results: Sequence[Result], format: str) -> str:

@@ -57,20 +57,17 @@ def report(
 
 def show(results: options.StoredResults = None) -> None:
     """Show the report on stored results in the terminal."""
-    from rich.console import Console
-
     from mbbench.report.document import shorten
     from mbbench.report.formats import terminal
     from mbbench.report.page import build_page
 
-    console = Console()
-    color = console.is_terminal and not console.no_color
     whole = build_page(*_read_newest(_paths(results)))
     sections = tuple(
         replace(section, tables=tuple(shorten(table, "`mbbench report` has all rows") for table in section.tables))
         for section in whole.sections
     )
-    output.write(terminal.render_page(replace(whole, sections=sections), width=console.width, color=color))
+    page = replace(whole, sections=sections)
+    output.write(terminal.render_page(page, width=output.text_width(), color=output.has_color()))
 
 
 def choose(
@@ -120,7 +117,7 @@ def verify(
     if verification.faults:
         count = output.count_text(len(verification.faults), "place")
         raise RequirementError(f"{page} contradicts its records in {count}", "do not rely on it")
-    output.write(_agreement_text(page, verification))
+    output.write_paragraph(_agreement_text(page, verification))
 
 
 def explain(results: options.StoredResults = None, format: options.Format = "table") -> None:
@@ -198,8 +195,8 @@ def _names(paths: Sequence[Path]) -> str:
 def _agreement_text(page: Path, verification: Verification) -> str:
     records = output.count_text(verification.records, "record")
     return (
-        f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page rebuilt byte for\n"
-        f"byte ({verification.lines} lines of text, its plots, scripts and styles).\n"
+        f"{page} agrees with its {records}: {verification.figures} figures recomputed, and the page rebuilt byte for"
+        f" byte ({verification.lines} lines of text, its plots, scripts and styles)."
     )
 
 

@@ -1,12 +1,16 @@
-"""`mbbench backends` and `doctor`: what is installed, and whether this machine is fit for measuring."""
+"""`mbbench backends`, `doctor` and `completion`: what is installed, whether this machine is fit, and its shell."""
 
 from __future__ import annotations
 
 import time
+from typing import Annotated, Literal, get_args
 
-from mbbench.cli import options, output
+import typer
+
+from mbbench.cli import complete, options, output
 from mbbench.errors import BackendError
 
+Shell = Literal["bash", "zsh", "fish"]
 _WATCH_S = 1.0  # long enough to see which processes use the CPUs
 
 
@@ -33,3 +37,16 @@ def doctor(format: options.Format = "table") -> None:
     checks = fitness.judge(machine, before, fitness.snapshot())
     record = {"machine": machine, "id": machine.id, "checks": checks}
     output.write_tables([system.check_table(machine, checks)], record, format)
+
+
+def completion(
+    shell: Annotated[
+        Shell, typer.Argument(metavar="SHELL", help=f"Shell to complete in: {', '.join(get_args(Shell))}.")
+    ],
+) -> None:
+    """Print the script that completes commands, options and values in bash, zsh or fish.
+
+    In bash, put `eval "$(mbbench completion bash)"` into ~/.bashrc; likewise in zsh, after `compinit`.
+    In fish: `mbbench completion fish > ~/.config/fish/completions/mbbench.fish`.
+    """
+    output.write(complete.script(shell) + "\n")

@@ -22,7 +22,7 @@ from mbbench import cache
 from mbbench.artifacts.export import Exported
 from mbbench.backend import Artifact
 from mbbench.compare.changes import comparison_key
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.result import ArtifactInfo
 from mbbench.spec import Cell
 
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> list[BaselineEntry]:
     except OSError as error:
         raise UsageError(f"there is no baseline in {folder} ({error.strerror})", remedy) from error
     except msgspec.MsgspecError as error:
-        raise UsageError(f"the manifest {path} is damaged: {error}", remedy) from error
+        raise UsageError(f"the manifest {path} is damaged: {describe_invalid(error)}", remedy) from error
 
 
 def find_artifact(entries: Sequence[BaselineEntry], folder: Path, cell: Cell, batch: int) -> Artifact:

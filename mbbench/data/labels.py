@@ -11,7 +11,7 @@ import msgspec
 
 from mbbench import cache
 from mbbench.data import Dataset
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, describe_invalid
 from mbbench.models import imagenet
 from mbbench.profile import expand_home
 from mbbench.result import LabelsInfo, LabelSource
@@ -107,7 +107,7 @@ def read_pairs(file: str) -> list[tuple[str, int]]:
             f"cannot read {path} ({error.strerror or error})", "give a readable file of --labels"
         ) from error
     except (msgspec.MsgspecError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path} does not map folders to outputs ({error})", _FORMAT) from error
+        raise UsageError(f"{path} does not map folders to outputs ({describe_invalid(error)})", _FORMAT) from error
 
 
 def _read_outputs(file: str, data: Dataset, outputs: int) -> list[int]:

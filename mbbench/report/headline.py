@@ -120,19 +120,23 @@ def _most_accurate(group: Sequence[Result], name: Name) -> Iterator[str]:
 def _effects_of_precision(results: Sequence[Result]) -> Iterator[str]:
     """Yield a sentence for each runtime and lower precision: its latency relative to fp32, and what top-1 it loses."""
     groups: dict[tuple[str, str], list[tuple[Result, float]]] = {}
-    for result, partner in fp32_pairs(selection.subjects(results)):
+    subjects = selection.subjects(results)
+    several = len({subject.cell.model for subject in subjects}) > 1
+    for result, partner in fp32_pairs(subjects):
         median_ms, fp32_ms = result.median_ms(), partner.median_ms()
         if median_ms is not None and fp32_ms is not None:
             groups.setdefault((backend_label(result), result.cell.precision), []).append((result, median_ms / fp32_ms))
     for (backend, precision), group in groups.items():
         low, high = (f"{edge(ratio for _, ratio in group):.2f}" for edge in (min, max))
         span = low if low == high else f"{low} to {high}"
-        networks = len({result.cell.model for result, _ in group})
+        networks = {result.cell.model for result, _ in group}
         drops = [accuracy.drop for result, _ in group
                  if (accuracy := result.measured.accuracy) is not None and accuracy.drop is not None]  # fmt: skip
         loss = f" and {_loss(drops)}" if drops else ""
-        count = f"{networks} network{'s' * (networks > 1)}"
-        yield f"{backend} in {precision} takes {span} times as long as in fp32{loss} ({count})."
+        which = f"{len(networks)} network{'s' * (len(networks) > 1)}"
+        if several and len(networks) == 1:
+            (which,) = (network.label for network in networks)
+        yield f"{backend} in {precision} takes {span} times as long as in fp32{loss} ({which})."
 
 
 def _loss(drops: Sequence[Top1Drop]) -> str:

@@ -58,9 +58,9 @@ def labels_label(result: Result) -> str:
 
 
 def class_label(output: int, labels: LabelsInfo | None) -> str:
-    """Return the name of the class that an output stands for: `class shirt`, or `class 3` if it has no name."""
+    """Return the name of the class that an output stands for: `class shirt`, or `class 3` if it has none."""
     if labels is not None and labels.source == "imagenet":
-        return f"class {output} ({imagenet.name_of(output - labels.background)})"
+        return f"class {imagenet.name_of(output - labels.background)} (output {output})"  # a few share their names
     return f"class {output if labels is None else labels.names.get(output, output)}"
 
 

@@ -25,9 +25,10 @@ def summary_document(results: Sequence[Result]) -> Document:
         tables.append(cell_table(subjects[0]))
     elif subjects:
         models = {subject.cell.model for subject in subjects}
-        name = runtime_label if len(models) == 1 else namer(subjects)
+        told_apart = len(models) == 1 and len({runtime_label(subject) for subject in subjects}) == len(subjects)
+        name = runtime_label if told_apart else namer(subjects)
         speed = report_tables.speed(subjects, name)
-        if len(models) == 1:
+        if told_apart:
             speed = replace(speed, title=f"Speed of {models.pop().label}")
         accuracy = report_tables.size_and_accuracy(subjects, name)
         tables += [speed, replace(accuracy, notes=(*accuracy.notes, *_drops(subjects, name)))]

@@ -1,6 +1,7 @@
 """Mistakes in a command line end in one line, in the words of all other errors."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import typer
@@ -53,7 +54,7 @@ def test_a_mistake_prints_one_line(line: str, message: str, invoke: Invoke) -> N
         ({"min": 1, "max": 8}, "9", "give 1 to 8"),
     ],
 )
-def test_a_number_beyond_its_bounds_names_them(limits: dict[str, int], text: str, remedy: str) -> None:
+def test_a_number_beyond_its_bounds_names_them(limits: dict[str, Any], text: str, remedy: str) -> None:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     def count(number: int = typer.Option(1, "--number", **limits)) -> None:

@@ -16,6 +16,7 @@ from mbbench.compare.noise import Floor, Noise
 from mbbench.compare.stored import CellComparison, Word, compare, context_differences
 from mbbench.errors import IncomparableError, UsageError
 from mbbench.measure.latency import latency_figures
+from mbbench.report.sections.verdicts import comparison_document
 from mbbench.result import Result, WarmUp
 from mbbench.spec import ModelSpec, Settings
 from tests.compare.test_gate import readings, replicates
@@ -204,6 +205,15 @@ def test_the_newest_result_of_a_cell_counts(make_result: Make) -> None:
     old, new = make_result(scale=3.0), make_result()
     (cell,) = compare([old, new], [make_result()], MARGINS, lambda _: None, anyway=False)
     assert cell.before == new
+
+
+def test_titles_tell_cells_of_one_network_apart(make_result: Make) -> None:
+    results = [replace(make_result(), settings=Settings(batch=batch)) for batch in (1, 4)]
+    document = comparison_document(list(compare(results, results, MARGINS, lambda _: None, anyway=False)))
+    assert [table.title for table in document.tables] == [
+        "0.5 MobileNet-128 on openvino, batch 1",
+        "0.5 MobileNet-128 on openvino, batch 4",
+    ]
 
 
 def test_the_command_prints_tables_and_refuses_different_settings(

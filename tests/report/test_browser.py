@@ -115,6 +115,25 @@ def test_hovering_shows_the_cell_of_a_point(study: list[Result], open_report: Ca
     assert "0.25 MobileNet-128 on openvino" in label.first.text_content()
 
 
+@pytest.mark.parametrize("width", [1280, 700])
+def test_the_toolbar_of_a_plot_covers_neither_its_legend_nor_its_caption(
+    width: int, study: list[Result], open_report: Callable[..., OpenPage]
+) -> None:
+    report = open_report(study, viewport={"width": width, "height": 900})
+    report.wait_for_plots()
+    covered = report.page.evaluate("""() => [...document.querySelectorAll("figure")].flatMap((figure) => {
+        const bar = figure.querySelector(".modebar").getBoundingClientRect();
+        const caption = document.createRange();
+        caption.selectNodeContents(figure.querySelector("figcaption"));
+        return [caption, ...figure.querySelectorAll(".legendtext")].filter((text) => {
+            const box = text.getBoundingClientRect();
+            return box.right > bar.left && box.left < bar.right && box.bottom > bar.top && box.top < bar.bottom;
+        }).map((text) => text.toString());
+    })""")
+    assert covered == []
+    assert report.page.locator(".modebar").count() == report.page.locator(".plot").count() > 0
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_content_is_wider_than_the_page(
     study: list[Result], open_report: Callable[..., OpenPage], width: int

@@ -88,6 +88,15 @@ def test_fp32_and_int8_in_a_terminal(make_result: Make, int8: Result, golden: Go
     golden(terminal.render(summary_document([make_result(), int8]), width=80, color=False), "precisions.txt")
 
 
+def test_two_checkpoints_of_a_network_are_told_apart(make_result: Make, int8: Result) -> None:
+    results = [make_result(), int8]
+    pruned = [replace(result, cell=replace(result.cell, weights="half.safetensors")) for result in results]
+    text = terminal.render(summary_document([*results, *pruned]), width=None, color=False)
+    for weights in ("trained", "weights half.safetensors"):
+        assert f"0.5 MobileNet-128 in int8 on openvino, {weights} against fp32: top-1 -1.39 points" in text
+    assert "\nSpeed\n" in text
+
+
 def test_a_single_model_in_a_terminal(single: list[Result], golden: Golden) -> None:
     golden(terminal.render(summary_document(single), width=80, color=False), "one.txt")
 

@@ -72,6 +72,14 @@ def test_a_cpu_and_a_gpu_have_their_own_sentences(make_result: Make) -> None:
     ]
 
 
+def test_a_conclusion_about_one_of_several_networks_names_it(make_result: Make) -> None:
+    other = make_result(ModelSpec(alpha=0.25, classes=10), scale=0.5)
+    fp32, int8 = make_result(), in_int8(make_result(scale=0.5), 0)
+    assert sentences(fp32, int8, other)[-1].endswith(" shows no loss of top-1 (0.5 MobileNet-128).")
+    both = sentences(fp32, int8, other, in_int8(other, 0))
+    assert both[-1].endswith(" shows no loss of top-1 (2 networks).")
+
+
 def test_tied_medians_are_said_to_be_tied(make_result: Make) -> None:
     first, second = make_result(ModelSpec(alpha=0.25, classes=10)), make_result(ModelSpec(alpha=0.5, classes=10))
     assert "(lowest median of 2 cells, statistically tied with 1)" in fastest_sentence([first, second])

@@ -95,5 +95,8 @@ def test_a_class_has_the_name_of_its_folder_or_of_imagenet() -> None:
     assert class_label(3, None) == "class 3"
     assert class_label(3, LabelsInfo(source="order", names={3: "shirt"})) == "class shirt"
     assert class_label(4, LabelsInfo(source="order", names={3: "shirt"})) == "class 4"
-    assert class_label(217, LabelsInfo(source="imagenet", names={})) == "class 217 (English springer)"
-    assert class_label(218, LabelsInfo(source="imagenet", names={}, background=True)) == "class 218 (English springer)"
+    assert class_label(217, LabelsInfo(source="imagenet", names={})) == "class English springer (output 217)"
+    assert (
+        class_label(218, LabelsInfo(source="imagenet", names={}, background=True))
+        == "class English springer (output 218)"
+    )

@@ -141,9 +141,10 @@ const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: [
 
 function themeLayout() {
   const style = getComputedStyle(root);
-  const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const [text, soft, line] = ["--text", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line };
-  return { font: { color: text, size: 13 }, xaxis: axis, yaxis: axis };
+  const modebar = { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: text };
+  return { font: { color: text, size: 13 }, xaxis: axis, yaxis: axis, modebar };
 }
 
 function layoutOf(figure) {
@@ -152,6 +153,7 @@ function layoutOf(figure) {
   const layout = {
     ...figure.layout,
     font: themed.font,
+    modebar: themed.modebar,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: narrow ? 54 : 60, r: 10, t: 10, b: 50 },

@@ -1,105 +1,118 @@
-"""Terminal output, by Rich."""
+"""Terminal output, colored by Rich."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
-from itertools import zip_longest
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from mbbench.report.document import Document, Page, Table
+from mbbench.report.formats import layout
+from mbbench.report.formats.layout import Grid
 
-_NAME_WIDTH = 24  # a name wraps to this many characters before headers wrap
-_SEPARATOR = 3  # characters between two columns
+_RULE_WIDTH = 80  # of the line beside a section's title, where lines have no limit
 
 
-def render(document: Document, *, width: int, color: bool) -> str:
-    """Return `document` as lines of at most `width` characters."""
-    console = _console(width, color)
-    console.print()
-    console.print(Text(document.headline, style="bold green"))
-    for table in document.tables:
-        render_table(console, table)
+def render(document: Document, *, width: int | None, color: bool) -> str:
+    """Return `document` as lines of at most `width` characters, or as wide as its text; only longer words stick out."""
+    text = _Writer(width, color)
+    text.line()
+    text.paragraph(document.headline, "bold green")
+    text.tables(document.tables)
     if document.notes:
-        console.print()
-        console.print(Text("Notes", style="bold"))
+        text.line()
+        text.line(("Notes", "bold"))
         for note in document.notes:
-            grid = RichTable.grid(padding=(0, 1))
-            grid.add_row("-", Text(note))
-            console.print(grid)
-    return _text(console)
+            text.item(note)
+    return text.value()
 
 
-def render_page(page: Page, *, width: int, color: bool) -> str:
-    """Return `page` as lines of at most `width` characters, with the text alternatives of its plots."""
-    console = _console(width, color)
-    console.print()
+def render_page(page: Page, *, width: int | None, color: bool) -> str:
+    """Return `page` likewise, with the text alternatives of its plots."""
+    text = _Writer(width, color)
+    text.line()
     for sentence in page.headline:
-        console.print(Text(sentence, style="bold green"))
+        text.paragraph(sentence, "bold green")
     for section in page.sections:
-        console.print()
-        console.rule(Text(section.title, style="bold"), align="left", characters="─", style="dim")
+        text.section(section.title)
         for paragraph in section.text:
-            console.print(Text(paragraph))
+            text.paragraph(paragraph)
         for figure in section.figures:
-            console.print(Text(figure.alt, style="italic"))
-        for table in section.tables:
-            render_table(console, table)
-    return _text(console)
+            text.paragraph(figure.alt, "italic")
+        text.tables(section.tables)
+    return text.value()
 
 
-def _console(width: int, color: bool) -> Console:
-    return Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
+def render_tables(tables: Sequence[Table], *, width: int | None, color: bool) -> str:
+    """Return `tables` likewise."""
+    text = _Writer(width, color)
+    text.tables(tables)
+    return text.value()
 
 
-def _text(console: Console) -> str:
-    assert isinstance(console.file, StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+class _Writer:
+    """Lines of styled text for a width."""
 
+    def __init__(self, width: int | None, color: bool) -> None:
+        self._width = width
+        self._console = Console(file=StringIO(), force_terminal=color, no_color=not color, highlight=False)
 
-def render_table(console: Console, table: Table) -> None:
-    """Print `table` as wide as its text, or wrapped to the width of `console`."""
-    console.print()
-    console.print(Text(table.title, style="bold"))
-    grid = RichTable(box=SIMPLE_HEAD, show_header=table.header, pad_edge=False, header_style="dim", show_edge=False)
-    widths = _column_widths(table, console.width - _SEPARATOR * (len(table.columns) - 1))
-    for index, (column, width) in enumerate(zip(table.columns, widths, strict=True)):
-        first = index == 0
-        grid.add_column(
-            column,
-            justify="right" if table.numeric and not first else "left",
-            style="cyan" if first else None,
-            width=width,
-        )
-    for row in table.rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console.print(grid)
-    for note in table.notes:
-        console.print(Text(note, style="dim"))
+    def line(self, *parts: str | tuple[str, str]) -> None:
+        """Write one line of texts, each alone or with its style."""
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
 
+    def paragraph(self, text: str, style: str = "") -> None:
+        for line in layout.wrap(text, self._width):
+            self.line((line, style))
 
-def _column_widths(table: Table, available: int) -> list[int]:
-    """Return column widths that add up to `available` at most, if no word and no figure is wider than its column.
+    def item(self, text: str) -> None:
+        """Write an item of a list."""
+        for index, line in enumerate(layout.wrap(text, None if self._width is None else self._width - 2)):
+            self.line(f"  {line}" if index else f"- {line}")
 
-    Rich would cut off the last column. Names give way before headers, down to 24 characters; figures never do.
-    """
-    lines = (table.columns, *table.rows) if table.header else table.rows
-    columns = list(zip_longest(*lines, fillvalue="")) or [(column,) for column in table.columns]
-    widths = [max(map(cell_len, column)) for column in columns]
-    narrowest = [max(cell_len(word) for text in column for word in text.split(" ")) for column in columns]
-    if table.numeric:
-        figures = [max(map(cell_len, column[table.header :]), default=0) for column in columns]
-        narrowest = [narrowest[0], *map(max, narrowest[1:], figures[1:])]
-    name = min(widths[0], max(_NAME_WIDTH, narrowest[0]))
-    stages = [[name, *widths[1:]]] if table.numeric else []
-    for minimum in (*stages, [name, *narrowest[1:]], narrowest):
-        while sum(widths) > available:
-            wide = [index for index, width in enumerate(widths) if width > minimum[index]]
-            if not wide:
-                break
-            widths[max(reversed(wide), key=widths.__getitem__)] -= 1
-    return widths
+    def section(self, title: str) -> None:
+        """Write the title of a section, with a line beside it."""
+        self.line()
+        *lines, last = layout.wrap(title, self._width)
+        for line in lines:
+            self.line((line, "bold"))
+        self.line((f"{last} ", "bold"), ("─" * ((self._width or _RULE_WIDTH) - len(last) - 1), "dim"))
+
+    def tables(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            self.line()
+            self.paragraph(table.title, "bold")
+            grids = layout.grids(table, self._width)
+            for index, grid in enumerate(grids):
+                if index:
+                    self.line()
+                self._grid(table, grid)
+            if not grids and self._width is not None:
+                self._records(table, self._width)
+            for note in table.notes:
+                self.paragraph(note, "dim")
+
+    def _grid(self, table: Table, grid: Grid) -> None:
+        if table.header:
+            for name, others in layout.row_lines(table, grid, table.columns, bottom=True):
+                self.line((name + others, "dim"))
+            self.line("─" * grid.width)
+        for row in table.rows:
+            for name, others in layout.row_lines(table, grid, row):
+                self.line((name, "cyan"), others)
+
+    def _records(self, table: Table, width: int) -> None:
+        for index, block in enumerate(layout.records(table, width)):
+            if index and table.header:
+                self.line()
+            first, *others = block
+            self.line((first, "cyan"))
+            for line in others:
+                self.line(line)
+
+    def value(self) -> str:
+        """Return the text, without spaces at the ends of lines."""
+        assert isinstance(self._console.file, StringIO)
+        return "\n".join(line.rstrip() for line in self._console.file.getvalue().splitlines()) + "\n"

@@ -11,6 +11,7 @@ from mbbench.compare.record import CellVerdict, GateRecord
 from mbbench.compare.stored import CellComparison
 from mbbench.report import units
 from mbbench.report.document import Document, Table
+from mbbench.report.names import namer
 from mbbench.spec import Cell
 
 _WORDS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive", "error": "ERROR"}
@@ -114,6 +115,7 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
 def comparison_document(comparisons: Sequence[CellComparison]) -> Document:
     """Return a table for each cell that two sets of stored results have in common."""
     tables = []
+    name = namer([cell.after for cell in comparisons])
     for cell in comparisons:
         rows = tuple(
             (
@@ -133,7 +135,7 @@ def comparison_document(comparisons: Sequence[CellComparison]) -> Document:
         ]
         notes += [f"Compared although A and B differ in {reason}." for reason in cell.context_differences]
         tables.append(
-            Table(cell.after.cell.label, ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
+            Table(name(cell.after), ("Metric", "A", "B", "Change [95 %]", "Verdict"), rows, notes=tuple(notes))
         )
     words = [metric.word for cell in comparisons for metric in cell.metrics]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))

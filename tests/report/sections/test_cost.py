@@ -1,9 +1,6 @@
 """Tables of a network's cost, compared with golden files."""
 
 from collections.abc import Callable
-from io import StringIO
-
-from rich.console import Console
 
 from mbbench.models import paper
 from mbbench.models.cost import cost_of
@@ -16,11 +13,7 @@ Golden = Callable[[str, str], None]
 
 
 def rendered(tables: list[Table]) -> str:
-    text = StringIO()
-    console = Console(file=text, width=80)
-    for table in tables:
-        terminal.render_table(console, table)
-    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+    return terminal.render_tables(tables, width=80, color=False)
 
 
 def test_the_papers_tables(golden: Golden) -> None:
