@@ -33,6 +33,7 @@ REQUIRED = {
     "results": ("r.jsonl",),
     "page": ("page.html",),
     "scheduler": ("tcp://127.0.0.1:1",),
+    "shell": ("bash",),
 }
 WORK = (
     "mbbench.cli.fit._search_all",
@@ -174,7 +175,7 @@ KEPT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_generated_values_end_in_one_line(invoke: Invoke, name: str) -> None:
-    @settings(max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=KEPT,
+    @settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=KEPT,
               phases=[Phase.generate])  # fmt: skip
     @given(command_lines(name))
     def check(generated: tuple[list[str], set[str]]) -> None:
