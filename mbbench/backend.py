@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, choose_one
 from mbbench.spec import Amount, ModelSpec, Name, Precision, Text
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def pick_device(name: str, devices: Collection[str]) -> str:
     for device in devices:
         if name.lower() in ("", device.lower()):
             return device
-    remedy = f"choose one of {', '.join(devices)}" if devices else "check that the device and its driver are installed"
+    remedy = choose_one(name, devices) if devices else "check that the device and its driver are installed"
     raise BackendError(f"unknown device: {name!r}", remedy)
 
 

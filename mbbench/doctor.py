@@ -10,7 +10,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Literal
 
-from mbbench.machine import Machine, query_gpu_processes, read_text, throttle_count
+from mbbench.machine import Machine, query_gpu_processes
+from mbbench.machine.kernel import read_text, throttle_count
 from mbbench.spec import Name, Text
 
 _KERNEL_THREAD = 0x00200000  # the flag PF_KTHREAD in /proc/PID/stat

@@ -16,11 +16,16 @@ whose reader closes the pipe, such as `head`, exits with 141.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 EXIT_CLOSED_PIPE = 141
 EXIT_INTERRUPTED = 130
+_MAX_LENGTH = 600  # of a cause, which may quote what the user typed
+_NEAR = 0.7  # similarity of a name that may have been meant, 0 to 1
 _KINDS = {  # of msgspec
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
     "object": "a table", "null": "nothing",
@@ -39,8 +44,8 @@ class MbbenchError(Exception):
 
     def __init__(self, cause: str, remedy: str) -> None:
         super().__init__(cause, remedy)
-        self.cause = cause
-        self.remedy = remedy
+        self.cause = one_line(cause)
+        self.remedy = one_line(remedy)
 
     def __str__(self) -> str:
         return f"{self.cause}; {self.remedy}"
@@ -80,6 +85,29 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__()
         self.exit_code = exit_code
+
+
+def one_line(text: str) -> str:
+    """Return `text` with control characters as their escapes (`\\n`), and its middle left out if it is very long."""
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} ... {text[-_MAX_LENGTH // 2 :]}"
+
+
+def choose_one(name: str, names: Iterable[str]) -> str:
+    """Return the remedy for a `name` that is none of `names`: the nearest, if one is near, then the list."""
+    names = tuple(names)
+    return f"{did_you_mean(name, names)}choose one of {', '.join(names)}"
+
+
+def did_you_mean(name: str, names: Iterable[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the question `did you mean NAME? ` if one of `names` is near, or "".
+
+    `others` are names that users give to one of `names`: `onnx` -> `onnxruntime`.
+    """
+    known = {choice.lower(): choice for choice in names} | dict(others)
+    near = difflib.get_close_matches(name.lower()[:_MAX_LENGTH], known, n=1, cutoff=_NEAR)
+    return f"did you mean {known[near[0]]}? " if near else ""
 
 
 def describe_invalid(error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, choose_one
 
 Family = str  # a key of FAMILIES
 Variant = str  # a key of FamilyInfo.variants
@@ -68,5 +68,5 @@ def family_info(name: Family) -> FamilyInfo:
         return FILE_FAMILIES["onnx"]
     info = FAMILIES.get(name) or FILE_FAMILIES.get(name)
     if info is None:
-        raise UsageError(f"unknown model: {name!r}", f"choose one of {', '.join(FAMILIES)}, or give an ONNX file")
+        raise UsageError(f"unknown model: {name!r}", f"{choose_one(name, FAMILIES)}, or give an ONNX file")
     return info

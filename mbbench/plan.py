@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 
 from mbbench import registry
-from mbbench.errors import BackendError, UsageError
-from mbbench.families import LIBRARIES, family_info
-from mbbench.profile import Profile
+from mbbench.errors import BackendError, UsageError, choose_one
+from mbbench.families import FAMILIES, LIBRARIES, Family, family_info
+from mbbench.profile import Profile, expand_home
 from mbbench.spec import Cell, ModelSpec, PreprocessingOptions, RunSpec
-
-FEWEST_TO_PREDICT = 5  # measured networks from which others can be predicted
+from mbbench.spec.bounds import BOUNDS, require_countable
 
 
 def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[ModelSpec, ...] | None = None) -> RunSpec:
@@ -32,18 +30,18 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
     cells: list[Cell] = []
     models = models or resolve_files(profile)
     largest = max(max(model.size) for model in models)
-    compared = [
-        ModelSpec(family, resolution=max(largest, family_info(family).smallest))
-        for family in dict.fromkeys(profile.baseline_families)
-    ]
+    compared = [_baseline(family, largest) for family in dict.fromkeys(profile.baseline_families)]
     backends = expand_backends(profile.backend, list_unavailable=list_unavailable)
+    precisions = tuple(dict.fromkeys(profile.precision))
+    count = (len(models) * len(precisions) + len(compared)) * len(backends)
+    require_countable("the run has too many cells", count)
     for name in backends:
         template = Cell(model=models[0], role="subject", weights=profile.weights, backend=name, device=profile.device)
         for model in models:
             cell = replace(template, model=model)
             if model.family != "mobilenet_v1" and not model.is_file and "mobilenet_v1" in profile.model:
                 cell = replace(cell, role="baseline", weights=profile.weights or "random")
-            cells += [replace(cell, precision=precision) for precision in dict.fromkeys(profile.precision)]
+            cells += [replace(cell, precision=precision) for precision in precisions]
         cells += [
             replace(template, model=model, role="baseline", weights="random")
             for model in compared
@@ -62,6 +60,14 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
         labels=profile.labels,
         optional_backends=tuple(name for name in backends if name not in profile.backend),
     )
+
+
+def _baseline(family: Family, largest: int) -> ModelSpec:
+    """Return the baseline of that family next to networks of the resolution `largest`. Raises `UsageError`."""
+    info = family_info(family)
+    if family not in FAMILIES:
+        raise UsageError(f"not a built-in network: {family}", f"{choose_one(family, FAMILIES)}, or give it as --model")
+    return ModelSpec(family, resolution=max(largest, info.smallest))
 
 
 def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
@@ -83,7 +89,7 @@ def resolve_files(profile: Profile) -> tuple[ModelSpec, ...]:
                 zoo.spec_of(model.name, profile.weights, resolution, lambda path: checkpoint.read(path).tensors)
             )
             continue
-        path = Path(model.name).expanduser()
+        path = expand_home(model.name)
         resolved = files.spec_of(path, model.resolution if profile.res else None, profile.logits)
         height, width = resolved.size
         fits = any(side in profile.res for side in resolved.size)
@@ -122,12 +128,11 @@ def group_by_artifact(spec: RunSpec) -> RunSpec:
 def keep_spread(spec: RunSpec, count: int) -> RunSpec:
     """Return `spec` with only `count` of the MobileNetV1 of its grid, spread over it, and all other networks.
 
-    Raises `UsageError` if `count` is too low to predict the rest from.
+    Raises `UsageError` if `count` is out of bounds: too low to predict the rest from.
     """
     from mbbench.fit.spread import spread
 
-    if count < FEWEST_TO_PREDICT:
-        raise UsageError(f"--predict is too low: {count}", f"measure at least {FEWEST_TO_PREDICT} networks")
+    BOUNDS["predict"].require(count)
     grid = grid_of(spec)
     chosen = set(spread(grid, count)) if grid else set()
     return replace(spec, cells=tuple(cell for cell in spec.cells if cell.model in chosen or cell.model not in grid))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from mbbench import cache
-from mbbench.errors import UsageError, describe_invalid
+from mbbench.errors import UsageError, choose_one, describe_invalid
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
+from mbbench.spec.bounds import PROFILE, require_countable, require_fields
 
 DataKind = Literal["digits", "random", "fashion-mnist", "folder"]
 
@@ -28,7 +29,7 @@ class Profile:
     """The options of a run. Several models, alphas, resolutions, backends or precisions make a grid of cells.
 
     Without `res`, each family has the resolution of its authors. `baselines`: families, or whether to measure the usual
-    ones (`DEFAULT_BASELINES`).
+    ones (`DEFAULT_BASELINES`). Raises `UsageError` for a number out of bounds.
     """
 
     description: str = ""
@@ -56,6 +57,12 @@ class Profile:
     baselines: bool | tuple[Family, ...] = False
     settings: Settings = field(default_factory=Settings)
 
+    def __post_init__(self) -> None:
+        require_fields(self, *PROFILE)
+        for name in ("model", "alpha", "backend", "precision"):
+            if not getattr(self, name):
+                raise UsageError(f"--{name} has no value: []", "give at least one, or leave it out")
+
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The grid's networks, by family, then width, then resolution. Raises `UsageError` for an invalid network.
@@ -66,14 +73,17 @@ class Profile:
         families = {name: family_info(name) for name in self.model}
         no_alpha = not any(info.has_alpha for info in families.values())
         no_variant = not any(self.variant in info.variants for info in families.values())
+        alphas, sides = dict.fromkeys(self.alpha), dict.fromkeys(self.res)
+        widths = [len(alphas) if no_alpha or info.has_alpha else 1 for info in families.values()]
+        require_countable("the grid has too many networks", sum(widths) * max(1, len(sides)))
         return tuple(
             ModelSpec("onnx", resolution=resolution, name=name)
             if info is FILE_FAMILIES["onnx"]
             else ModelSpec(name, alpha, resolution, variant=variant)
             for name, info in families.items()
             for variant in (self.variant if no_variant or self.variant in info.variants else "standard",)
-            for alpha in (dict.fromkeys(self.alpha) if no_alpha or info.has_alpha else (1.0,))
-            for resolution in dict.fromkeys(self.res or (info.resolution,))
+            for alpha in (alphas if no_alpha or info.has_alpha else (1.0,))
+            for resolution in (sides or (info.resolution,))
         )
 
     @property
@@ -131,7 +141,7 @@ def to_options(profile: Profile) -> list[str]:
         ("--interpolation", profile.interpolation),
         ("--channels", profile.channels),
         ("--logits", profile.logits),
-        ("--labels", profile.labels and str(Path(profile.labels).expanduser().absolute())),
+        ("--labels", profile.labels and str(expand_home(profile.labels).absolute())),
     ):
         arguments += [name, value] if value else []
     return arguments
@@ -160,10 +170,15 @@ def parse_data_name(name: str) -> tuple[DataKind, Path | None]:
     folder = rest if kind == "fashion-mnist" else name
     if not folder:
         raise UsageError(f"there is no data folder {folder!r}", NAME_DATA)
+    return kind, expand_home(folder)
+
+
+def expand_home(name: str) -> Path:
+    """Return the path `name`, in which `~` and `~USER` are homes. Raises `UsageError` if there is no such user."""
     try:
-        return kind, Path(folder).expanduser()
+        return Path(name).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"there is no data folder {folder!r}: {error}", NAME_DATA) from error
+        raise UsageError(f"cannot find {name!r}: {error}", "write the whole path") from error
 
 
 def folders() -> Iterator[Path]:
@@ -183,16 +198,17 @@ def read_profile(name: str) -> Profile:
         return parse(_read(Path(name)), name)
     for folder in folders():
         path = folder / f"{name}.toml"
-        if path.is_file():
-            return parse(_read(path), str(path))
-    raise UsageError(f"unknown profile: {name!r}", f"choose one of {', '.join(names())}, or give a .toml file")
+        with suppress(OSError):  # a name that is too long for a file
+            if path.is_file():
+                return parse(_read(path), str(path))
+    raise UsageError(f"unknown profile: {name!r}", f"{choose_one(name, names())}, or give a .toml file")
 
 
 def parse(text: str, source: str) -> Profile:
     """Return the profile in `text`; errors name `source`. Raises `UsageError`."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: of a number with thousands of digits, too
         raise UsageError(f"{source} is not TOML: {error}", "fix that line") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
@@ -201,9 +217,9 @@ def parse(text: str, source: str) -> Profile:
             content[name] = [content[name]]
     try:
         return msgspec.convert(content, Profile, strict=True)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error.cause}", error.remedy) from None
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, UsageError):
-            raise error.__cause__ from None
         raise _invalid(error, content, source) from error
 
 
@@ -222,7 +238,7 @@ def _invalid(error: msgspec.ValidationError, content: Any, source: str) -> Usage
             cause = cause.replace(f"[{key}]", "", 1)
         value = value[int(key)]
     choices = _choices(kind)
-    remedy = f"choose one of {', '.join(choices)}" if "unknown" in cause and choices else "fix that value"
+    remedy = choose_one(str(value), choices) if "unknown" in cause and choices else "fix that value"
     return UsageError(f"{source}: {re.split(', not|: ', cause, maxsplit=1)[0]}: {value!r}", remedy)
 
 
@@ -244,8 +260,4 @@ def _refuse_unknown(table: Any, schema: type, source: str) -> None:
     keys = [entry.name for entry in fields(schema)]
     for key in table if isinstance(table, dict) else ():
         if key not in keys:
-            close = difflib.get_close_matches(key, keys, n=1)
-            raise UsageError(
-                f"{source} has an unknown key: {key!r}",
-                f"write {close[0]}" if close else f"choose one of {', '.join(keys)}",
-            )
+            raise UsageError(f"{source} has an unknown key: {key!r}", choose_one(key, keys))

@@ -10,13 +10,25 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mbbench.backend import Backend
-from mbbench.errors import BackendError
+from mbbench.errors import BackendError, did_you_mean
 from mbbench.spec import Precision
 
 GROUP = "mbbench.backends"
 _CHECKOUT = Path(__file__).parent.parent
 # The backends in mbbench's repository, under backends/.
 _IN_REPOSITORY = ("torch", "torch-eager", "onnxruntime", "openvino", "tensorrt", "litert", "executorch", "ncnn")
+# What users call a backend: the format that it opens, or a short form.
+_NICKNAMES = {
+    "onnx": "onnxruntime",
+    "ort": "onnxruntime",
+    "ov": "openvino",
+    "pytorch": "torch",
+    "pt": "torch",
+    "engine": "tensorrt",
+    "trt": "tensorrt",
+    "tflite": "litert",
+    "pte": "executorch",
+}
 _MAX_ERROR_LENGTH = 300  # of a third party's message, which may be many lines
 
 
@@ -98,17 +110,24 @@ def install_command(distribution: str) -> str:
     return f"`pip install 'mbbench[{distribution}]'`"
 
 
+def require_known(name: str) -> None:
+    """Raise `BackendError` if no backend has this name, neither an installed one nor one of the repository."""
+    if name not in {*names(), *_IN_REPOSITORY}:
+        installed = ", ".join(names()) or "none"
+        hint = did_you_mean(name, {*names(), *_IN_REPOSITORY}, _NICKNAMES)
+        raise BackendError(f"unknown backend: {name!r}", f"{hint}choose an installed backend ({installed})")
+
+
 def load(name: str) -> Backend:
     """Return the backend called `name`. Raises `BackendError` with the list of installed backends."""
+    require_known(name)
     points = tuple(entry_points(group=GROUP, name=name))
     if not points:
         installed = ", ".join(names()) or "none"
-        if name in _IN_REPOSITORY:
-            command = install_command(name.removesuffix("-eager"))
-            raise BackendError(
-                f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
-            )
-        raise BackendError(f"unknown backend: {name!r}", f"choose an installed backend ({installed})")
+        command = install_command(name.removesuffix("-eager"))
+        raise BackendError(
+            f"backend {name} is not installed", f"run {command}, or choose another backend ({installed})"
+        )
     target = points[0].value
     try:
         backend = points[0].load()()

@@ -230,7 +230,7 @@ def _append(path: Path, line: bytes) -> None:
         written = os.write(descriptor, line)
         if written < len(line):  # on a full disk, the part that fits is written
             os.ftruncate(descriptor, size)
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

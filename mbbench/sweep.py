@@ -61,4 +61,4 @@ def read_spec(results: Path) -> RunSpec:
 
 
 def _spec_path(results: Path) -> Path:
-    return results.with_suffix(".sweep.json")
+    return results.parent / f"{results.stem}.sweep.json"

@@ -9,6 +9,8 @@ import mbbench
 ROOT = Path(mbbench.__file__).parent
 # The packages that each package may import. `cli`, `cluster` and `testing` join stages and may import all.
 STAGES: dict[str, set[str]] = {
+    "spec": set(),
+    "machine": set(),
     "result": set(),
     "nvidia": set(),
     "graphs": set(),
@@ -23,8 +25,9 @@ STAGES: dict[str, set[str]] = {
     "compare": {"artifacts", "measure"},
     "report": {"models", "measure", "analysis", "fit", "compare"},
 }
+PLAIN_DATA = {"spec", "machine", "result"}  # every module may import it
 JOINING = {"cli", "cluster", "testing"}
-PROGRAMS = {"plan", "run", "sweep", "check", "__main__"}  # modules at the root that join stages
+PROGRAMS = {"plan", "preflight", "run", "sweep", "check", "__main__"}  # modules at the root that join stages
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -43,7 +46,7 @@ def test_packages_import_only_earlier_stages() -> None:
     assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == STAGES.keys() | JOINING
     for package, earlier in STAGES.items():
         for path in (ROOT / package).rglob("*.py"):
-            later = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - earlier - {package, "result"}
+            later = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - earlier - PLAIN_DATA - {package}
             assert not later, f"{path.relative_to(ROOT)} imports {later}"
 
 
@@ -55,7 +58,7 @@ def test_the_order_of_stages_has_no_cycle() -> None:
 def test_only_programs_at_the_root_import_packages() -> None:
     for path in ROOT.glob("*.py"):
         if path.stem not in PROGRAMS:
-            packages = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - {"result"}
+            packages = set(imports_of(path)) & (STAGES.keys() | JOINING | PROGRAMS) - PLAIN_DATA
             assert not packages, f"{path.name} imports {packages}"
 
 

@@ -348,7 +348,7 @@ def test_one_run_of_the_command_writes_every_format(
     [
         ([], "check needs exactly one baseline; give either --baseline DIR or --base-ref REF"),
         (["--baseline", "x", "--base-ref", "main"], "check needs exactly one baseline"),
-        (["--baseline", "x", "--time", "0s"], "--time is out of range: 0s; give a time from 1s to 1h"),
+        (["--baseline", "x", "--time", "0s"], "--time is out of range: 0s; give 1s to 3600s"),
         (
             ["--baseline", "x", "--output", "a.html"],
             "a.html has no known format; end its name with one of .json, .md, .xml",

@@ -67,6 +67,10 @@ def test_any_family_can_be_a_baseline_at_the_largest_resolution_that_it_accepts(
     ]
     with pytest.raises(UsageError, match="unknown model: 'resnet'"):
         plan.plan(Profile(baselines=("resnet",)))
+    with pytest.raises(
+        UsageError, match=r"^not a built-in network: timm:resnet18; choose one of mobilenet_v1, .*--model$"
+    ):
+        plan.plan(Profile(baselines=("timm:resnet18",)))
 
 
 def test_baselines_have_the_subjects_default_resolution() -> None:
@@ -104,6 +108,20 @@ def test_all_means_every_backend_that_can_start_and_repeated_names_count_once() 
     assert len(names) == len(set(names))
 
 
+def test_cells_are_counted_before_they_are_made() -> None:
+    alphas, sides = tuple(1 + step / 1000 for step in range(100)), tuple(range(100, 200))
+    with pytest.raises(UsageError) as caught:
+        plan.plan(Profile(alpha=alphas, res=(*sides, 200)))
+    assert str(caught.value) == (
+        "the grid has too many networks: 10100; give at most 10000, with fewer values or a larger step"
+    )
+    with pytest.raises(UsageError, match=r"^the run has too many cells: 20000; give at most 10000"):
+        plan.plan(Profile(alpha=alphas, res=sides, precision=("fp32", "int8", "fp32")))
+    with pytest.raises(UsageError, match=r"^the run has too many cells: 10002; "):
+        plan.plan(Profile(alpha=alphas, res=sides, baselines=True))
+    assert len(plan.plan(Profile(model=("mobilenet_v1", "vgg16"), alpha=alphas, res=sides[:99])).cells) == 9999
+
+
 def test_an_empty_list_of_backends_is_refused() -> None:
     with pytest.raises(UsageError, match="no backend is named"):
         plan.expand_backends([""])
@@ -128,7 +146,7 @@ def test_preprocessing_and_labels_are_part_of_the_run() -> None:
     spec = plan.plan(profile)
     assert spec.preprocessing == PreprocessingOptions(mean=(0.1, 0.2, 0.3), crop=1.0, channels="bgr")
     assert spec.labels == "l.csv"
-    with pytest.raises(UsageError, match="std must be three numbers"):
+    with pytest.raises(UsageError, match="--std is out of range: 0,1,1"):
         plan.plan(Profile(std=(0.0, 1.0, 1.0)))
     with pytest.raises(UsageError, match=r"--labels requires --weights: .*; add --weights FILE, or leave out --labels"):
         plan.plan(Profile(labels="l.csv"))
@@ -146,5 +164,5 @@ def test_a_spread_keeps_some_networks_of_the_grid_and_all_others() -> None:
     }  # fmt: skip
     assert len(kept.cells) == 5 * 2 + 3 * 2
     assert [cell for cell in spec.cells if cell in kept.cells] == list(kept.cells)
-    with pytest.raises(UsageError, match="--predict is too low: 4; measure at least 5 networks"):
+    with pytest.raises(UsageError, match="--predict is out of range: 4 networks; give 5 to 10000 networks"):
         plan.keep_spread(spec, 4)

@@ -117,3 +117,23 @@ def test_a_probe_has_versions_and_devices() -> None:
     probe = registry.probe("onnxruntime")
     assert probe.versions == {"onnxruntime": metadata.version("onnxruntime")}
     assert list(probe.devices) == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("onnx", "onnxruntime"), ("ort", "onnxruntime"), ("onnxrt", "onnxruntime"), ("opnvino", "openvino"),
+        ("tflite", "litert"), ("pytorch", "torch"), ("trt", "tensorrt"), ("pte", "executorch"),
+    ],
+)  # fmt: skip
+def test_the_backend_that_may_be_meant_is_suggested(name: str, meant: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        registry.require_known(name)
+    assert str(caught.value).startswith(
+        f"unknown backend: '{name}'; did you mean {meant}? choose an installed backend ("
+    )
+
+
+def test_a_backend_of_the_repository_is_known_even_if_it_is_not_installed() -> None:
+    for name in (*registry.names(), "executorch"):
+        registry.require_known(name)

@@ -141,7 +141,7 @@ def test_invalid_input_is_refused_before_anything_is_measured(tmp_path: Path, ce
 
 def test_more_threads_than_cpus_are_refused(tmp_path: Path) -> None:
     spec = replace(spec_of(CELL), settings=replace(SETTINGS, threads=4096))
-    with pytest.raises(UsageError, match=r"threads must be at most the number of available CPUs, .*: 4096"):
+    with pytest.raises(UsageError, match=r"--threads is more than the number of available CPUs, .*: 4096"):
         list(run(spec, tmp_path / "results.jsonl", quiet))
 
 

@@ -196,7 +196,7 @@ def change(result: Result, name: str, value: object) -> bytes:
         ("cell.model", {"family": "timm:resnet18"}, "cell.model.family: unknown: 'timm:resnet18'"),
         ("cell.precision", "fp8", "cell.precision: invalid enum value 'fp8'"),
         ("cell.backend", "x" * 2000, "cell.backend: expected `str` of length <= 1024"),
-        ("settings.threads", 0, "threads must be at least 1: 0"),
+        ("settings.threads", 0, "--threads is out of range: 0"),
         ("settings.threads", 10**400, "settings.threads: expected `int` <= 1000000000"),
         ("artifact.format", "../x", "artifact.format: expected `str` matching regex"),
         ("measured.latency.samples_ms", [], "measured.latency: n is 700, but there are 0 samples"),

@@ -284,11 +284,11 @@ def prepare_cells(bundle: Bundle, spec: RunSpec, announce: Announce) -> list[Rea
 
 
 def _sidecar_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+    return path.parent / f"{path.name}.json"
 
 
 def _images_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.npz")
+    return path.parent / f"{path.name}.npz"
 
 
 def _build_mark(sha256: str) -> Path:

@@ -72,9 +72,7 @@ def prepare_all(spec: RunSpec, announce: Announce, resolve: ResolveWeights | Non
     checked: list[tuple[Backend, str, Dialect] | BackendError] = []
     for cell in spec.cells:
         try:
-            probe = registry.probe(cell.backend)
-            device = pick_device(cell.device, probe.devices)
-            checked.append((probe.backend, device, _dialect(cell, probe.backend, device)))
+            checked.append(resolve_backend(cell))
         except BackendError as error:
             checked.append(error)
             last_error = error
@@ -84,6 +82,16 @@ def prepare_all(spec: RunSpec, announce: Announce, resolve: ResolveWeights | Non
         Unavailable(cell, entry) if isinstance(entry, BackendError) else _prepare(spec, cell, *entry, announce, resolve)
         for cell, entry in zip(spec.cells, checked, strict=True)
     ]
+
+
+def resolve_backend(cell: Cell) -> tuple[Backend, str, Dialect]:
+    """Return the cell's backend, its device as the runtime spells it, and the dialect of its precision.
+
+    Raises `BackendError` if one of them is not available here.
+    """
+    probe = registry.probe(cell.backend)
+    device = pick_device(cell.device, probe.devices)
+    return probe.backend, device, _dialect(cell, probe.backend, device)
 
 
 def prepare_cell(spec: RunSpec, cell: Cell, backend: Backend, device: str, announce: Announce) -> Ready:
@@ -128,7 +136,8 @@ def preprocessing_of(spec: RunSpec, cell: Cell) -> Preprocessing:
 def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data.Dataset, weights.Weights]:
     """Return the cell's test images and its weights, trained if needed. Raises `UsageError`.
 
-    The labels are outputs of the network if they can be mapped to them (`data.labels.map_labels`).
+    A checkpoint is read before any image is decoded. The labels are outputs of the network if they can be mapped to
+    them (`data.labels.map_labels`).
     """
 
     def decoding(done: int, total: int) -> None:
@@ -141,16 +150,19 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
         data.load_split, spec.data, cell.model.size,
         preprocessing=preprocessing_of(spec, cell), on_progress=decoding,
     )  # fmt: skip
-    test = load("test", limit=spec.images)
+    classes = data.count_classes(spec.data)
+    if cell.weights is None:
+        load("test", limit=spec.images)  # a missing test split ends the run before training, not after it
     resolved = weights.resolve(
         cell.weights,
-        replace(cell.model, classes=test.classes) if test.classes > 1 and not cell.model.is_file else cell.model,
+        replace(cell.model, classes=classes) if classes > 1 and not cell.model.is_file else cell.model,
         lambda: load("train"),
         Recipe(),
         training,
     )
     if resolved.info.notes:
         announce(Preparing(f"weights {PurePath(cell.weights or '').name}: {', '.join(resolved.info.notes)}", 0, 0))
+    test = load("test", limit=spec.images)
     file = None if resolved.info.origin == "random" else spec.labels
     labeled = map_labels(test, resolved.spec.classes, file)
     if (text := statement(labeled)) is not None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli import limits, options, output
+from mbbench.cli import limits, options, output, quantities
 from mbbench.cli.interruption import interruption
 from mbbench.cli.options import DEFAULT_RESULTS, TIMING
 from mbbench.cli.progress import stderr_display
 from mbbench.errors import BackendError, CellsFailedError, RequirementError, UsageError
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.analysis.choose import Limits
@@ -56,8 +57,10 @@ def fit(
     Exit 5 if no network is within the limits.
     """
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.report.sections import fit as section
 
+    BOUNDS["max_cells"].require(max_cells)
     allowed = limits.parse_limits(max_p99, min_top1, max_rss, max_added_rss, max_size)
     costs = (allowed.max_p99_ms, allowed.max_rss_bytes, allowed.max_added_rss_bytes, allowed.max_size_bytes)
     if all(cost is None for cost in costs):
@@ -65,12 +68,16 @@ def fit(
     profile = replace(
         profile,
         weights=None if _names_data(context, profile) else "random",
-        alpha=options.parse_numbers("--alpha", float, alpha),
-        res=options.parse_numbers("--res", int, res),
+        alpha=quantities.parse_numbers("--alpha", float, alpha),
+        res=quantities.parse_numbers("--res", int, res),
     )
     if any((model.family, model.variant) != ("mobilenet_v1", "standard") for model in profile.models):
         raise UsageError("fit searches the standard MobileNetV1 alone", "leave model and variant out of the profile")
     spec = planning.plan(replace(profile, alpha=profile.alpha[:1], res=profile.res[:1]), list_unavailable=True)
+    largest = max(profile.models, key=lambda model: model.alpha * model.resolution**2)
+    preflight.require_measurable(
+        replace(spec, cells=tuple(replace(cell, model=largest) for cell in spec.cells)), results
+    )
     fits = _search_all(spec, profile.models, allowed, results, max_cells)
     document = section.fit_document(fits, allowed)
     if format in ("json", "csv"):

@@ -13,9 +13,10 @@ from mbbench.cli import options, output, stored
 from mbbench.cli.interruption import interruption
 from mbbench.cli.options import ARTIFACT, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
-from mbbench.cli.quantities import parse_seconds
+from mbbench.cli.quantities import time_within_bounds
 from mbbench.compare.changes import DEFAULT_LIMITS
 from mbbench.errors import UsageError
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.compare.record import GateRecord
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 GateFormat = Literal["table", "json", "markdown", "junit"]
 CompareFormat = Literal["table", "json", "markdown"]
 _FILE_FORMATS = {".json": "json", ".md": "markdown", ".xml": "junit"}
-_MIN_ROUNDS = 5
-_MIN_TIME_S, _MAX_TIME_S = 1, 3600
 
 
 @options.cell_options("model", *NETWORK, *ARTIFACT, profile="ci", baselines=False)
@@ -36,8 +35,12 @@ def keep(
     """Save the artifacts of some cells as the baseline of `mbbench check --baseline DIR`."""
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
 
+    output.require_folder(folder)
     spec = planning.plan(profile)
+    preflight.require_backends(spec)
+    preflight.require_inputs(spec)
     interruption.advise(f"the baseline in {folder} was not changed; run the command again")
     with stderr_display() as display:
         program.keep(spec, folder, display)
@@ -89,13 +92,15 @@ def check(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.compare import changes
 
     limits = changes.parse_limits(fail_on or DEFAULT_LIMITS)
-    seconds = _parse_time(time)
+    seconds = time_within_bounds("time_s", time)
     for file in files or ():
         output.require_suffix(file, tuple(_FILE_FORMATS))
     spec = planning.plan(profile)
+    preflight.require_measurable(spec)
     interruption.advise("there is no verdict; run the command again")
     with stderr_display() as display, _baseline_folder(baseline, base_ref, profile) as folder:
         record = program.check(spec, folder, limits, seconds, display)
@@ -166,17 +171,17 @@ def calibrate(
     """
     from mbbench import check as program
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.report.document import join
     from mbbench.report.sections import verdicts
 
-    if rounds < _MIN_ROUNDS:
-        raise UsageError(
-            f"--rounds is too small to estimate the spread: {rounds}", f"give at least {_MIN_ROUNDS}, preferably 20"
-        )
-    seconds = _parse_time(time)
+    BOUNDS["rounds"].require(rounds)
+    seconds = time_within_bounds("time_s", time)
+    spec = planning.plan(profile)
+    preflight.require_measurable(spec)
     interruption.advise("the noise of finished cells is kept; run the command again for the others")
     with stderr_display() as display:
-        floors = list(program.calibrate(planning.plan(profile), rounds, seconds, display))
+        floors = list(program.calibrate(spec, rounds, seconds, display))
     tables = [verdicts.noise_table(cell, noise) for cell, noise in floors]
     record = [{"cell": cell, "noise": noise} for cell, noise in floors]
     output.write_tables([join(tables, "Cell")] if format == "csv" else tables, record, format)
@@ -199,14 +204,6 @@ def _baseline_folder(folder: Path | None, ref: str | None, profile: Profile) -> 
     print_status(f"building the baseline from {ref} ...")
     with baseline.build_from_commit(str(ref), to_options(profile)) as built_folder:
         yield built_folder
-
-
-def _parse_time(text: str) -> float:
-    """Return --time in seconds. Raises `UsageError`."""
-    seconds = parse_seconds(text)
-    if not _MIN_TIME_S <= seconds <= _MAX_TIME_S:
-        raise UsageError(f"--time is out of range: {text}", "give a time from 1s to 1h")
-    return seconds
 
 
 def _record_text(record: GateRecord, format: str) -> str:

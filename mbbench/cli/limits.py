@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbbench.cli.quantities import parse_bytes, parse_seconds
+from mbbench.cli.quantities import bytes_within_bounds, time_within_bounds
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.analysis.choose import Limits
@@ -44,10 +45,12 @@ def parse_limits(
     """Return the limits in the units of `analysis.choose`. Raises `UsageError`."""
     from mbbench.analysis.choose import Limits
 
+    if min_top1 is not None:
+        BOUNDS["min_top1"].require(min_top1)
     return Limits(
-        max_p99_ms=None if max_p99 is None else parse_seconds(max_p99) * 1e3,
+        max_p99_ms=None if max_p99 is None else time_within_bounds("max_p99_s", max_p99) * 1e3,
         min_top1=None if min_top1 is None else min_top1 / 100,
-        max_rss_bytes=None if max_rss is None else parse_bytes(max_rss),
-        max_added_rss_bytes=None if max_added_rss is None else parse_bytes(max_added_rss),
-        max_size_bytes=None if max_size is None else parse_bytes(max_size),
+        max_rss_bytes=None if max_rss is None else bytes_within_bounds("max_rss_gb", max_rss),
+        max_added_rss_bytes=(None if max_added_rss is None else bytes_within_bounds("max_added_rss_gb", max_added_rss)),
+        max_size_bytes=None if max_size is None else bytes_within_bounds("max_size_gb", max_size),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, choose_one
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # the base of all errors that parsing raises
 
@@ -63,8 +63,8 @@ def _bad_value(error: Any) -> UsageError:
     name, message = _name(error.param), error.message
     choices = re.search(r"is not one of (.*)", message)
     if choices is not None:
-        *others, last = re.findall(r"'([^']*)'", choices[1])
-        return UsageError(f"unknown value of {name}: {_value(error)}", f"choose {', '.join(others)} or {last}")
+        names = re.findall(r"'([^']*)'", choices[1])
+        return UsageError(f"unknown value of {name}: {_value(error)}", choose_one(_value(error), names))
     if "integer" in message:
         return UsageError(f"{name} is not a whole number: {_value(error)}", "give digits alone, such as 32")
     if "a number" in message or "float" in message:

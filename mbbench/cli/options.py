@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
 from mbbench.cli import inputs
-from mbbench.cli.quantities import parse_seconds
-from mbbench.errors import UsageError
+from mbbench.cli.quantities import parse_numbers, time_within_bounds
 from mbbench.families import FAMILIES, Family, Variant
 from mbbench.spec import Scenario
 
 if TYPE_CHECKING:
     from mbbench.profile import Profile
 
-_Number = TypeVar("_Number", int, float)
 _Command = Callable[..., None]
 
 DEFAULT_RESULTS = "reports/results.jsonl"
@@ -120,31 +116,6 @@ def _parse_scenarios(text: str) -> tuple[str, ...]:
     return get_args(Scenario) if text == "all" else split_names(text)
 
 
-def _parse_milliseconds(text: str) -> float:
-    return parse_seconds(text) * 1e3
-
-
-def parse_numbers(option: str, kind: Callable[[str], _Number], text: str) -> tuple[_Number, ...]:
-    """Return the numbers in a list such as `128,224`, whose items may be ranges: `128-224+32`. Raises `UsageError`."""
-    try:
-        return tuple(kind(number) for item in text.split(",") for number in _expand_range(item))
-    except ValueError:
-        example = "0.5,1.0 or 0.25-1+0.25" if kind is float else "128,224 or 128-224+32"
-        raise UsageError(f"{option} is not a list of numbers: {text}", f"write it like {option} {example}") from None
-
-
-def _expand_range(item: str) -> list[str]:
-    """Return the numbers of the range `FIRST-LAST+STEP`, or the item itself if it is not a range."""
-    match = re.fullmatch(r"([\d.]+)-([\d.]+)\+([\d.]+)", item.strip())
-    if match is None:
-        return [item]
-    try:
-        first, last, step = map(Decimal, match.groups())
-        return [str(first + step * index) for index in range(int((last - first) / step) + 1)]
-    except ArithmeticError as error:
-        raise ValueError(item) from error
-
-
 _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "model": _CellOption(Model, lambda family: (family,)),
     "models": _CellOption(
@@ -202,14 +173,14 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "sustain": _CellOption(
         _text("--sustain", "Also run back to back for this long (e.g. 10m), to show throttling.", metavar="TIME"),
-        parse_seconds,
+        partial(time_within_bounds, "sustain_s"),
         setting="sustain_s",
     ),
     "idle": _CellOption(
         _text(
             "--idle", "Also call after pauses of up to this long (e.g. 100ms), to show wake-up cost.", metavar="TIME"
         ),
-        _parse_milliseconds,
+        partial(time_within_bounds, "idle_ms"),
         setting="idle_ms",
     ),
     "scenario": _CellOption(
@@ -229,7 +200,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     ),
     "bound": _CellOption(
         _text("--bound", "Latency bound on the server scenario's p99.", "15ms", "TIME"),
-        _parse_milliseconds,
+        partial(time_within_bounds, "bound_ms"),
         setting="bound_ms",
     ),
     "baselines": _CellOption(_flag("--baselines/--no-baselines", "Also measure VGG16 and GoogLeNet.")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,27 @@ def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
     """Raise `UsageError` if `path` does not end with one of `suffixes`."""
     if path.suffix not in suffixes:
         raise UsageError(f"{path} has no known format", f"end its name with one of {', '.join(suffixes)}")
+
+
+def require_target(path: Path) -> None:
+    """Raise `UsageError` if `path` is a folder or in a file: better before the work than after."""
+    remedy = "choose another path"
+    try:
+        if path.is_dir():
+            raise UsageError(f"cannot write {path} (it is a folder)", remedy)
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})", remedy) from error
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"cannot write {path} ({parent} is not a folder to write to)", remedy)
+
+
+def require_folder(path: Path) -> None:
+    """Raise `UsageError` if `path` cannot become a folder to write to."""
+    with suppress(OSError):  # `require_target` reports it
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"cannot write to {path} (it is not a folder)", "choose another path")
+    require_target(path / "file")
 
 
 def write_file(path: Path, text: str) -> None:

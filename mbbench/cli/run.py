@@ -14,12 +14,13 @@ from mbbench.cli.interruption import interruption
 from mbbench.cli.options import ACCURACY, ARTIFACT, DEFAULT_RESULTS, LOAD, NETWORK, TIMING
 from mbbench.cli.progress import print_status, stderr_display
 from mbbench.errors import UsageError
+from mbbench.families import FILE_SUFFIX
 
 if TYPE_CHECKING:
     from mbbench.events import Notify
     from mbbench.profile import Profile
     from mbbench.result import Result
-    from mbbench.spec import RunSpec
+    from mbbench.spec import Cell, RunSpec
 
 
 @options.cell_options(
@@ -50,6 +51,7 @@ def run(
     Options override the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.artifacts import bundle
     from mbbench.run import raise_for_failures
     from mbbench.run import run as measure
@@ -60,10 +62,12 @@ def run(
         None if artifact is None else bundle.read(artifact, trust=trust, images=not _names_data(context, profile))
     )
     if exported is not None:
+        _refuse_contradictions(context, profile, exported.sidecar.cell, str(artifact))
         profile = bundle.profile_of(profile, exported.sidecar)
     network = None if exported is None else exported.sidecar.cell.model
     models = (network,) if network is not None and network.is_file else None
     spec = planning.plan(profile, list_unavailable=True, models=models)
+    preflight.require_measurable(spec, results, own_images=exported is not None and exported.images is not None)
     if plan:
         _show_plan(spec, format)
         return
@@ -110,7 +114,9 @@ def sweep(
     Options override the profile; the defaults shown are those of the profile `default`.
     """
     from mbbench import plan as planning
+    from mbbench import preflight, store
     from mbbench import sweep as program
+    from mbbench.cluster.connect import require_address
     from mbbench.profile import read_profile
     from mbbench.report.sections.grid import predicted_maps
     from mbbench.run import raise_for_failures
@@ -129,6 +135,12 @@ def sweep(
     grid = planning.grid_of(spec)
     if predict is not None:
         spec = planning.keep_spread(spec, predict)
+    if cluster is None:
+        preflight.require_measurable(spec, results)
+    else:  # other machines measure
+        require_address(cluster)
+        store.require_writable(results)
+        preflight.require_inputs(spec)
     if plan:
         _show_plan(spec, format)
         return
@@ -156,9 +168,13 @@ def worker(
 
     Anyone who can reach a scheduler can run code on its workers: use certificates (docs/cluster.md).
     """
+    from mbbench import registry
     from mbbench.cluster.worker import serve
 
-    serve(scheduler, () if resources is None else options.split_names(resources))
+    backends = () if resources is None else options.split_names(resources)
+    for name in backends:
+        registry.require_known(name)
+    serve(scheduler, backends)
 
 
 @options.cell_options(
@@ -191,10 +207,15 @@ def export(
     The options must name a single network and precision. `mbbench run --artifact FILE` measures the file.
     """
     from mbbench import plan as planning
+    from mbbench import preflight
     from mbbench.artifacts import bundle
     from mbbench.report import units
 
+    output.require_target(file)
     spec = planning.plan(replace(profile, backend=(to,)))
+    if compute_capability is None:
+        preflight.require_backends(spec)
+    preflight.require_inputs(spec)
     interruption.advise(f"{file} was not written; run the command again")
     with stderr_display() as display:
         sidecar = bundle.write(spec, file, compute_capability, display)
@@ -210,6 +231,26 @@ def _names_data(context: typer.Context, profile: Profile) -> bool:
     in_options = source is not None and source.name == "COMMANDLINE"
     named = any(getattr(profile, name) is not None for name in ("weights", *inputs.OPTIONS))
     return in_options or named or profile.data != Profile().data
+
+
+def _refuse_contradictions(context: typer.Context, profile: Profile, cell: Cell, file: str) -> None:
+    """Raise `UsageError` if an option names another network, backend or precision than the cell that `file` holds."""
+    model = cell.model
+    networks = tuple(Path(name).name.removesuffix(FILE_SUFFIX) for name in profile.model)
+    for option, values, held in (
+        ("model", networks, model.name or model.family),
+        ("alpha", profile.alpha, model.alpha),
+        ("res", profile.res, model.resolution),
+        ("variant", (profile.variant,), model.variant),
+        ("backend", profile.backend, cell.backend),
+        ("precision", profile.precision, cell.precision),
+    ):
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE" and values != (held,):
+            text = ",".join(map(str, values))
+            raise UsageError(
+                f"--{option} contradicts {file}, which holds {held}: {text}", f"leave out --{option}, or export again"
+            )
 
 
 def _show_plan(spec: RunSpec, format: str) -> None:

@@ -15,9 +15,10 @@ import typer
 from mbbench.cli import inputs, options, output
 from mbbench.cli.interruption import interruption
 from mbbench.cli.progress import Display, print_status, stderr_display
-from mbbench.cli.quantities import parse_seconds
+from mbbench.cli.quantities import time_within_bounds
 from mbbench.errors import UsageError
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from mbbench.compress.pipeline import Request
@@ -45,17 +46,19 @@ def train(
     file: options.CheckpointCopy = None,
 ) -> None:
     """Train a MobileNetV1 (or reuse an identical training) and print its checkpoint's path."""
-    from mbbench import weights
+    from mbbench import preflight, weights
     from mbbench.artifacts import reference
     from mbbench.report import units
     from mbbench.weights.recipe import Recipe
 
+    recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
     profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data)
+    _require_target(file)
+    preflight.require_trainable(profile.data, profile.models[0])
     interruption.advise(_GO_ON)
     with stderr_display() as display:
         test = _load_split(profile, "test", display)
         spec = replace(profile.models[0], classes=test.classes)
-        recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
         trained = weights.trained(spec, _load_split(profile, "train", display), recipe, _show_training(display))
         top1 = reference.top1(trained, test)
     _write_checkpoint_path(trained, file)
@@ -123,10 +126,14 @@ def compress(
     INT8 alone needs no new checkpoint: use `mbbench run --precision int8`.
     """
     from mbbench import plan
+    from mbbench.compress.pipeline import require_stages
     from mbbench.data.labels import map_labels
 
+    require_stages(prune, max_latency, teacher, qat=qat)
+    BOUNDS["epochs"].require(epochs)
+    BOUNDS["teacher_alpha"].require(teacher_alpha)
     mult_adds_share = None if prune is None else _remaining_share(prune)
-    max_latency_ms = None if max_latency is None else _parse_max_latency(max_latency)
+    max_latency_ms = None if max_latency is None else time_within_bounds("max_latency_s", max_latency) * 1e3
     profile = _network_profile(
         threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
@@ -135,6 +142,8 @@ def compress(
         ),
     )  # fmt: skip
     plan.require_weights_for_labels(profile)
+    _require_target(file)
+    _require_compressible(profile, teacher, teacher_alpha, measured=max_latency is not None)
     interruption.advise(_GO_ON)
     with stderr_display() as display:
         test, images = _load_split(profile, "test", display), _load_split(profile, "train", display)
@@ -143,6 +152,20 @@ def compress(
         larger = None if teacher is None else _resolve_weights(profile, teacher, teacher_alpha, images, display)
         request = _build_request(mult_adds_share, max_latency_ms, larger, qat=qat, epochs=epochs)
         _compress_and_report(profile, start, images, test, request, display, file)
+
+
+def _require_compressible(profile: Profile, teacher: str | None, teacher_alpha: float, *, measured: bool) -> None:
+    """Raise `MbbenchError` for what can be refused before training, as `preflight` does for a run."""
+    from mbbench import plan, preflight, weights
+
+    spec = plan.plan(profile)
+    if measured:
+        preflight.require_measurable(spec)
+    else:
+        preflight.require_inputs(spec)
+    preflight.require_trainable(profile.data, profile.models[0])
+    if teacher is not None:
+        weights.require_usable(teacher, replace(profile.models[0], alpha=teacher_alpha, variant="standard"))
 
 
 def _compress_and_report(
@@ -202,17 +225,8 @@ def _build_request(
 
 def _remaining_share(prune: float) -> float:
     """Return the share of the Mult-Adds that remains after --prune, 0 to 1. Raises `UsageError`."""
-    if not 0 < prune < 100:
-        raise UsageError(f"--prune is out of range: {prune:g}", "give a percentage between 0 and 100")
+    BOUNDS["prune"].require(prune)
     return 1 - prune / 100
-
-
-def _parse_max_latency(text: str) -> float:
-    """Return --max-latency in milliseconds. Raises `UsageError`."""
-    seconds = parse_seconds(text)
-    if not seconds > 0:
-        raise UsageError(f"--max-latency is out of range: {text}", "give a time above 0, such as 10ms")
-    return seconds * 1e3
 
 
 def _resolve_weights(
@@ -268,6 +282,11 @@ def _latency_ms(profile: Profile, display: Display, spec: ModelSpec) -> float:
     run.raise_for_failures([result])
     assert result.measured.latency is not None
     return result.measured.latency.median_ms
+
+
+def _require_target(file: Path | None) -> None:
+    if file is not None:
+        output.require_target(file)
 
 
 def _write_checkpoint_path(weights: Weights, file: Path | None) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 from mbbench.errors import UsageError
 
 TIMEOUT_S = 10
+_ADDRESS = re.compile(r"(?:(?:tcp|tls|ws|wss)://)?(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
+_MAX_PORT = 65_535
 _SET_UP_CERTIFICATES = "set up certificates as docs/cluster.md describes"
 
 
+def require_address(scheduler: str) -> None:
+    """Raise `UsageError` unless `scheduler` is an address of Dask's: tls://host:8786, or host:8786."""
+    match = _ADDRESS.fullmatch(scheduler)
+    if match is None or not 0 < int(match[1]) <= _MAX_PORT:
+        raise UsageError(f"not an address of a Dask scheduler: {scheduler!r}", "write it like tls://host:8786")
+
+
 def require_distributed(scheduler: str, role: str) -> None:
-    """Raise `UsageError` unless Dask is installed and, for a tls:// scheduler, has certificates.
+    """Raise `UsageError` unless the address is one, Dask is installed and, for a tls:// scheduler, has certificates.
 
     `role` is the section of Dask's configuration: `client` or `worker`.
     """
+    require_address(scheduler)
     try:
         from distributed.security import Security
     except ImportError as error:

@@ -78,17 +78,22 @@ def compress(
             f"the teacher has {request.teacher.spec.classes} classes, the student has {start.spec.classes}",
             "give a teacher with the same classes",
         )
-    if request.mult_adds is not None and request.max_latency_ms is not None:
-        raise UsageError("--prune and --max-latency exclude each other", "give one of them")
+    require_stages(request.mult_adds, request.max_latency_ms, request.teacher, qat=request.qat)
     share = request.mult_adds
     if request.max_latency_ms is not None:
         share = _share_within_budget(start, train, request.max_latency_ms, latency_ms)
-    elif share is None and request.teacher is None and not request.qat:
-        raise UsageError("nothing to do: no compression was chosen", "give --prune, --max-latency, --teacher or --qat")
     compressed = start if share is None else _prune(start, train, share)
     if share is not None or request.teacher is not None:
         compressed = _finetune(compressed, train, request, on_progress)
     return _qat(compressed, train, request.qat_recipe, on_progress) if request.qat else compressed
+
+
+def require_stages(prune: object, max_latency: object, teacher: object, *, qat: bool) -> None:
+    """Raise `UsageError` if these options (None: absent) request no stage, or two that exclude each other."""
+    if prune is not None and max_latency is not None:
+        raise UsageError("--prune and --max-latency exclude each other", "give one of them")
+    if prune is None and max_latency is None and teacher is None and not qat:
+        raise UsageError("nothing to do: no compression was chosen", "give --prune, --max-latency, --teacher or --qat")
 
 
 def _prune(start: Weights, train: Dataset, share: float) -> Weights:

@@ -17,7 +17,8 @@ of the images, stratified by class and drawn with a fixed seed. The training spl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +33,7 @@ from mbbench.models import default_preprocessing
 from mbbench.profile import NAME_DATA, parse_data_name
 from mbbench.result import DataInfo, LabelsInfo
 from mbbench.spec import Preprocessing, Size, content_key
+from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,9 +114,9 @@ def load_split(
     see `Dataset`. `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError`
     if the data set is missing, empty or corrupt.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--images must be at least 1: {limit}", "leave it out to use all images")
-    try:
+    if limit is not None:
+        BOUNDS["images"].require(limit)
+    with _reading(name):
         source = _source(name)
         if preprocessing is not None and preprocessing.crop == source.crop_fraction:
             preprocessing = replace(preprocessing, crop=None)  # the same pixels as without it
@@ -127,11 +129,6 @@ def load_split(
             _decode_to_cache(source, preprocess, split, limit, images_path, labels_path, on_progress)
             arrays = _open_cached(images_path, labels_path, size)
             assert arrays is not None
-    except OSError as error:  # a broken link, a folder without permission, a file deleted after it was listed
-        raise UsageError(
-            f"cannot read {error.filename or name} ({error.strerror or error})",
-            "check that it exists and that you may read it",
-        ) from error
     return Dataset(
         name=source.name,
         images=images_path,
@@ -143,6 +140,29 @@ def load_split(
         preprocessing=preprocessing,
         class_names=source.class_names(),
     )
+
+
+def count_classes(name: str) -> int:
+    """Return the number of classes of the data set `name`; 1: it has no labels. Nothing is decoded.
+
+    Raises `UsageError` if the data set is missing.
+    """
+    with _reading(name):
+        source = _source(name)
+        source.require_files()
+        return source.classes()
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn the system's errors into a `UsageError`: broken links, folders without permission, deleted files."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {error.filename or name} ({error.strerror or error})",
+            "check that it exists and that you may read it",
+        ) from error
 
 
 def _pixels(size: Size, source: Source, preprocessing: Preprocessing | None) -> Preprocess:

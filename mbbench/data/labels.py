@@ -14,6 +14,7 @@ from mbbench import cache
 from mbbench.data import Dataset
 from mbbench.errors import UsageError, describe_invalid
 from mbbench.models import imagenet
+from mbbench.profile import expand_home
 from mbbench.result import LabelsInfo, LabelSource
 from mbbench.spec import content_key
 
@@ -35,7 +36,7 @@ def map_labels(data: Dataset, outputs: int, file: str | None = None) -> Dataset:
     if data.classes == 1:
         return data
     if file is not None:
-        return _mapped(data, "file", _read_outputs(Path(file).expanduser(), data, outputs))
+        return _mapped(data, "file", _read_outputs(file, data, outputs))
     has_background = outputs == imagenet.CLASSES + 1
     indices = _imagenet_classes(data, outputs)
     if indices is not None:
@@ -97,16 +98,22 @@ def _imagenet_classes(data: Dataset, outputs: int) -> list[int] | None:
     return None
 
 
-def _read_outputs(path: Path, data: Dataset, outputs: int) -> list[int]:
-    """Return the output that the file gives for every class of the data. Raises `UsageError`."""
+def read_pairs(file: str) -> list[tuple[str, int]]:
+    """Return the folders and their outputs in a file of --labels. Raises `UsageError`."""
+    path = expand_home(file)
     try:
-        pairs = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
+        return _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
     except OSError as error:
         raise UsageError(
             f"cannot read {path} ({error.strerror or error})", "give a readable file of --labels"
         ) from error
     except (msgspec.MsgspecError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} does not map folders to outputs ({describe_invalid(error)})", _FORMAT) from error
+
+
+def _read_outputs(file: str, data: Dataset, outputs: int) -> list[int]:
+    """Return the output that the file gives for every class of the data. Raises `UsageError`."""
+    pairs, path = read_pairs(file), expand_home(file)
     by_name: dict[str, int] = {}
     for name, output in pairs:
         if by_name.setdefault(name, output) != output:

@@ -40,6 +40,9 @@ class Source(ABC):
     def identity(self) -> object:
         """Return plain data that changes if the content does. Nothing is decoded for it."""
 
+    def require_files(self) -> None:  # noqa: B027  (an optional hook)
+        """Raise `UsageError` if a file is missing that is not looked for when the source is made."""
+
     @abstractmethod
     def classes(self) -> int:
         """Return the number of classes; 1 means that there are no labels."""
@@ -92,6 +95,9 @@ class FashionMnist(Source):
     def identity(self) -> object:
         files = [self._file(prefix, kind) for prefix in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
         return [self.name, *(size_and_mtime(path) for path in files)]
+
+    def require_files(self) -> None:
+        self.identity()
 
     def classes(self) -> int:
         return 10

@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from mbbench.errors import BackendError
-from mbbench.machine import read_text
+from mbbench.machine.kernel import read_text
 from mbbench.measure.latency import Clock, no_garbage_collection
 from mbbench.nvidia import nvml
 from mbbench.result import Energy, Stretch

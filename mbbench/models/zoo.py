@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mbbench.errors import UsageError, first_line
 from mbbench.models import files
+from mbbench.profile import expand_home
 from mbbench.spec import Interpolation, ModelSpec, Preprocessing, content_key
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ def spec_of(
     if weights is None:
         raise UsageError(f"{name} has no default weights", "give --weights FILE, imagenet, or random for speed only")
     imported = _import(library)
-    source = weights if weights in ("random", "imagenet") else files.digest(Path(weights).expanduser())
+    source = weights if weights in ("random", "imagenet") else files.digest(expand_home(weights))
     key = content_key(library, metadata.version(library), network, source, resolution, files.tools())
 
     def make() -> files.Made:
         build = _torchvision if library == "torchvision" else _timm
         entry = build(imported, network, pretrained=weights == "imagenet")
         if weights not in ("random", "imagenet"):
-            _load(entry.module, read(Path(weights).expanduser()), weights)
+            _load(entry.module, read(expand_home(weights)), weights)
         return _normal_form(entry, network, resolution)
 
     return files.remember(key, name, make)

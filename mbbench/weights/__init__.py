@@ -15,9 +15,10 @@ from mbbench.data import Dataset
 from mbbench.errors import UsageError
 from mbbench.families import FILE_SUFFIX, LIBRARIES
 from mbbench.models import files
+from mbbench.profile import expand_home
 from mbbench.result import WeightsInfo
 from mbbench.spec import ModelSpec, content_key
-from mbbench.weights import checkpoint, fit, imagenet, importers
+from mbbench.weights import checkpoint, content, fit, imagenet, importers
 from mbbench.weights.recipe import TRAINER, Progress, Recipe
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def resolve(
     Raises `UsageError`.
     """
     if spec.is_file and choice != "random":
-        if choice is not None and not spec.name.startswith(LIBRARIES):
-            raise UsageError(f"{spec.name} has its weights in its file", "omit --weights, or give --weights random")
+        _require_own_weights(choice, spec)
         return Weights(files.path_of(spec), spec, WeightsInfo(origin="file", key=spec.sha256[:16], trained_on=None))
     if choice is None:
         return trained(spec, train(), recipe, on_progress)
@@ -77,8 +77,36 @@ def resolve(
         return imported("torchvision", imagenet.fetch(spec), spec)
     kind, colon, file = choice.partition(":")
     if colon and kind in importers.KINDS:
-        return imported(kind, Path(file).expanduser(), spec)
-    return from_file(Path(choice).expanduser(), spec)
+        return imported(kind, expand_home(file), spec)
+    return from_file(expand_home(choice), spec)
+
+
+def require_usable(choice: str | None, spec: ModelSpec) -> None:
+    """Raise `UsageError` if `resolve` would, as far as a file's first bytes and a checkpoint's metadata tell."""
+    if spec.is_file and choice != "random":
+        _require_own_weights(choice, spec)
+    elif choice is None:
+        _require_trainable(spec)
+    elif choice == "imagenet":
+        imagenet.require_published(spec)
+    elif choice != "random":
+        kind, colon, file = choice.partition(":")
+        if colon and kind in importers.KINDS:
+            content.read_head(expand_home(file))
+        else:
+            _adapt_to_checkpoint(expand_home(choice), spec)
+
+
+def _require_own_weights(choice: str | None, spec: ModelSpec) -> None:
+    if choice is not None and not spec.name.startswith(LIBRARIES):
+        raise UsageError(f"{spec.name} has its weights in its file", "omit --weights, or give --weights random")
+
+
+def _require_trainable(spec: ModelSpec) -> None:
+    if spec.family != "mobilenet_v1":
+        raise UsageError(
+            f"{spec.label} has no default weights", "give --weights FILE, or --weights random to measure only speed"
+        )
 
 
 def from_file(path: Path, spec: ModelSpec) -> Weights:
@@ -135,10 +163,7 @@ def trained(
     spec: ModelSpec, data: Dataset, recipe: Recipe, on_progress: Callable[[Progress], None] | None = None
 ) -> Weights:
     """Return weights trained on `data` by `recipe`, from the cache if they are there. Raises `UsageError`."""
-    if spec.family != "mobilenet_v1":
-        raise UsageError(
-            f"{spec.label} has no default weights", "give --weights FILE, or --weights random to measure only speed"
-        )
+    _require_trainable(spec)
     if data.classes == 1:
         raise UsageError(f"{data.name} has no labels to train on", "give --weights FILE, or a folder for each class")
     if spec.classes != data.classes:

@@ -46,11 +46,11 @@ def checkpoint_format(path: Path) -> Literal["safetensors", "pytorch"]:
 
 def read_head(path: Path) -> bytes:
     """Return the first bytes of the file, at least one. Raises `UsageError` if there are none."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a checkpoint", "give the checkpoint file in it")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a folder, not a checkpoint", "give the checkpoint file in it") from error
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path} ({error.strerror})", REMEDY) from error
     if not head:

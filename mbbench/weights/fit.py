@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from mbbench.errors import UsageError
 from mbbench.families import FAMILIES
-from mbbench.spec import MAX_ALPHA, ModelSpec
+from mbbench.spec import ModelSpec
+from mbbench.spec.bounds import BOUNDS
 from mbbench.weights import checkpoint
 from mbbench.weights.importers import KINDS, State
 
@@ -117,7 +118,7 @@ def _alpha(state: State, spec: ModelSpec) -> float:
     if spec.family != "mobilenet_v1" or state["classifier.weight"].ndim != 2:
         return spec.alpha
     alpha = state["classifier.weight"].shape[1] / 1024
-    return alpha if 0 < alpha <= MAX_ALPHA else spec.alpha
+    return alpha if BOUNDS["alpha"].holds(alpha) else spec.alpha
 
 
 def _foreign(kind: str | None, tensors: State, spec: ModelSpec, path: Path) -> UsageError:

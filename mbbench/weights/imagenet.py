@@ -46,9 +46,7 @@ def fetch(spec: ModelSpec) -> Path:
     Raises `UsageError`, which states what to download by hand, if the download fails or its checksum is wrong, and for
     MobileNetV1, because Keras publishes its checkpoints without checksums.
     """
-    if spec.family not in PUBLISHED:
-        cause = "cannot download MobileNetV1's weights: Keras publishes its checkpoints without checksums"
-        raise UsageError(cause, _keras_remedy(spec))
+    require_published(spec)
     published = PUBLISHED[spec.family]
     path = cache.root() / "downloads" / published.url.rpartition("/")[2]
     if path.is_file() and cache.sha256_of(path) == published.sha256:
@@ -62,6 +60,15 @@ def fetch(spec: ModelSpec) -> Path:
         if (digest := cache.sha256_of(temporary)) != published.sha256:
             raise UsageError(f"the SHA-256 of {path.name} is {digest} instead of {published.sha256}", remedy)
     return path
+
+
+def require_published(spec: ModelSpec) -> None:
+    """Raise `UsageError` if no checkpoint of the network can be downloaded."""
+    if spec.family == "mobilenet_v1":
+        cause = "cannot download MobileNetV1's weights: Keras publishes its checkpoints without checksums"
+        raise UsageError(cause, _keras_remedy(spec))
+    if spec.family not in PUBLISHED:
+        raise UsageError(f"no published weights of {spec.label} are known", "give --weights torchvision:FILE")
 
 
 def _download(url: str, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mbbench.errors import UsageError
+from mbbench.spec.bounds import require_fields
 
 TRAINER = 2  # version of train.py; increase it if the same recipe yields different weights
 
@@ -13,7 +13,7 @@ TRAINER = 2  # version of train.py; increase it if the same recipe yields differ
 class Recipe:
     """Hyperparameters: AdamW with a one-cycle learning rate, and random shifts of the images as augmentation.
 
-    Raises `UsageError` if `epochs` is less than 1.
+    Raises `UsageError` if `epochs` is out of bounds.
     """
 
     epochs: int = 8
@@ -27,8 +27,7 @@ class Recipe:
     temperature: float = 4.0  # of the softmax in the teacher's term
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UsageError(f"--epochs must be at least 1: {self.epochs}", "give a larger number")
+        require_fields(self, "epochs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,11 @@ Invoke = Callable[..., tuple[int, str, str]]
         ("cost --res 1.5", "--res is not a whole number: 1.5; give digits alone, such as 32"),
         ("cost --res=", "--res is not a whole number: ''; give digits alone, such as 32"),
         ("cost --alpha x", "--alpha is not a number: x; give one such as 0.5"),
-        ("run --format xml", "unknown value of --format: xml; choose table, json, csv or markdown"),
-        ("compress --precision int9", "unknown value of --precision: int9; choose fp32, bf16, fp16 or int8"),
+        ("run --format xml", "unknown value of --format: xml; choose one of table, json, csv, markdown"),
+        (
+            "compress --precision int9",
+            "unknown value of --precision: int9; did you mean int8? choose one of fp32, bf16, fp16, int8",
+        ),
         ("run --alpha", "--alpha has no value; write --alpha NUMBERS"),
         ("cost --classes", "--classes has no value; write --classes N"),
         ("train -o", "-o has no value; write -o FILE"),

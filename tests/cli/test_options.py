@@ -59,7 +59,10 @@ def test_scenario_all_selects_every_scenario() -> None:
     assert settings.scenarios == ("single-stream", "multi-stream", "offline", "server")
     assert (settings.streams, settings.bound_ms) == (3, 2.0)
     assert command(scenario="server,offline")[0].settings.scenarios == ("server", "offline")
-    with pytest.raises(UsageError, match="unknown scenario: 'online'; choose from single-stream, multi-stream"):
+    with pytest.raises(
+        UsageError,
+        match=r"unknown scenario: 'online'; did you mean offline. choose one of single-stream, .*, server, or all",
+    ):
         command(scenario="online")
 
 

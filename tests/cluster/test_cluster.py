@@ -296,6 +296,20 @@ def test_a_cluster_without_workers_or_scheduler_is_refused(
         worker.serve("tcp://127.0.0.1:9", ("onnxruntime",))
 
 
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:70000", "http://host:8786", "a b:1", "///"])
+def test_what_is_no_address_is_refused_before_connecting(address: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        worker.serve(address)
+    assert str(caught.value) == f"not an address of a Dask scheduler: {address!r}; write it like tls://host:8786"
+
+
+@pytest.mark.parametrize(
+    "address", ["tls://host:8786", "tcp://127.0.0.1:9", "my-host.example:65535", "tcp://[::1]:8786"]
+)
+def test_addresses_of_dask_are_accepted(address: str) -> None:
+    connect.require_address(address)
+
+
 def test_an_encrypted_cluster_needs_certificates(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"tls://127.0.0.1:9 requires certificates, but Dask's configuration has none; set up"

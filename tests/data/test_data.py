@@ -110,7 +110,9 @@ def test_a_limit_takes_a_seeded_subset(photos: Path) -> None:
     assert indices != [0, 1, 2, 3, 4]  # the first images are all of one class
     assert labels.tolist() == whole.arrays()[1][indices].tolist()
     assert data.load_split(str(photos), (32, 32), "train", limit=100).count == 16
-    with pytest.raises(UsageError, match=r"^--images must be at least 1: 0; leave it out to use all images$"):
+    with pytest.raises(
+        UsageError, match=r"^--images is out of range: 0; give 1 to 10000000, or leave it out to use all$"
+    ):
         data.load_split(str(photos), (32, 32), "train", limit=0)
 
 

@@ -111,7 +111,7 @@ def test_one_image_is_refused() -> None:
 
 
 def test_zero_epochs_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"^--epochs must be at least 1: 0; give a larger number$"):
+    with pytest.raises(UsageError, match=r"^--epochs is out of range: 0; give 1 to 10000$"):
         Recipe(epochs=0)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mbbench import registry, stats
 from mbbench.backend import Artifact, Backend, LayerAudit, Session, Stage, pick_device
-from mbbench.machine import throttle_count
+from mbbench.machine.kernel import throttle_count
 from mbbench.measure import accuracy, curves, energy, introspection, latency, memory
 from mbbench.measure.child import Save
 from mbbench.measure.serving import images_per_query, run_scenario

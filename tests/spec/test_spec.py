@@ -8,6 +8,7 @@ import pytest
 from mbbench.errors import UsageError
 from mbbench.families import FAMILIES
 from mbbench.spec import ModelSpec, Preprocessing, PreprocessingOptions, Settings, content_key
+from mbbench.spec.bounds import BOUNDS
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,13 @@ def test_labels_are_in_the_papers_style(spec: ModelSpec, label: str) -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 8.1, 1000.0, math.nan, math.inf])
 def test_an_alpha_out_of_range_is_refused(alpha: float) -> None:
-    with pytest.raises(UsageError, match=r"alpha must be more than 0 and at most 8: .*; use one of the paper's"):
+    with pytest.raises(UsageError, match=r"--alpha is out of range: .*; give more than 0 and at most 8, such as 0.25"):
         ModelSpec(alpha=alpha)
 
 
 @pytest.mark.parametrize("resolution", [-1, 0, 31, 2049])
 def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
-    with pytest.raises(UsageError, match=f"resolution must be 32 to 2048: {resolution}"):
+    with pytest.raises(UsageError, match=f"--res of MobileNet is out of range: {resolution} pixels; give 32 to 2048"):
         ModelSpec(resolution=resolution)
 
 
@@ -51,7 +52,9 @@ def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
 )
 def test_every_family_has_a_smallest_resolution(family: str, smallest: int) -> None:
     assert ModelSpec(family, resolution=smallest).resolution == smallest
-    message = f"{FAMILIES[family].label}'s resolution must be {smallest} to 2048: {smallest - 1}"
+    message = (
+        f"--res of {FAMILIES[family].label} is out of range: {smallest - 1} pixels; give {smallest} to 2048 pixels"
+    )
     with pytest.raises(UsageError, match=message):
         ModelSpec(family, resolution=smallest - 1)
 
@@ -108,13 +111,13 @@ def test_a_content_key_depends_on_every_part() -> None:
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: float) -> None:
-    with pytest.raises(UsageError, match=field):
+    with pytest.raises(UsageError, match=f"^{BOUNDS[field].name} is out of range: "):
         Settings(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])
 def test_a_bound_that_is_not_positive_is_refused(bound: float) -> None:
-    with pytest.raises(UsageError, match="bound_ms must be more than 0"):
+    with pytest.raises(UsageError, match=r"--bound is out of range: .*ms; give more than 0ms and at most 60000ms"):
         Settings(bound_ms=bound)
 
 
@@ -126,18 +129,21 @@ def test_a_maximum_time_below_the_minimum_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "error"),
     [
-        ({"mean": (0.5, 0.5)}, "mean must be three numbers from -1 to 1: 0.5,0.5; give red, green and blue for pixels"),
-        ({"mean": (123.7, 116.3, 103.5)}, "mean must be .*: 123.7,116.3,103.5; .* divide numbers for 0 to 255 by 255"),
-        ({"mean": (0.5, math.nan, 0.5)}, "mean must be three numbers"),
-        ({"std": (0.5, 0.0, 0.5)}, "std must be three numbers from 0.001 to 1: 0.5,0,0.5"),
-        ({"std": (58.4, 57.1, 57.4)}, "std must be three numbers from 0.001 to 1: 58.4,57.1,57.4"),
-        ({"std": (math.inf, 1.0, 1.0)}, "std must be three numbers"),
-        ({"crop": 0.2}, "crop must be 0.25 to 1: 0.2; give a share, such as 0.875"),
-        ({"crop": 87.5}, "crop must be 0.25 to 1: 87.5"),
-        ({"crop": math.nan}, "crop must be 0.25 to 1: nan"),
+        ({"mean": (0.5, 0.5)}, "--mean is out of range: 0.5,0.5; give red, green and blue, each -1 to 1: divide"),
+        (
+            {"mean": (123.7, 116.3, 103.5)},
+            "--mean is .*: 123.7,116.3,103.5; .* divide numbers for pixels from 0 to 255 by 255",
+        ),
+        ({"mean": (0.5, math.nan, 0.5)}, "--mean is out of range: 0.5,nan,0.5"),
+        ({"std": (0.5, 0.0, 0.5)}, "--std is out of range: 0.5,0,0.5; give red, green and blue, each 0.001 to 1"),
+        ({"std": (58.4, 57.1, 57.4)}, "--std is out of range: 58.4,57.1,57.4"),
+        ({"std": (math.inf, 1.0, 1.0)}, "--std is out of range: inf,1,1"),
+        ({"crop": 0.2}, "--crop is out of range: 0.2; give 0.25 to 1, a share such as 0.875"),
+        ({"crop": 87.5}, "--crop is out of range: 87.5"),
+        ({"crop": math.nan}, "--crop is out of range: nan"),
         (
             {"interpolation": "cubic"},
-            "unknown interpolation: 'cubic'; choose one of nearest, bilinear, bicubic, lanczos",
+            "unknown interpolation: 'cubic'; did you mean bicubic. choose one of nearest, bilinear, bicubic, lanczos",
         ),
         ({"channels": "gbr"}, "unknown channels: 'gbr'; choose one of rgb, bgr"),
     ],

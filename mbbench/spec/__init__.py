@@ -9,8 +9,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, choose_one
 from mbbench.families import FILE_FAMILIES, Family, Variant, family_info
+from mbbench.spec.bounds import BOUNDS, SETTINGS, require_fields
 
 Padding = Literal["symmetric", "keras"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -32,9 +33,6 @@ Number = Annotated[int, Meta(le=10**9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Digest = Annotated[str, Meta(max_length=64, pattern="^[0-9a-f]*$")]
 
-MAX_ALPHA = 8.0  # about 205 M parameters; slightly wider networks exceed the 2 GB limit of an ONNX file
-MAX_RESOLUTION = 2048
-MIN_STD, MIN_CROP = 0.001, 0.25  # of `Preprocessing`; Caffe's networks have a std of 1/255
 PARITY_IMAGES = 16  # number of test images on which a session is compared with PyTorch before its latency is measured
 
 
@@ -67,22 +65,13 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         info = family_info(self.family)
-        if not 0 < self.alpha <= MAX_ALPHA:  # rejects NaN too
-            raise UsageError(
-                f"alpha must be more than 0 and at most {MAX_ALPHA:g}: {self.alpha:g}",
-                "use one of the paper's width multipliers: 0.25, 0.5, 0.75 or 1.0",
-            )
-        if not info.smallest <= self.resolution <= MAX_RESOLUTION:
-            raise UsageError(
-                f"{info.label}'s resolution must be {info.smallest} to {MAX_RESOLUTION}: {self.resolution}",
-                "use one of the paper's resolutions: 128, 160, 192 or 224",
-            )
-        if self.classes < 2:
-            raise UsageError(f"classes must be at least 2: {self.classes}", "use data with at least 2 classes")
+        require_fields(self, "alpha", "classes")
+        sides = BOUNDS["resolution"]
+        replace(sides, name=f"{sides.name} of {info.label or 'a file'}", low=info.smallest).require(self.resolution)
         if self.alpha != 1.0 and not info.has_alpha:
             raise UsageError(f"{info.label} has no width multiplier: {self.alpha:g}", "omit --alpha")
         if self.variant != "standard" and self.variant not in info.variants:
-            remedy = f"choose one of {', '.join(('standard', *info.variants))}" if info.variants else "omit --variant"
+            remedy = choose_one(self.variant, ("standard", *info.variants)) if info.variants else "omit --variant"
             raise UsageError(f"{info.label} has no variant {self.variant!r}", remedy)
 
     @property
@@ -129,20 +118,19 @@ class Preprocessing:
     channels: Channels = "rgb"
 
     def __post_init__(self) -> None:
-        for name, triple, low in (("mean", self.mean, -1.0), ("std", self.std, MIN_STD)):
-            if len(triple) != 3 or not all(low <= number <= 1 for number in triple):  # rejects NaN too
+        for bound, triple in ((BOUNDS["mean"], self.mean), (BOUNDS["std"], self.std)):
+            if len(triple) != 3 or not all(map(bound.holds, triple)):
                 raise UsageError(
-                    f"{name} must be three numbers from {low:g} to 1: {','.join(f'{number:g}' for number in triple)}",
-                    "give red, green and blue for pixels from 0 to 1: divide numbers for 0 to 255 by 255",
+                    f"{bound.name} is out of range: {','.join(f'{number:g}' for number in triple)}",
+                    f"give red, green and blue, each {bound.range}: divide numbers for pixels from 0 to 255 by 255",
                 )
-        if self.crop is not None and not MIN_CROP <= self.crop <= 1:
-            raise UsageError(f"crop must be {MIN_CROP:g} to 1: {self.crop:g}", "give a share, such as 0.875")
+        require_fields(self, "crop")
         for name, value, choices in (
             ("interpolation", self.interpolation, get_args(Interpolation)),
             ("channels", self.channels, get_args(Channels)),
         ):
             if value not in choices:
-                raise UsageError(f"unknown {name}: {value!r}", f"choose one of {', '.join(choices)}")
+                raise UsageError(f"unknown {name}: {value!r}", choose_one(value, choices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,25 +179,11 @@ class Settings:
     bound_ms: Annotated[float, Meta(le=1e9)] = 15.0  # limit of the server's p99; MLPerf's for ResNet50
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch", "bulk_batch", "min_samples"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1: {getattr(self, name)}", f"raise {name}")
-        for name in ("warmup_max_s", "min_s", "max_s", "throughput_s", "energy_s", "timeout_s", "scenario_s"):
-            if not 0 < getattr(self, name) < 86_400:
-                cause = f"{name} is out of range: {getattr(self, name):g}"
-                raise UsageError(cause, "give seconds, more than 0 and less than 86400")
-        for name, limit, unit in (("sustain_s", 86_400, "seconds"), ("idle_ms", 60_000, "milliseconds")):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= limit:
-                raise UsageError(f"{name} is out of range: {value:g}", f"give 1 to {limit} {unit}")
+        require_fields(self, *SETTINGS)
         for scenario in self.scenarios:
             if scenario not in get_args(Scenario):
-                choices = ", ".join(get_args(Scenario))
-                raise UsageError(f"unknown scenario: {scenario!r}", f"choose from {choices}, or all")
-        if self.streams is not None and self.streams < 1:
-            raise UsageError(f"streams must be at least 1: {self.streams}", "raise it, or omit --streams")
-        if not self.bound_ms > 0:
-            raise UsageError(f"bound_ms must be more than 0: {self.bound_ms:g}", "raise --bound")
+                remedy = choose_one(scenario, get_args(Scenario))
+                raise UsageError(f"unknown scenario: {scenario!r}", f"{remedy}, or all")
         if self.max_s < self.min_s:
             raise UsageError(f"max_s {self.max_s:g} is below min_s {self.min_s:g}", "raise max_s or lower min_s")
 
@@ -239,8 +213,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            choices = ", ".join(get_args(Precision))
-            raise UsageError(f"unknown precision: {self.precision!r}", f"choose one of {choices}")
+            raise UsageError(f"unknown precision: {self.precision!r}", choose_one(self.precision, get_args(Precision)))
 
     @property
     def label(self) -> str:

@@ -6,11 +6,12 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mbbench.errors import UsageError
+from mbbench.machine.kernel import cpu_quota, memory_left_bytes, read_text
 from mbbench.spec import Amount, Count, Name, Precision, content_key
 
 # The instruction sets that determine how fast a network runs, by the kernel's names.
@@ -138,14 +139,14 @@ def pick_cpus(threads: int, root: Path = Path("/"), allowed: frozenset[int] | No
     if allowed is None:
         allowed = allowed_cpus()
     if threads > len(allowed):
-        cause = f"threads must be at most the number of available CPUs, {len(allowed)}: {threads}"
-        raise UsageError(cause, f"give --threads {len(allowed)}")
+        cause = f"--threads is more than the number of available CPUs, {len(allowed)}: {threads}"
+        raise UsageError(cause, f"give at most {len(allowed)}")
     quota = cpu_quota(root)
     if quota is not None and threads > max(1, quota):
         most = max(1, int(quota))
         raise UsageError(
-            f"threads must be at most the control group's CPU limit, {quota:g} cores: {threads}",
-            f"give --threads {most}, or raise the limit",
+            f"--threads is more than the control group's CPU limit, {quota:g} cores: {threads}",
+            f"give at most {most}, or raise the limit",
         )
     topology = _cpu_topology(root)
     thread_index: dict[int, int] = {}  # of a CPU among the threads of its core
@@ -175,66 +176,11 @@ def cache_sizes(cpus: Collection[int], root: Path = Path("/")) -> CacheSizes:
     return CacheSizes(core_bytes or _CORE_CACHE_BYTES, max(_MIN_LAST_LEVEL_BYTES, total_bytes))
 
 
-def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return the tightest CPU limit of this process's control groups in cores, or None.
-
-    A group's limit is v2's cpu.max or v1's CFS quota. The limits of the groups around it hold too.
-    """
-    limits = (_cpu_limit(folder) for folder in _cpu_groups(root))
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def throttle_count(root: Path = Path("/")) -> int | None:
-    """Return in how many periods a CPU limit stopped this process's control groups; None if the kernel does not count.
-
-    A group counts only the periods in which its own limit was the one that held, so the counts are added.
-    """
-    lines = (line for folder in _cpu_groups(root) for line in read_text(folder / "cpu.stat").splitlines())
-    counts = [int(line.split()[1]) for line in lines if line.startswith("nr_throttled ")]
-    return sum(counts) if counts else None
-
-
-def _cpu_limit(folder: Path) -> float | None:
-    """Return the CPU limit of one control group in cores, or None."""
-    version2 = read_text(folder / "cpu.max").split()
-    if len(version2) == 2:
-        return None if version2[0] == "max" else int(version2[0]) / int(version2[1])
-    quota, period = (read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
-    return int(quota) / int(period) if quota and period and int(quota) > 0 else None
-
-
-def _cpu_groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the control groups that this process is in, up to where their hierarchy is mounted.
-
-    A container may see the paths of its host in /proc/self/cgroup; what lies above the mount is cut off.
-    """
-    paths = {}  # controllers, "" for v2 -> the group's path
-    for line in read_text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        paths[controllers] = path
-    for top, mounted, controller in _cpu_hierarchies(root):
-        path = next((path for names, path in paths.items() if controller in names.split(",")), mounted)
-        inside = PurePosixPath(path).is_relative_to(mounted) and ".." not in path
-        folder = top / PurePosixPath(path).relative_to(mounted) if inside else top
-        while folder != top:
-            yield folder
-            folder = folder.parent
-        yield top
-
-
-def _cpu_hierarchies(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """Yield the mounted hierarchies that can limit the CPU: folder, the group mounted there, controller ("" for v2).
-
-    Without a list of mounts the usual places are taken.
-    """
-    mounts = [line.split() for line in read_text(root / "proc/self/mountinfo").splitlines()]
-    for fields in mounts:
-        kind, options = fields[fields.index("-") + 1], set(fields[-1].split(","))
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
-            yield root / fields[4].lstrip("/"), fields[3], "" if kind == "cgroup2" else "cpu"
-    if not mounts:
-        yield root / "sys/fs/cgroup", "/", ""
-        yield root / "sys/fs/cgroup/cpu", "/", "cpu"
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that is free or reclaimable, within the limits of this process's control groups."""
+    available = _kilobytes(read_text(root / "proc/meminfo"), "MemAvailable:") or _memory_bytes(root)
+    left = memory_left_bytes(root)
+    return available if left is None else min(available, left)
 
 
 def query_gpus(field: str) -> tuple[str, ...]:
@@ -245,14 +191,6 @@ def query_gpus(field: str) -> tuple[str, ...]:
 def query_gpu_processes() -> tuple[str, ...]:
     """Return `pid, name` of every process that computes on a GPU."""
     return _nvidia_smi("--query-compute-apps=pid,process_name")
-
-
-def read_text(path: Path) -> str:
-    """Return the file's text, or "" if it cannot be read: kernels and containers differ in what they show."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _nvidia_smi(query: str) -> tuple[str, ...]:
@@ -276,10 +214,13 @@ def _arm_name(info: Mapping[str, str]) -> str | None:
 
 
 def _memory_bytes(root: Path) -> int:
-    for line in read_text(root / "proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = _kilobytes(read_text(root / "proc/meminfo"), "MemTotal:")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if total is None else total
+
+
+def _kilobytes(meminfo: str, key: str) -> int | None:
+    """Return an entry of /proc/meminfo in bytes, or None if it is missing."""
+    return next((int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith(key)), None)
 
 
 def _hypervisor(root: Path, flags: set[str]) -> str | None:
