@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,13 @@ import msgspec
 from mbbench.errors import UsageError
 
 _T = TypeVar("_T")
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def root() -> Path:
@@ -65,9 +73,25 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of the file in hexadecimal digits. Raises `OSError`."""
+    """Return the SHA-256 of the file in hexadecimal digits. Raises `OSError`, also if it is not a regular file."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what `path` leads to if it is not a regular file, such as `a FIFO`, whose reader would wait; else None.
+
+    Raises `OSError` if it leads nowhere.
+    """
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def require_regular(path: Path) -> None:
+    """Raise `OSError` unless `path` leads to a regular file."""
+    if (kind := special_kind(path)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
 
 
 def load_or_make(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:

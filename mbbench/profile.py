@@ -43,6 +43,7 @@ class Profile:
     require_effective: bool = False
     data: str = "digits"
     images: int | None = None
+    skip_broken: bool = False
     weights: str | None = None
     mean: Triple | None = None
     std: Triple | None = None
@@ -132,7 +133,7 @@ def to_options(profile: Profile) -> list[str]:
         ("--labels", profile.labels and str(Path(profile.labels).expanduser().absolute())),
     ):
         arguments += [name, value] if value else []
-    return arguments
+    return [*arguments, "--skip-broken"] if profile.skip_broken else arguments
 
 
 def _absolute(name: str) -> str:

@@ -137,11 +137,13 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     def training(progress: Progress) -> None:
         announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
-    load = partial(
-        data.load_split, spec.data, cell.model.size,
-        preprocessing=preprocessing_of(spec, cell), on_progress=decoding,
-    )  # fmt: skip
-    test = load("test", limit=spec.images)
+    def load(split: data.Split, limit: int | None = None) -> data.Dataset:
+        return _stated(announce, data.load_split(
+            spec.data, cell.model.size, split, limit=limit,
+            preprocessing=preprocessing_of(spec, cell), skip_broken=spec.skip_broken, on_progress=decoding,
+        ))  # fmt: skip
+
+    test = load("test", spec.images)
     resolved = weights.resolve(
         cell.weights,
         replace(cell.model, classes=test.classes) if test.classes > 1 and not cell.model.is_file else cell.model,
@@ -156,6 +158,13 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     if (text := statement(labeled)) is not None:
         announce(Stated(text))
     return labeled, resolved
+
+
+def _stated(announce: Announce, split: data.Dataset) -> data.Dataset:
+    """Return `split`, after announcing what the user should know about it."""
+    for text in split.statements:
+        announce(Stated(text))
+    return split
 
 
 def make_artifact(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
@@ -199,10 +208,10 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
         key, load = "random", partial(calibrate.random_calibration, model.size)
     else:
         count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
-        train = data.load_split(
-            source, model.size, "train", limit=count, preprocessing=preprocessing,
+        train = _stated(announce, data.load_split(
+            source, model.size, "train", limit=count, preprocessing=preprocessing, skip_broken=spec.skip_broken,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
-        )  # fmt: skip
+        ))  # fmt: skip
         labeled = reason_without_top1(ready) is None
         if labeled:
             train = map_labels(train, model.classes, spec.labels if source == spec.data else None)

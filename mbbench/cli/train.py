@@ -37,6 +37,7 @@ def train(
     res: options.Res = None,
     variant: options.NetworkVariant = None,
     data: options.Data = None,
+    skip_broken: options.SkipBroken = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Number of passes over the training data.", show_default="8")
     ] = None,
@@ -48,7 +49,7 @@ def train(
     from mbbench.report import units
     from mbbench.weights.recipe import Recipe
 
-    profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data)
+    profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data, skip_broken=skip_broken)
     with stderr_display() as display:
         test = _load_split(profile, "test", display)
         spec = replace(profile.models[0], classes=test.classes)
@@ -64,6 +65,7 @@ def compress(
     res: options.Res = None,
     variant: options.NetworkVariant = None,
     data: options.Data = None,
+    skip_broken: options.SkipBroken = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", metavar="FILE", help="Checkpoint to start from.", show_default="trained on DATA"),
@@ -125,7 +127,8 @@ def compress(
     mult_adds_share = None if prune is None else _remaining_share(prune)
     max_latency_ms = None if max_latency is None else _parse_max_latency(max_latency)
     profile = _network_profile(
-        threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
+        threads, alpha=alpha, res=res, variant=variant, data=data, skip_broken=skip_broken, weights=weights,
+        device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
         **inputs.to_fields(
             mean=mean, std=std, crop=crop, interpolation=interpolation, channels=channels, labels=labels
@@ -230,13 +233,18 @@ def _resolve_weights(
 
 def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
     from mbbench import data, plan
+    from mbbench.events import Stated
     from mbbench.models import default_preprocessing
 
-    return data.load_split(
+    loaded = data.load_split(
         profile.data, profile.models[0].size, split,
         preprocessing=plan.preprocessing_options(profile).applied_to(default_preprocessing(profile.model[0])),
+        skip_broken=profile.skip_broken,
         on_progress=lambda *done: display.update("decoding images", *done),
     )  # fmt: skip
+    for text in loaded.statements:
+        display(Stated(text))
+    return loaded
 
 
 def _show_training(display: Display) -> Callable[[Progress], None]:
@@ -259,7 +267,10 @@ def _latency_ms(profile: Profile, display: Display, spec: ModelSpec) -> float:
     )  # fmt: skip
     settings = replace(_SHORT_SETTINGS, threads=profile.settings.threads)
     with tempfile.TemporaryDirectory() as folder:
-        request = RunSpec(cells=(cell,), data=profile.data, images=16, settings=settings, calibration="random")
+        request = RunSpec(
+            cells=(cell,), data=profile.data, images=16, settings=settings, calibration="random",
+            skip_broken=profile.skip_broken,
+        )  # fmt: skip
         (result,) = run.run(request, Path(folder, "results.jsonl"), display)
     run.raise_for_failures([result])
     assert result.measured.latency is not None

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbbench.data.broken import Broken
 from mbbench.data.preprocess import Preprocess
 from mbbench.errors import UsageError
 
@@ -35,6 +36,7 @@ class Source(ABC):
 
     name: str
     crop_fraction = 1.0  # see `Preprocess`
+    is_divided = False  # whether `items` divides one folder of files into the two splits
 
     @abstractmethod
     def identity(self) -> object:
@@ -53,8 +55,16 @@ class Source(ABC):
         """Return the items and labels of `split` ("train" or "test"), in a fixed order."""
 
     @abstractmethod
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (R, R, 3) of each item, in the order of `items`."""
+    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8] | Broken]:
+        """Yield the pixels (H, W, 3) of each item, or why it has none, in the order of `items`."""
+
+    def split_sizes(self, seed: int) -> tuple[int, int] | None:
+        """Return the number of training and of test images in a folder of files; None for other sources."""
+        return None
+
+    def path_of(self, item: Any) -> str:
+        """Return the name of an item in messages."""
+        return str(item)
 
 
 class Digits(Source):

@@ -35,6 +35,7 @@ from mbbench.result.record import (
     PrecisionShare,
     QuantizationInfo,
     Result,
+    SplitSizes,
     WeightsInfo,
 )
 from mbbench.result.setup import Setup
@@ -68,6 +69,7 @@ __all__ = [
     "Result",
     "ScenarioResult",
     "Setup",
+    "SplitSizes",
     "Stretch",
     "Throughput",
     "Top1Drop",

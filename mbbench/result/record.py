@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import msgspec
+
 from mbbench.doctor import Check
 from mbbench.errors import BackendError, MbbenchError
 from mbbench.machine import Machine
@@ -112,14 +114,38 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSizes:
+    """The number of images in the splits of a folder, broken ones included."""
+
+    train: int
+    test: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.train or 'no'} training and {self.test} test images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
-    """The test images."""
+    """The test images.
+
+    `skipped`: the number of broken images that --skip-broken left out. `splits`: of a folder; None: of other data, and
+    in older records. The fingerprint depends on both.
+    """
 
     name: str
     images: int
     classes: int
     fingerprint: str
     preprocess: str  # fingerprint of the decoding and resizing code
+    skipped: int = 0
+    splits: SplitSizes | None = None
+
+    @property
+    def key(self) -> msgspec.Raw:
+        """The data as JSON for the ids of results: without the fields that older records lack."""
+        names = ("name", "images", "classes", "fingerprint", "preprocess")
+        return msgspec.Raw(msgspec.json.encode({name: getattr(self, name) for name in names}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
