@@ -33,6 +33,7 @@ import msgspec
 from mbbench.errors import UsageError
 
 _T = TypeVar("_T")
+_MAX_TEXT_BYTES = 16 << 20
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -92,6 +93,14 @@ def require_regular(path: Path) -> None:
     """Raise `OSError` unless `path` leads to a regular file."""
     if (kind := special_kind(path)) is not None:
         raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def read_small(path: Path) -> bytes:
+    """Return the content of a file of text. Raises `OSError`, also if it is not a regular file, or is huge."""
+    require_regular(path)
+    if (size := path.stat().st_size) > _MAX_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"it has {size} bytes, more than {_MAX_TEXT_BYTES}", str(path))
+    return path.read_bytes()
 
 
 def load_or_make(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:

@@ -28,6 +28,7 @@ class MbbenchError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, cause: str, remedy: str) -> None:
+        cause, remedy = printable(cause), printable(remedy)
         super().__init__(cause, remedy)
         self.cause = cause
         self.remedy = remedy
@@ -62,6 +63,15 @@ class CellsFailedError(MbbenchError):
 
 class IncomparableError(MbbenchError):
     exit_code = 8
+
+
+def printable(text: str) -> str:
+    """Return the text in one line: what a terminal would obey, such as line ends and escapes, becomes `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.families import FILE_FAMILIES, FILE_SUFFIX, Family, Variant, family_info
 from mbbench.spec import Channels, Interpolation, ModelSpec, Precision, Settings, Triple
@@ -193,6 +194,8 @@ def parse(text: str, source: str) -> Profile:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source} is not TOML: {error}", "fix that line") from error
+    except RecursionError as error:
+        raise UsageError(f"{source} is nested too deeply", "fix its values") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
     for name in ("model", "alpha", "res", "backend", "precision"):  # a single value needs no brackets
@@ -208,8 +211,10 @@ def parse(text: str, source: str) -> Profile:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        return cache.read_small(path).decode()
+    except OSError as error:
+        raise UsageError(f"cannot read the profile {path} ({error.strerror})", "give a readable .toml file") from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"cannot read the profile {path} ({error})", "give a readable .toml file") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def _read_outputs(path: Path, data: Dataset, outputs: int) -> list[int]:
         raise UsageError(
             f"cannot read {path} ({error.strerror or error})", "give a readable file of --labels"
         ) from error
-    except (msgspec.MsgspecError, ValueError, csv.Error) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, csv.Error) as error:
         raise UsageError(f"{path} does not map folders to outputs ({error})", _FORMAT) from error
     by_name: dict[str, int] = {}
     for name, output in pairs:
@@ -124,13 +125,13 @@ def _read_outputs(path: Path, data: Dataset, outputs: int) -> list[int]:
 
 
 def _read_json(path: Path) -> list[tuple[str, int]]:
-    return list(msgspec.json.decode(path.read_bytes(), type=dict[str, int]).items())
+    return list(msgspec.json.decode(cache.read_small(path), type=dict[str, int]).items())
 
 
 def _read_csv(path: Path) -> list[tuple[str, int]]:
     """Return the pairs in a CSV file, whose first line may be a header. Raises `ValueError`."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    text = cache.read_small(path).decode("utf-8-sig")
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
             raise ValueError(f"row {number} has {len(row)} fields instead of 2")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DOWNLOAD_AGAIN = "download the data set again"
+_MAX_IDX_BYTES = 1 << 28  # five times what MNIST's largest file has
 _FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _TEST_SHARE = 0.2  # of a data set without a test split
 
@@ -162,14 +163,17 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """
     import numpy as np
 
+    header = 4 + 4 * dimensions
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(header)
+            if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
+                kind = f"an idx file of unsigned bytes in {dimensions} dimensions"
+                raise UsageError(f"{path} is not {kind}", _DOWNLOAD_AGAIN)
+            shape = np.frombuffer(content[4:], ">u4").tolist()
+            content += file.read(min(math.prod(shape), _MAX_IDX_BYTES) + 1)  # not all that a bomb unpacks to
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {path} ({error})", _DOWNLOAD_AGAIN) from error
-    header = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
-        raise UsageError(f"{path} is not an idx file of unsigned bytes in {dimensions} dimensions", _DOWNLOAD_AGAIN)
-    shape = np.frombuffer(content[4:header], ">u4").tolist()
     if len(content) != header + math.prod(shape):
         raise UsageError(
             f"{path} has {len(content) - header} bytes of data, but its header gives {math.prod(shape)}",

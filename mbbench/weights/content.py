@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.weights import hdf5
 
@@ -49,6 +50,7 @@ def read_head(path: Path) -> bytes:
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a checkpoint", "give the checkpoint file in it")
     try:
+        cache.require_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
