@@ -19,6 +19,7 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")  # operators
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _COLORS = 3
 _MAX_VALUES = 2**31  # of a tensor for one image: more than any classifier has
+_MAX_CAUSE = 200  # characters
 _EXPORT_AGAIN = "export it again"
 _REMEDY = "give an ONNX image classifier: images in, logits or probabilities out"
 
@@ -66,10 +67,11 @@ def load(path: Path) -> onnx.ModelProto:
         raise UsageError(f"{path} is not an ONNX file, or has an empty graph", _REMEDY)
     try:
         return _checked(model, path)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
-        raise UsageError(f"{path} is not valid ONNX ({_cause(error)})", _EXPORT_AGAIN) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is damaged ({first_line(error)})", _EXPORT_AGAIN) from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        cause = " ".join(str(error).split())[:_MAX_CAUSE]  # onnx writes a stack of contexts
+        raise UsageError(f"{path} is not valid ONNX ({cause})", _EXPORT_AGAIN) from error
 
 
 def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -132,7 +134,8 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> None:
     weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input[1:]}
     for tensor in model.graph.initializer:
         if tensor.name in weights and tensor.data_type not in floats:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
+            known = tensor.data_type in types.DataType.values()
+            dtype = types.DataType.Name(tensor.data_type).lower() if known else f"number {tensor.data_type}"
             raise UsageError(f"{tensor.name} in {path} has the dtype {dtype}", "export it with weights of float32")
         values = onnx.numpy_helper.to_array(tensor) if tensor.data_type in floats[:3] else np.empty(0)
         if (bad := int(np.isnan(values).sum())) > 0:
@@ -140,11 +143,6 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> None:
                 f"{tensor.name} in {path} has NaN: {bad} of {values.size} values",
                 "export it from a checkpoint of before the training diverged",
             )
-
-
-def _cause(error: Exception) -> str:
-    """Return what onnx's checker found, in one line."""
-    return " ".join(str(error).split())[:200]
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:

@@ -78,12 +78,14 @@ def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
     import torch
 
     from mbbench.graphs.fx import to_module
+    from mbbench.models.graph_cost import count_graph
 
     model = onnx.load_from_string(content)
     if not model.graph.input:
         raise UsageError(f"{name} computes its logits without the images", "export it again")
     try:
         module = to_module(model)
+        count_graph(model)
     except ValueError as error:
         raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
     except (LookupError, TypeError) as error:

@@ -1,7 +1,8 @@
-"""Read mutated files, in a process with limits: child.py KIND FOLDER START STOP.
+"""Read mutated files, in a process with limits: child.py START STOP FORMAT ...
 
-A line is written before each mutation, its seed, and a line of JSON after it: what came of it. A process that is
-killed, by a signal or by its limit of CPU time, thus names the mutation.
+The files of a format are in a folder of its name. A line is written before each mutation, with its format and seed, and
+a line of JSON after it: what came of it. A process that is killed, by a signal or by its limit of CPU time, thus names
+the mutation.
 """
 
 from __future__ import annotations
@@ -59,26 +60,29 @@ def _outcome(kind: str, path: Path) -> tuple[str, str]:
     return ("failed", f"it ran {_ran}") if _ran else result
 
 
-def main(kind: str, folder: Path, start: int, stop: int) -> None:
-    door = DOORS[kind]
-    paths = door.make(folder)
+def read_mutations(kind: str, start: int, stop: int) -> None:
+    folder = Path(kind, "in")
+    folder.mkdir(parents=True)
+    paths = DOORS[kind].make(folder)
     intact = {path: path.read_bytes() for path in paths}
     for path in dict.fromkeys(paths):  # also imports everything, before memory is limited
-        assert _outcome(kind, path)[0] == "accepted", (path, _outcome(kind, path))
+        DOORS[kind].read(path)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + _MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.addaudithook(_audit)
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
     for seed in range(start, stop):
         path = paths[seed % len(paths)]
-        print(seed, flush=True)
+        print(kind, seed, flush=True)
         path.write_bytes(mutated(kind, seed, intact[path]))
         signal.setitimer(signal.ITIMER_PROF, _CPU_S)
-        outcome, detail = _outcome(kind, path)
+        result, detail = _outcome(kind, path)
         signal.setitimer(signal.ITIMER_PROF, 0)
         path.write_bytes(intact[path])
-        print(json.dumps({"seed": seed, "outcome": outcome, "detail": detail}), flush=True)
+        print(json.dumps({"mutation": f"{kind} {seed}", "outcome": result, "detail": detail}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.addaudithook(_audit)
+    for name in sys.argv[3:]:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        read_mutations(name, int(sys.argv[1]), int(sys.argv[2]))

@@ -15,18 +15,6 @@ class Door:
     read: Callable[[Path], object]
 
 
-def _network(folder: Path) -> object:
-    import torch
-
-    from mbbench.models import build, randomize
-    from mbbench.spec import ModelSpec
-
-    module = build(ModelSpec(alpha=0.05, resolution=32, classes=3))
-    randomize(module, 0)
-    assert isinstance(module, torch.nn.Module)
-    return module.eval()
-
-
 def _make_pytorch(folder: Path) -> list[Path]:
     import torch
 
@@ -75,13 +63,38 @@ def _read_hdf5(path: Path) -> object:
 
 
 def _make_onnx(folder: Path) -> list[Path]:
+    import numpy as np
     import onnx
-
-    from mbbench.graphs.onnx import to_onnx
+    from onnx import helper, numpy_helper
 
     (folder.parent / "secret").write_bytes(bytes(4096))
     (folder / "link").symlink_to("../secret")
-    onnx.save(to_onnx(_network(folder), 32), folder / "net.onnx")  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    shapes = {
+        "stem.weight": (8, 3, 3, 3),
+        "stem.bias": (8,),
+        "dw.weight": (8, 1, 3, 3),
+        "fc.weight": (5, 8),
+        "fc.bias": (5,),
+    }
+    weights = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node(
+            "Conv", ["images", "stem.weight", "stem.bias"], ["stem"], "stem", pads=[1] * 4, strides=[2, 2]
+        ),
+        helper.make_node("Clip", ["stem", "low", "high"], ["stem/act"], "stem/act"),
+        helper.make_node("Conv", ["stem/act", "dw.weight"], ["dw"], "dw", pads=[1] * 4, group=8),
+        helper.make_node("Add", ["dw", "stem/act"], ["sum"], "sum"),
+        helper.make_node("GlobalAveragePool", ["sum"], ["pooled"], "pooled"),
+        helper.make_node("Reshape", ["pooled", "shape"], ["flat"], "flat"),
+        helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["logits"], "fc", transB=1),
+    ]
+    weights |= {"low": np.float32(0), "high": np.float32(6), "shape": np.array([-1, 8])}  # type: ignore[dict-item]
+    images = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["N", 3, 32, 32])
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 5])
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "main", [images], [logits], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "net.onnx")
     return [folder / "net.onnx"]
 
 
