@@ -237,3 +237,8 @@ def test_options_for_another_checkout_skip_broken_images_only_if_this_one_does()
 def test_preprocessing_is_read_from_toml() -> None:
     parsed = profile.parse('mean = [0.1, 0.2, 0.3]\ncrop = 1.0\ninterpolation = "bicubic"', "mine.toml")
     assert (parsed.mean, parsed.crop, parsed.interpolation) == ((0.1, 0.2, 0.3), 1.0, "bicubic")
+
+
+def test_a_deeply_nested_profile_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^x\.toml is nested too deeply;"):
+        profile.parse(f"alpha = {'[' * 100_000}", "x.toml")

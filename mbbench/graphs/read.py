@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,13 +145,21 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the constants of the graph, and those in attributes of nodes."""
+    yield from model.graph.initializer
+    nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+
+
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     """Load the tensors that are stored in other files, which must be in the model's folder."""
     import onnx
     from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
     folder = path.resolve().parent
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         if not uses_external_data(tensor):
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
