@@ -52,7 +52,7 @@ def test_all_broken_images_of_a_divided_folder_are_listed_at_once(photos: Path) 
         fill(path)
     for split in ("test", "train"):
         with pytest.raises(UsageError) as caught:
-            load(photos, split)  # type: ignore[arg-type]
+            load(photos, split)
         listed = ", ".join(f"{path} (not an image)" for path in broken[:10])
         assert str(caught.value) == (
             f"11 of 20 images of photos cannot be decoded: {listed} and 1 more; replace or remove these files, or give"

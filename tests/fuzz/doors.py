@@ -191,7 +191,7 @@ def _make_idx(folder: Path) -> list[Path]:
 def _read_idx(path: Path) -> object:
     from mbbench import data
 
-    return [data.load_split(f"fashion-mnist:{path.parent}", (32, 32), split) for split in ("test", "train")]  # type: ignore[arg-type]
+    return [data.load_split(f"fashion-mnist:{path.parent}", (32, 32), split) for split in ("test", "train")]
 
 
 DOORS: Mapping[str, Door] = {

@@ -21,7 +21,7 @@ def mutated(kind: str, seed: int, content: bytes) -> bytes:
     """Return a mutation of a file's content; the same for the same seed. `kind`: the format, as in `doors.DOORS`."""
     rng = random.Random(f"{kind} {seed}")
     mutations: list[Mutation] = [flip, cut, overwrite, resize, move, remove, insert]
-    mutations += {
+    own: dict[str, list[Mutation]] = {
         "profile": [word, word, nest, text],
         "sidecar": [word, word, nest, text],
         "safetensors": [_in_header(word), _in_header(nest), _in_header(text), _in_header(flip)],
@@ -30,13 +30,14 @@ def mutated(kind: str, seed: int, content: bytes) -> bytes:
         "image": [png_chunk],
         "hdf5": [],
         "idx": [gzip_bomb],
-    }[kind]
+    }
+    mutations += own[kind]
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         content = rng.choice(mutations)(rng, content)
     return content
 
 
-def _position(rng: random.Random, content: bytes) -> int:
+def _position(rng: random.Random, content: bytes | bytearray) -> int:
     """Return a position, half of the time in the head."""
     limit = min(len(content), _HEAD) if rng.random() < 0.5 else len(content)
     return rng.randrange(max(limit, 1))
@@ -61,8 +62,9 @@ def overwrite(rng: random.Random, content: bytes) -> bytes:
 def resize(rng: random.Random, content: bytes) -> bytes:
     """Replace an integer of four or eight bytes by another, such as a length by a huge one."""
     start, width = _position(rng, content), rng.choice((2, 4, 8))
-    value = rng.choice(_HUGE) % 2 ** (8 * width)
-    return content[:start] + value.to_bytes(width, rng.choice(("little", "big"))) + content[start + width :]
+    value = rng.choice(_HUGE) % (1 << 8 * width)
+    little = value.to_bytes(width, "little")
+    return content[:start] + rng.choice((little, little[::-1])) + content[start + width :]
 
 
 def move(rng: random.Random, content: bytes) -> bytes:
