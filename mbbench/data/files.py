@@ -91,7 +91,7 @@ def _decode_file(preprocess: Preprocess, path: Path) -> NDArray[np.uint8] | Brok
         if (kind := cache.special_kind(path)) is not None:
             return Broken(f"{kind}, not a file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of large images, and of damage that does not matter
             return preprocess.decode(path)
     except UnidentifiedImageError:
         return Broken("not an image" if path.stat().st_size else "empty: 0 bytes")

@@ -155,7 +155,15 @@ def _make_images(folder: Path) -> list[Path]:
     for kind in ("a", "b"):
         (folder / kind).mkdir()
         Image.fromarray(pixels).save(folder / kind / "good.png")
-    names = {"x.png": "PNG", "x.jpg": "JPEG", "x.webp": "WEBP", "x.bmp": "BMP", "x.ppm": "PPM", "y.jpg": "GIF"}
+    names = {
+        "x.png": "PNG",
+        "x.jpg": "JPEG",
+        "x.webp": "WEBP",
+        "x.bmp": "BMP",
+        "x.ppm": "PPM",
+        "y.jpg": "GIF",
+        "y.png": "TIFF",
+    }
     for name, format in names.items():
         Image.fromarray(pixels).save(folder / name, format, **({"progressive": True} if format == "JPEG" else {}))
     return [folder / name for name in names]
