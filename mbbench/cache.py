@@ -36,6 +36,14 @@ from mbbench.errors import UsageError
 
 _T = TypeVar("_T")
 _MAX_UNPACKED_BYTES = 2**30
+_MAX_TEXT_BYTES = 16 << 20
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def root() -> Path:
@@ -76,8 +84,8 @@ def open_file(path: Path) -> BufferedReader:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise OSError(errno.EINVAL, "not a regular file")
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", str(path))
 
 
 def read_file(path: Path) -> bytes:
@@ -99,6 +107,33 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a regular file in hexadecimal digits. Raises `OSError`."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what `path` leads to if it is not a regular file, such as `a FIFO`, whose reader would wait; else None.
+
+    Raises `OSError` if it leads nowhere.
+    """
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else _kind(mode)
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def require_regular(path: Path) -> None:
+    """Raise `OSError` unless `path` leads to a regular file: for libraries that open it themselves."""
+    if (kind := special_kind(path)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def read_small(path: Path) -> bytes:
+    """Return the content of a file of text. Raises `OSError`, also if it is not a regular file, or is huge."""
+    with open_file(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > _MAX_TEXT_BYTES:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {_MAX_TEXT_BYTES}", str(path))
+        return file.read()
 
 
 def load_or_make(path: Path, kind: type[_T], make: Callable[[], _T]) -> _T:

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 EXIT_CLOSED_PIPE = 141
 EXIT_INTERRUPTED = 130
-_MAX_LENGTH = 600  # of a cause, which may quote what the user typed
+_MAX_LENGTH = 2000  # of a cause, which may quote what the user typed
 _NEAR = 0.7  # similarity of a name that may have been meant, 0 to 1
 _KINDS = {  # of msgspec
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
@@ -88,9 +88,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def one_line(text: str) -> str:
-    """Return `text` with control characters as their escapes (`\\n`), and its middle left out if it is very long."""
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """Return `text` with control characters as their escapes, and its middle left out if it is very long."""
+    text = visible(text)
     return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} ... {text[-_MAX_LENGTH // 2 :]}"
 
 

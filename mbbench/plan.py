@@ -51,6 +51,7 @@ def plan(profile: Profile, *, list_unavailable: bool = False, models: tuple[Mode
         cells=tuple(cells),
         data=profile.data,
         images=profile.images,
+        skip_broken=profile.skip_broken,
         settings=profile.settings,
         calibration=profile.calibration,
         max_drop=profile.max_drop,

@@ -46,6 +46,7 @@ class Profile:
     require_effective: bool = False
     data: str = "digits"
     images: int | None = None
+    skip_broken: bool = False
     weights: str | None = None
     mean: Triple | None = None
     std: Triple | None = None
@@ -144,7 +145,7 @@ def to_options(profile: Profile) -> list[str]:
         ("--labels", profile.labels and str(expand_home(profile.labels).absolute())),
     ):
         arguments += [name, value] if value else []
-    return arguments
+    return [*arguments, "--skip-broken"] if profile.skip_broken else arguments
 
 
 def _absolute(name: str) -> str:
@@ -208,8 +209,10 @@ def parse(text: str, source: str) -> Profile:
     """Return the profile in `text`; errors name `source`. Raises `UsageError`."""
     try:
         content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: of a number with thousands of digits, too
+    except ValueError as error:  # also of a number with thousands of digits
         raise UsageError(f"{source} is not TOML: {error}", "fix that line") from error
+    except RecursionError as error:
+        raise UsageError(f"{source} is nested too deeply", "fix its values") from error
     _refuse_unknown(content, Profile, source)
     _refuse_unknown(content.get("settings", {}), Settings, f"{source} [settings]")
     for name in ("model", "alpha", "res", "backend", "precision"):  # a single value needs no brackets
@@ -250,8 +253,10 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 def _read(path: Path) -> str:
     try:
-        return cache.read_file(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
+        return cache.read_small(path).decode()
+    except OSError as error:
+        raise UsageError(f"cannot read the profile {path} ({error.strerror})", "give a readable .toml file") from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"cannot read the profile {path} ({error})", "give a readable .toml file") from error
 
 

@@ -146,7 +146,7 @@ def failed_result(spec: RunSpec, machine: Machine, cell: Cell, failure: Failure)
 def result_id(spec: RunSpec, machine: Machine, cell: Cell, ready: Ready | None, sha256: str | None) -> str:
     """Return the id of the cell's result: a key of everything it depends on. `sha256` is the artifact's."""
     versions = prepare.versions([] if ready is None else [ready])
-    data = None if ready is None else ready.data.info
+    data = None if ready is None else ready.data.info.key
     specialties = () if ready is None else ready.data.specialties(cell.model.family)
     return content_key(cell, spec.settings, versions, machine.id, data, sha256, *specialties)
 

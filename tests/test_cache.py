@@ -92,3 +92,20 @@ def test_load_or_make_makes_once_and_replaces_a_damaged_file(tmp_path: Path) -> 
         assert cache.load_or_make(path, list[int], make) == [1, 2]
         assert path.read_bytes() == b"[1,2]"
     assert calls == 5
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    os.mkfifo(path)
+    for read in (cache.read_small, cache.sha256_of):
+        with pytest.raises(OSError, match="it is a FIFO, not a file"):
+            read(path)
+    with pytest.raises(OSError, match="it is a device, not a file"):
+        cache.read_small(Path("/dev/zero"))
+    with pytest.raises(OSError, match="it is a folder, not a file"):
+        cache.sha256_of(tmp_path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match=f"it has {2**40} bytes, more than "):
+        cache.read_small(path)

@@ -255,6 +255,17 @@ def test_options_for_another_checkout_have_preprocessing_only_if_it_was_chosen()
     assert not {"--mean", "--labels"} & set(profile.to_options(profile.Profile()))
 
 
+def test_options_for_another_checkout_skip_broken_images_only_if_this_one_does() -> None:
+    assert profile.to_options(profile.Profile(skip_broken=True))[-1] == "--skip-broken"
+    assert "--skip-broken" not in profile.to_options(profile.Profile())
+    assert profile.parse("skip_broken = true", "mine.toml").skip_broken
+
+
 def test_preprocessing_is_read_from_toml() -> None:
     parsed = profile.parse('mean = [0.1, 0.2, 0.3]\ncrop = 1.0\ninterpolation = "bicubic"', "mine.toml")
     assert (parsed.mean, parsed.crop, parsed.interpolation) == ((0.1, 0.2, 0.3), 1.0, "bicubic")
+
+
+def test_a_deeply_nested_profile_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^x\.toml is nested too deeply;"):
+        profile.parse(f"alpha = {'[' * 100_000}", "x.toml")

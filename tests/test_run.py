@@ -1,6 +1,6 @@
 """Whole runs on ONNX Runtime, including runs with cells that fail."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from mbbench.events import Announce, Event, Finished, Measuring, Preparing, Stat
 from mbbench.machine import fingerprint
 from mbbench.measure import ceilings
 from mbbench.models.cost import cost_of
-from mbbench.result import Ceilings, Failure, Result
+from mbbench.result import Ceilings, Failure, Result, SplitSizes
 from mbbench.run import raise_for_failures, result_id, run
 from mbbench.spec import Cell, ModelSpec, Preprocessing, PreprocessingOptions, RunSpec, Settings, content_key
 
@@ -348,8 +348,29 @@ def test_synset_folders_are_judged_by_the_networks_classes(tmp_path: Path, outpu
             assert result.quantization.judged_by == "top1"
             assert 0 < result.quantization.chosen.share < 1  # of held-out training images, not the answer's agreement
     texts = [event.text for event in events if isinstance(event, Stated)]
-    assert texts and set(texts) == {texts[0]}
-    assert texts[0].startswith("nette: 4 of 4 folders are ImageNet classes")
+    splits, labels = dict.fromkeys(texts)
+    assert splits == "nette: 32 training and 16 test images"
+    assert labels.startswith("nette: 4 of 4 folders are ImageNet classes")
+
+
+def test_broken_images_end_the_run_or_are_left_out_and_counted(tmp_path: Path) -> None:
+    write_folders(tmp_path / "pets", "cat", "dog")
+    for split, kind in (("val", "cat"), ("train", "dog")):
+        (tmp_path / "pets" / split / kind / "1.png").write_bytes(b"no image")
+    spec = replace(spec_of(replace(CELL, precision="int8")), data=str(tmp_path / "pets"), images=None)
+    with pytest.raises(UsageError, match=r"^cannot decode .*/val/cat/1\.png \(not an image\); replace or remove the"):
+        list(run(spec, tmp_path / "results.jsonl", quiet))
+    events: list[Event] = []
+    (result,) = run(replace(spec, skip_broken=True), tmp_path / "results.jsonl", events.append)
+    assert result.data is not None and result.quantization is not None
+    assert (result.data.images, result.data.skipped, result.data.splits) == (7, 1, SplitSizes(train=16, test=8))
+    assert result.quantization.images + result.quantization.held_out == 15
+    broken = tmp_path / "pets"
+    assert list(dict.fromkeys(event.text for event in events if isinstance(event, Stated))) == [
+        "pets: 16 training and 8 test images",
+        f"pets: 1 of 8 test images cannot be decoded and are left out: {broken / 'val' / 'cat' / '1.png'}",
+        f"pets: 1 of 16 training images cannot be decoded and are left out: {broken / 'train' / 'dog' / '1.png'}",
+    ]
 
 
 def test_a_file_of_labels_decides_which_answers_are_right(tmp_path: Path) -> None:
@@ -367,6 +388,17 @@ def test_a_file_of_labels_decides_which_answers_are_right(tmp_path: Path) -> Non
     assert len({stored.id for stored in store.read(tmp_path / "results.jsonl")}) == 4
 
 
+@dataclass(frozen=True)
+class DataBefore:
+    """`DataInfo` as it was before broken images could be left out: ids of stored results hold it."""
+
+    name: str
+    images: int
+    classes: int
+    fingerprint: str
+    preprocess: str
+
+
 def test_the_id_and_the_record_have_the_preprocessing_only_if_it_is_special(tmp_path: Path) -> None:
     def prepared(options: PreprocessingOptions) -> tuple[str, Ready]:
         spec = replace(spec_of(CELL), preprocessing=options)
@@ -376,7 +408,8 @@ def test_the_id_and_the_record_have_the_preprocessing_only_if_it_is_special(tmp_
 
     usual, ready = prepared(PreprocessingOptions())
     versions = prepare.versions([ready])
-    assert usual == content_key(ready.cell, SETTINGS, versions, fingerprint().id, ready.data.info, "ab")
+    data = DataBefore("digits", ready.data.count, 10, ready.data.fingerprint, ready.data.preprocess)
+    assert usual == content_key(ready.cell, SETTINGS, versions, fingerprint().id, data, "ab")
     assert prepared(PreprocessingOptions(mean=(0.5, 0.5, 0.5), crop=1.0))[0] == usual  # digits are not cropped
     special = PreprocessingOptions(mean=(0.485, 0.456, 0.406))
     assert prepared(special)[0] != usual

@@ -158,11 +158,11 @@ def read(path: Path, *, trust: bool, images: bool = True) -> Bundle:
     """
     sidecar_path = _sidecar_path(path)
     try:
-        sidecar = msgspec.json.decode(sidecar_path.read_bytes(), type=Sidecar)
+        sidecar = msgspec.json.decode(cache.read_small(sidecar_path), type=Sidecar)
         sha256 = cache.sha256_of(path)
     except OSError as error:
         raise UsageError(f"cannot read {error.filename} ({error.strerror})", _EXPORT_AGAIN) from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"{sidecar_path} does not describe {path.name} ({describe_invalid(error)})", _EXPORT_AGAIN
         ) from error

@@ -146,13 +146,15 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     def training(progress: Progress) -> None:
         announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
-    load = partial(
-        data.load_split, spec.data, cell.model.size,
-        preprocessing=preprocessing_of(spec, cell), on_progress=decoding,
-    )  # fmt: skip
+    def load(split: data.Split, limit: int | None = None) -> data.Dataset:
+        return _stated(announce, data.load_split(
+            spec.data, cell.model.size, split, limit=limit,
+            preprocessing=preprocessing_of(spec, cell), skip_broken=spec.skip_broken, on_progress=decoding,
+        ))  # fmt: skip
+
     classes = data.count_classes(spec.data)
     if cell.weights is None:
-        load("test", limit=spec.images)  # a missing test split ends the run before training, not after it
+        load("test", spec.images)  # a missing test split ends the run before training, not after it
     resolved = weights.resolve(
         cell.weights,
         replace(cell.model, classes=classes) if classes > 1 and not cell.model.is_file else cell.model,
@@ -162,12 +164,19 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     )
     if resolved.info.notes:
         announce(Preparing(f"weights {PurePath(cell.weights or '').name}: {', '.join(resolved.info.notes)}", 0, 0))
-    test = load("test", limit=spec.images)
+    test = load("test", spec.images)
     file = None if resolved.info.origin == "random" else spec.labels
     labeled = map_labels(test, resolved.spec.classes, file)
     if (text := statement(labeled)) is not None:
         announce(Stated(text))
     return labeled, resolved
+
+
+def _stated(announce: Announce, split: data.Dataset) -> data.Dataset:
+    """Return `split`, after announcing what the user should know about it."""
+    for text in split.statements:
+        announce(Stated(text))
+    return split
 
 
 def make_artifact(spec: RunSpec, ready: Ready, announce: Announce) -> Exported:
@@ -211,10 +220,10 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
         key, load = "random", partial(calibrate.random_calibration, model.size)
     else:
         count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
-        train = data.load_split(
-            source, model.size, "train", limit=count, preprocessing=preprocessing,
+        train = _stated(announce, data.load_split(
+            source, model.size, "train", limit=count, preprocessing=preprocessing, skip_broken=spec.skip_broken,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
-        )  # fmt: skip
+        ))  # fmt: skip
         labeled = reason_without_top1(ready) is None
         if labeled:
             train = map_labels(train, model.classes, spec.labels if source == spec.data else None)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _ALPHAS, _SIDES = "0.125-1+0.03125", "96-224+8"
 
 
-@options.cell_options("backend", "device", "data", "precision", "calibration", *TIMING, "images", weights="random")
+@options.cell_options(
+    "backend", "device", "data", "skip_broken", "precision", "calibration", *TIMING, "images", weights="random"
+)
 def fit(
     profile: Profile,
     context: typer.Context,

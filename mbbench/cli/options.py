@@ -56,6 +56,7 @@ Data = Annotated[
         show_default="digits",
     ),
 ]
+SkipBroken = Annotated[bool | None, typer.Option("--skip-broken", help="Leave out images that cannot be decoded.")]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -140,6 +141,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     "threads": _CellOption(Threads, setting="threads"),
     "batch": _CellOption(_integer("--batch", "Number of images in one timed call.", "1"), setting="batch"),
     "data": _CellOption(Data),
+    "skip_broken": _CellOption(SkipBroken),
     "images": _CellOption(_integer("--images", "Number of test images.", "all")),
     "weights": _CellOption(
         _text(
@@ -212,7 +214,7 @@ _CELL_OPTIONS: Mapping[str, _CellOption] = {
     **{name: _CellOption(*option) for name, option in inputs.OPTIONS.items()},
 }
 NETWORK = ("alpha", "res", "variant")
-ARTIFACT = ("backend", "device", "data", "weights", *inputs.OPTIONS, "precision", "calibration")
+ARTIFACT = ("backend", "device", "data", "skip_broken", "weights", *inputs.OPTIONS, "precision", "calibration")
 TIMING = ("threads", "batch")
 LOAD = ("scenario", "streams", "bound")
 ACCURACY = ("images", "max_drop", "accuracy_control", "require_effective")

@@ -178,8 +178,8 @@ def worker(
 
 
 @options.cell_options(
-    "model", *NETWORK, "device", "data", "weights", *inputs.OPTIONS, "precision", "calibration", "batch", "max_drop",
-    "accuracy_control", baselines=False,
+    "model", *NETWORK, "device", "data", "skip_broken", "weights", *inputs.OPTIONS, "precision", "calibration", "batch",
+    "max_drop", "accuracy_control", baselines=False,
 )  # fmt: skip
 def export(
     profile: Profile,

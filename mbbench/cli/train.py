@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbbench.cli import inputs, options, output
+from mbbench.cli import inputs, options, output, probe
 from mbbench.cli.interruption import interruption
 from mbbench.cli.progress import Display, print_status, stderr_display
 from mbbench.cli.quantities import time_within_bounds
 from mbbench.errors import UsageError
-from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
+from mbbench.spec import Precision
 from mbbench.spec.bounds import BOUNDS
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ _FINE_TUNING_RATE = 1e-3  # a quarter of the learning rate of training, to prese
 _QAT_RATE = 1e-4
 _GO_ON = "finished epochs are kept in the cache; run the command again to go on"
 _DISTILLATION = 0.7  # the teacher's share in the loss
-# Enough samples for a median; the search for a latency measures six networks.
-_SHORT_SETTINGS = Settings(min_samples=64, min_s=0.5, max_s=3.0, throughput_s=0.1, energy_s=0.1)
 
 
 def train(
@@ -40,6 +37,7 @@ def train(
     res: options.Res = None,
     variant: options.NetworkVariant = None,
     data: options.Data = None,
+    skip_broken: options.SkipBroken = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Number of passes over the training data.", show_default="8")
     ] = None,
@@ -52,7 +50,7 @@ def train(
     from mbbench.weights.recipe import Recipe
 
     recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
-    profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data)
+    profile = _network_profile(alpha=alpha, res=res, variant=variant, data=data, skip_broken=skip_broken)
     _require_target(file)
     preflight.require_trainable(profile.data, profile.models[0])
     interruption.advise(_GO_ON)
@@ -70,6 +68,7 @@ def compress(
     res: options.Res = None,
     variant: options.NetworkVariant = None,
     data: options.Data = None,
+    skip_broken: options.SkipBroken = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", metavar="FILE", help="Checkpoint to start from.", show_default="trained on DATA"),
@@ -135,7 +134,8 @@ def compress(
     mult_adds_share = None if prune is None else _remaining_share(prune)
     max_latency_ms = None if max_latency is None else time_within_bounds("max_latency_s", max_latency) * 1e3
     profile = _network_profile(
-        threads, alpha=alpha, res=res, variant=variant, data=data, weights=weights, device=device,
+        threads, alpha=alpha, res=res, variant=variant, data=data, skip_broken=skip_broken, weights=weights,
+        device=device,
         backend=None if backend is None else (backend,), precision=None if precision is None else (precision,),
         **inputs.to_fields(
             mean=mean, std=std, crop=crop, interpolation=interpolation, channels=channels, labels=labels
@@ -184,7 +184,7 @@ def _compress_and_report(
     from mbbench.report import units
 
     compressed = pipeline.compress(
-        start, images, request, partial(_latency_ms, profile, display), _show_training(display)
+        start, images, request, partial(probe.latency_ms, profile, display), _show_training(display)
     )
     before, after = reference.top1(start, test), reference.top1(compressed, test)
     _write_checkpoint_path(compressed, file)
@@ -248,40 +248,23 @@ def _resolve_weights(
 
 def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
     from mbbench import data, plan
+    from mbbench.events import Stated
     from mbbench.models import default_preprocessing
 
-    return data.load_split(
+    loaded = data.load_split(
         profile.data, profile.models[0].size, split,
         preprocessing=plan.preprocessing_options(profile).applied_to(default_preprocessing(profile.model[0])),
+        skip_broken=profile.skip_broken,
         on_progress=lambda *done: display.update("decoding images", *done),
     )  # fmt: skip
+    for text in loaded.statements:
+        display(Stated(text))
+    return loaded
 
 
 def _show_training(display: Display) -> Callable[[Progress], None]:
     """Return a callback that shows the progress of training on `display`."""
     return lambda progress: display.update("training", progress.step, progress.steps, f"loss {progress.loss:.3f}")
-
-
-def _latency_ms(profile: Profile, display: Display, spec: ModelSpec) -> float:
-    """Return the median latency of `spec` in the profile's first precision on its first backend, from a short run.
-
-    The weights are random, and so are the images that calibrate INT8: neither changes the latency. `display` draws
-    nothing while a child measures. Raises `MbbenchError`.
-    """
-    from mbbench import plan, run
-
-    backend = plan.expand_backends(profile.backend)[0]
-    cell = Cell(
-        model=spec, role="subject", weights="random", backend=backend, device=profile.device,
-        precision=profile.precision[0],
-    )  # fmt: skip
-    settings = replace(_SHORT_SETTINGS, threads=profile.settings.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        request = RunSpec(cells=(cell,), data=profile.data, images=16, settings=settings, calibration="random")
-        (result,) = run.run(request, Path(folder, "results.jsonl"), display)
-    run.raise_for_failures([result])
-    assert result.measured.latency is not None
-    return result.measured.latency.median_ms
 
 
 def _require_target(file: Path | None) -> None:

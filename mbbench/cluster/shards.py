@@ -53,7 +53,10 @@ def plan_shards(spec: RunSpec, max_shards: int) -> tuple[Shard, ...]:
     """Return the shards of the test images of the only cell of `spec`. Raises `UsageError`."""
     (cell,) = spec.cells
     preprocessing = prepare.preprocessing_of(spec, cell)
-    test = data.load_split(spec.data, cell.model.size, "test", limit=spec.images, preprocessing=preprocessing)
+    test = data.load_split(
+        spec.data, cell.model.size, "test",
+        limit=spec.images, preprocessing=preprocessing, skip_broken=spec.skip_broken,
+    )  # fmt: skip
     return split_images(test.count, math.lcm(reference.BATCH, spec.settings.bulk_batch), max_shards)
 
 

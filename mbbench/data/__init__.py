@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mbbench import cache
+from mbbench.data import broken, stored
 from mbbench.data.folders import folder_source
 from mbbench.data.preprocess import Preprocess
 from mbbench.data.sources import Digits, FashionMnist, Source
@@ -31,7 +31,7 @@ from mbbench.errors import UsageError
 from mbbench.families import Family
 from mbbench.models import default_preprocessing
 from mbbench.profile import NAME_DATA, parse_data_name
-from mbbench.result import DataInfo, LabelsInfo
+from mbbench.result import DataInfo, LabelsInfo, SplitSizes
 from mbbench.spec import Preprocessing, Size, content_key
 from mbbench.spec.bounds import BOUNDS
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Split = Literal["train", "test"]
-_SEED = 20170417  # the date on which the MobileNet paper was published
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,8 @@ class Dataset:
 
     `preprocessing`: how the pixels become inputs; None: by the default of the network that they are for. `labeling`:
     how the labels became outputs of a network (`data.labels.map_labels`); None: they are numbers of `class_names`.
+    `skipped`: the names of broken images that are left out, `split`: which of the two splits this is, and `splits`: the
+    number of images in both, of a folder.
     """
 
     name: str
@@ -61,6 +62,9 @@ class Dataset:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     labeling: LabelsInfo | None = None
+    split: Split = "test"
+    skipped: tuple[str, ...] = ()
+    splits: SplitSizes | None = None
 
     @property
     def info(self) -> DataInfo:
@@ -71,7 +75,17 @@ class Dataset:
             classes=self.classes,
             fingerprint=self.fingerprint,
             preprocess=self.preprocess,
+            skipped=len(self.skipped),
+            splits=self.splits,
         )
+
+    @property
+    def statements(self) -> list[str]:
+        """What the user should know about a folder, in sentences: its splits, and the images that are left out."""
+        texts = [] if self.splits is None else [f"{self.name}: {self.splits.text}"]
+        if self.skipped:
+            texts.append(broken.statement(self.name, self.split, self.skipped, self.count + len(self.skipped)))
+        return texts
 
     def preprocessing_for(self, family: Family) -> Preprocessing:
         """Return how the pixels become inputs of a network of `family`."""
@@ -106,13 +120,15 @@ def load_split(
     *,
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
+    skip_broken: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Return a split of the data set `name`, decoded at `size`, from the cache if it is there.
 
     `limit` is the largest number of images; if there are more, a seeded random subset is taken. For `preprocessing`,
-    see `Dataset`. `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError`
-    if the data set is missing, empty or corrupt.
+    see `Dataset`. `skip_broken` leaves out images that cannot be decoded, so that there may be fewer than `limit`.
+    `on_progress` is called with the number of images decoded so far and the total. Raises `UsageError` if the data set
+    is missing, empty or corrupt; it names all broken images.
     """
     if limit is not None:
         BOUNDS["images"].require(limit)
@@ -121,24 +137,22 @@ def load_split(
         if preprocessing is not None and preprocessing.crop == source.crop_fraction:
             preprocessing = replace(preprocessing, crop=None)  # the same pixels as without it
         preprocess = _pixels(size, source, preprocessing)
-        fingerprint = content_key(source.identity(), split, limit, _SEED, preprocess.fingerprint)
-        folder = cache.root() / "data"
-        images_path, labels_path = folder / f"{fingerprint}.images.npy", folder / f"{fingerprint}.labels.npy"
-        arrays = _open_cached(images_path, labels_path, size)
-        if arrays is None:
-            _decode_to_cache(source, preprocess, split, limit, images_path, labels_path, on_progress)
-            arrays = _open_cached(images_path, labels_path, size)
-            assert arrays is not None
+        request = stored.Request(source, split, limit, preprocess)
+        decoded = stored.load(request, skip_broken=skip_broken, on_progress=on_progress)
+        sizes = stored.split_sizes(source)
     return Dataset(
         name=source.name,
-        images=images_path,
-        labels=labels_path,
-        count=len(arrays[0]),
+        images=decoded.images,
+        labels=decoded.labels,
+        count=decoded.count,
         classes=source.classes(),
-        fingerprint=fingerprint,
+        fingerprint=decoded.fingerprint,
         preprocess=preprocess.fingerprint,
         preprocessing=preprocessing,
         class_names=source.class_names(),
+        split=split,
+        skipped=decoded.broken,
+        splits=None if sizes is None else SplitSizes(train=sizes[0], test=sizes[1]),
     )
 
 
@@ -181,46 +195,3 @@ def _source(name: str) -> Source:
     if not folder.is_dir():
         raise UsageError(f"there is no data folder {str(folder)!r}", NAME_DATA)
     return FashionMnist(folder) if kind == "fashion-mnist" else folder_source(folder)
-
-
-def _open_cached(images: Path, labels: Path, size: Size) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """Return the cached images and labels, or None if they are missing or damaged."""
-    import numpy as np
-
-    try:
-        pixels, numbers = np.load(images, mmap_mode="r"), np.load(labels)
-    except (OSError, ValueError, EOFError):
-        return None
-    valid_pixels = pixels.dtype == np.uint8 and pixels.shape == (len(pixels), *size, 3)
-    valid_numbers = numbers.dtype == np.int64 and numbers.shape == pixels.shape[:1]
-    return (pixels, numbers) if valid_pixels and valid_numbers else None
-
-
-def _decode_to_cache(
-    source: Source,
-    preprocess: Preprocess,
-    split: Split,
-    limit: int | None,
-    images_path: Path,
-    labels_path: Path,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    import numpy as np
-
-    items, labels = source.items(split, _SEED)
-    if limit is not None and limit < len(items):
-        chosen = np.sort(np.random.default_rng(_SEED).choice(len(items), limit, replace=False))
-        items, labels = [items[i] for i in chosen], labels[chosen]
-    if len(items) == 0:
-        raise UsageError(f"{source.name} has no {split} images", "add images, or give another data folder")
-    shape = (len(items), *preprocess.size, 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    # Not through a memory map: if the disk fills up, writing to a map kills the process instead of raising an error.
-    with cache.atomic(images_path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for done, pixels in enumerate(source.decode(items, preprocess), 1):
-            file.write(pixels.tobytes())
-            if on_progress is not None:
-                on_progress(done, len(items))
-    with cache.atomic(labels_path) as temporary, temporary.open("wb") as file:
-        np.save(file, labels.astype(np.int64))

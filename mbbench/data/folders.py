@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import signal
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbbench.data.preprocess import Preprocess
-from mbbench.data.sources import Source, size_and_mtime, stratified_indices
+from mbbench.data.files import FileSource, images_below, is_image, link_size_and_mtime
+from mbbench.data.sources import Source, stratified_indices
 from mbbench.errors import UsageError
 from mbbench.models import imagenet
 
@@ -22,11 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _IMAGENET_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _SYNSET = re.compile(r"n\d{8}")
 _IMAGENET_CLASSES = 1000
-_CHUNK = 64  # number of images that a decoding process receives at a time
 
 
 def folder_source(path: Path) -> Source:
@@ -35,31 +27,14 @@ def folder_source(path: Path) -> Source:
     Files with the names of ImageNet's validation images are that set, two or more other images are unlabeled photos,
     and anything else is expected to be one folder per class. Raises `UsageError` if the folder has none of these.
     """
-    files = sorted(entry for entry in path.iterdir() if entry.is_file() and _is_image(entry))
+    files = sorted(entry for entry in path.iterdir() if is_image(entry.name) and not entry.is_dir())
     validation = [entry for entry in files if _IMAGENET_FILE.fullmatch(entry.name)]
     if validation:
         return ImageNetValidation(path, validation)
     return Photos(path, files) if len(files) > 1 else ImageFolder(path)
 
 
-class _Files(Source):
-    """A source of image files, which are decoded on all CPUs."""
-
-    crop_fraction = 0.875
-
-    def decode(self, items: Sequence[Path], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        decode_file = partial(_decode_file, preprocess)
-        if workers < 2 or len(items) <= _CHUNK:
-            yield from map(decode_file, items)
-            return
-        # Not forked: a forked child can hang on a lock that another thread (torch, the progress display) holds.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_ignore_ctrl_c) as pool:
-            yield from pool.map(decode_file, items, chunksize=_CHUNK)
-
-
-class ImageFolder(_Files):
+class ImageFolder(FileSource):
     """One folder per class; the classes are numbered in the order of their names.
 
     If the folders are in train/ and val/ (or test/), these are the splits. val/ (or test/) without train/, and 1000
@@ -83,10 +58,17 @@ class ImageFolder(_Files):
             raise UsageError(f"{parts[first]} has {count}", "put the images of each class into a separate folder")
         if len(self._names) == _IMAGENET_CLASSES and all(map(_SYNSET.fullmatch, self._names)) and test is None:
             self._parts = {"test": self._parts[""]}
+        self.is_divided = "" in self._parts
+
+    def has_split(self, split: str) -> bool:
+        return self.is_divided or split in self._parts
 
     def identity(self) -> object:
         files = [path for part in self._parts.values() for path, _ in part]
-        return [sorted(self._parts), *([str(path.relative_to(self._folder)), *size_and_mtime(path)] for path in files)]
+        return [
+            sorted(self._parts),
+            *([str(path.relative_to(self._folder)), *link_size_and_mtime(path)] for path in files),
+        ]
 
     def classes(self) -> int:
         return len(self._names)
@@ -116,15 +98,20 @@ class ImageFolder(_Files):
         return [files[i][0] for i in chosen], labels[chosen]
 
 
-class Photos(_Files):
+class Photos(FileSource):
     """Images in one folder, without labels: enough for calibration and for the agreement of two networks."""
+
+    is_divided = True
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self._files = files
         self.name = folder.name or str(folder)
 
+    def has_split(self, split: str) -> bool:
+        return True
+
     def identity(self) -> object:
-        return [[path.name, *size_and_mtime(path)] for path in self._files]
+        return [[path.name, *link_size_and_mtime(path)] for path in self._files]
 
     def classes(self) -> int:
         return 1
@@ -137,7 +124,7 @@ class Photos(_Files):
         return [self._files[i] for i in chosen], labels[chosen]
 
 
-class ImageNetValidation(_Files):
+class ImageNetValidation(FileSource):
     """ImageNet's 50,000 validation images, or a part of them, in one folder; a test set without a training split.
 
     A label is the position of the image's synset among the 1000 sorted synsets, as in published checkpoints and in
@@ -152,8 +139,11 @@ class ImageNetValidation(_Files):
         self._files = files
         self._labels = self._read_labels()
 
+    def has_split(self, split: str) -> bool:
+        return split == "test"
+
     def identity(self) -> object:
-        return [self.name, *([path.name, *size_and_mtime(path)] for path in self._files), *self._labels]
+        return [self.name, *([path.name, *link_size_and_mtime(path)] for path in self._files), *self._labels]
 
     def classes(self) -> int:
         return _IMAGENET_CLASSES
@@ -222,26 +212,5 @@ def _labeled_files(folder: Path) -> list[tuple[Path, str]]:
     return [
         (path, class_folder.name)
         for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        for path in sorted(class_folder.rglob("*"))
-        if _is_image(path)
+        for path in sorted(images_below(class_folder))
     ]
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-
-
-def _decode_file(preprocess: Preprocess, path: Path) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return preprocess.decode(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # raised for damaged files
-        raise UsageError(f"cannot decode {path} ({error})", "replace or remove the file") from error
-
-
-def _ignore_ctrl_c() -> None:
-    """Ignore Ctrl-C in a decoding process; the parent handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -107,7 +107,7 @@ def read_pairs(file: str) -> list[tuple[str, int]]:
         raise UsageError(
             f"cannot read {path} ({error.strerror or error})", "give a readable file of --labels"
         ) from error
-    except (msgspec.MsgspecError, ValueError, csv.Error) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, csv.Error) as error:
         raise UsageError(f"{path} does not map folders to outputs ({describe_invalid(error)})", _FORMAT) from error
 
 
@@ -132,12 +132,12 @@ def _read_outputs(file: str, data: Dataset, outputs: int) -> list[int]:
 
 
 def _read_json(path: Path) -> list[tuple[str, int]]:
-    return list(msgspec.json.decode(cache.read_file(path), type=dict[str, int]).items())
+    return list(msgspec.json.decode(cache.read_small(path), type=dict[str, int]).items())
 
 
 def _read_csv(path: Path) -> list[tuple[str, int]]:
     """Return the pairs in a CSV file, whose first line may be a header. Raises `ValueError`."""
-    text = cache.read_file(path).decode("utf-8-sig")
+    text = cache.read_small(path).decode("utf-8-sig")
     rows = [row for row in csv.reader(StringIO(text, newline="")) if row]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:

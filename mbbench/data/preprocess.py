@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+# Pillow goes by the content, not by the name. Some of its formats start other programs, such as EPS and Ghostscript.
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _CODE = 1  # version of this file; increase it if the same image yields different pixels
 
 
@@ -44,7 +46,7 @@ class Preprocess:
         """Return the pixels (H, W, 3) of an encoded image. Raises `OSError` if `file` is not an image."""
         from PIL import Image
 
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             return self.resize(image)
 
     def resize(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbbench.data.broken import Broken
 from mbbench.data.preprocess import Preprocess
 from mbbench.errors import UsageError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DOWNLOAD_AGAIN = "download the data set again"
+_MAX_IDX_BYTES = 1 << 28  # five times what MNIST's largest file has
 _FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _TEST_SHARE = 0.2  # of a data set without a test split
 
@@ -35,6 +37,7 @@ class Source(ABC):
 
     name: str
     crop_fraction = 1.0  # see `Preprocess`
+    is_divided = False  # whether `items` divides one folder of files into the two splits
 
     @abstractmethod
     def identity(self) -> object:
@@ -56,8 +59,16 @@ class Source(ABC):
         """Return the items and labels of `split` ("train" or "test"), in a fixed order."""
 
     @abstractmethod
-    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (R, R, 3) of each item, in the order of `items`."""
+    def decode(self, items: Sequence[Any], preprocess: Preprocess) -> Iterator[NDArray[np.uint8] | Broken]:
+        """Yield the pixels (H, W, 3) of each item, or why it has none, in the order of `items`."""
+
+    def split_sizes(self, seed: int) -> tuple[int, int] | None:
+        """Return the number of training and of test images in a folder of files; None for other sources."""
+        return None
+
+    def path_of(self, item: Any) -> str:
+        """Return the name of an item in messages."""
+        return str(item)
 
 
 class Digits(Source):
@@ -158,14 +169,17 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """
     import numpy as np
 
+    header = 4 + 4 * dimensions
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(header)
+            if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
+                kind = f"an idx file of unsigned bytes in {dimensions} dimensions"
+                raise UsageError(f"{path} is not {kind}", _DOWNLOAD_AGAIN)
+            shape = np.frombuffer(content[4:], ">u4").tolist()
+            content += file.read(min(math.prod(shape), _MAX_IDX_BYTES) + 1)  # not all that a bomb unpacks to
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {path} ({error})", _DOWNLOAD_AGAIN) from error
-    header = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < header:
-        raise UsageError(f"{path} is not an idx file of unsigned bytes in {dimensions} dimensions", _DOWNLOAD_AGAIN)
-    shape = np.frombuffer(content[4:header], ">u4").tolist()
     if len(content) != header + math.prod(shape):
         raise UsageError(
             f"{path} has {len(content) - header} bytes of data, but its header gives {math.prod(shape)}",

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from mbbench import cache
 from mbbench.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import onnx
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")  # operators whose weights are floats
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _COLORS = 3
+_MAX_VALUES = 2**31  # of a tensor for one image: more than any classifier has
+_MAX_CAUSE = 200  # characters
+_EXPORT_AGAIN = "export it again"
 _REMEDY = "give an ONNX image classifier: images in, logits or probabilities out"
 
 Layout = Literal["NCHW", "NHWC"]
@@ -41,13 +48,14 @@ class Signature:
 def load(path: Path) -> onnx.ModelProto:
     """Return the model in `path` with its external data. Nothing in it is executed.
 
-    Raises `UsageError` if the file is missing or damaged, if its external data leaves its folder, or if it holds
-    control flow or operators that are not ONNX's.
+    Raises `UsageError` if the file is missing or damaged, if its external data leaves its folder, if it holds control
+    flow or operators that are not ONNX's, or if types, shapes or values of its tensors cannot be right.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
+        cache.require_regular(path)
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})", "give the path of an ONNX file") from error
@@ -57,6 +65,20 @@ def load(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node:
         raise UsageError(f"{path} is not an ONNX file, or has an empty graph", _REMEDY)
+    try:
+        return _checked(model, path)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged ({first_line(error)})", _EXPORT_AGAIN) from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        cause = " ".join(str(error).split())[:_MAX_CAUSE]  # onnx writes a stack of contexts
+        raise UsageError(f"{path} is not valid ONNX ({cause})", _EXPORT_AGAIN) from error
+
+
+def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Return the model with its external data, after all that can be checked without computing anything."""
+    import onnx
+
+    _read_texts(model)
     _load_external_data(model, path)
     if model.functions:
         from onnx.inliner import inline_local_functions
@@ -72,7 +94,63 @@ def load(path: Path) -> onnx.ModelProto:
         raise UsageError(
             f"{path} has control flow: {', '.join(control)}", "export it for a fixed path through the network"
         )
+    onnx.checker.check_model(model)
+    _check_weights(model, path)
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
+    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        size = math.prod(dimension or 1 for dimension in _dimensions(value))
+        if not 0 <= size <= _MAX_VALUES:
+            raise UsageError(f"{path} has a tensor of {size} values: {value.name}", _EXPORT_AGAIN)
     return model
+
+
+def _read_texts(message: Any) -> None:
+    """Raise `UnicodeDecodeError` unless every text in a message is UTF-8, which protobuf does not check."""
+    kind = message.DESCRIPTOR.name
+    texts = (
+        [message.name] if kind == "TensorProto" else [message.s, *message.strings] if kind == "AttributeProto" else []
+    )
+    for field, value in message.ListFields() if kind != "TensorProto" else ():  # the data of tensors is not copied
+        if field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else (value,):
+                _read_texts(part)
+        elif field.type == field.TYPE_STRING:
+            texts += (value,) if isinstance(value, str | bytes) else value
+    for text in texts:
+        if isinstance(text, bytes):  # protobuf leaves what it cannot decode
+            text.decode()
+
+
+def _check_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Raise `UsageError` that names the first constant with NaN, or the first weight that is not a float.
+
+    Infinite constants are usual in the masks of attention.
+    """
+    import numpy as np
+    import onnx
+
+    types = onnx.TensorProto
+    floats = (types.FLOAT, types.FLOAT16, types.DOUBLE, types.BFLOAT16)
+    weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input[1:]}
+    for tensor in model.graph.initializer:
+        if tensor.name in weights and tensor.data_type not in floats:
+            known = tensor.data_type in types.DataType.values()
+            dtype = types.DataType.Name(tensor.data_type).lower() if known else f"number {tensor.data_type}"
+            raise UsageError(f"{tensor.name} in {path} has the dtype {dtype}", "export it with weights of float32")
+        values = onnx.numpy_helper.to_array(tensor) if tensor.data_type in floats[:3] else np.empty(0)
+        if (bad := int(np.isnan(values).sum())) > 0:
+            raise UsageError(
+                f"{tensor.name} in {path} has NaN: {bad} of {values.size} values",
+                "export it from a checkpoint of before the training diverged",
+            )
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the constants of the graph, and those in attributes of nodes."""
+    yield from model.graph.initializer
+    nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
@@ -81,7 +159,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
     folder = path.resolve().parent
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         if not uses_external_data(tensor):
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")

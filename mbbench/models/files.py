@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbbench import cache
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, first_line
 from mbbench.families import FILE_SUFFIX
 from mbbench.spec import ModelSpec, Preprocessing, Size, content_key
 
@@ -78,18 +78,30 @@ def _require_supported(content: bytes, name: str, spec: ModelSpec) -> None:
     import torch
 
     from mbbench.graphs.fx import to_module
+    from mbbench.models.graph_cost import count_graph
 
+    model = onnx.load_from_string(content)
+    if not model.graph.input:
+        raise UsageError(f"{name} computes its logits without the images", "export it again")
     try:
-        module = to_module(onnx.load_from_string(content))
+        module = to_module(model)
+        count_graph(model)
     except ValueError as error:
         raise UsageError(f"{name} cannot be measured: {error}", "export it with other operators") from error
+    except (LookupError, TypeError) as error:
+        cause = f"an operator has other inputs or attributes than usual ({first_line(error)})"
+        raise UsageError(f"{name} cannot be measured: {cause}", "export it with other operators") from error
     images = torch.rand(_BATCH, 3, *spec.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    try:
-        with torch.inference_mode():
-            # `forward`, since a call of the module prints its error
-            together, alone = module.forward(images), torch.cat([module.forward(image[None]) for image in images])
-    except RuntimeError:
-        together = alone = torch.empty(0)
+    with torch.inference_mode():  # and `forward`, since a call of the module prints its error
+        try:
+            alone = torch.cat([module.forward(image[None]) for image in images])
+        except (RuntimeError, IndexError) as error:
+            cause = f"{name} cannot be computed for one image ({first_line(error)})"
+            raise UsageError(cause, "export it for any batch size, with weights that fit their layers") from error
+        try:
+            together = module.forward(images)
+        except RuntimeError:
+            together = torch.empty(0)
     if together.shape != (_BATCH, spec.classes) or alone.shape != together.shape:
         raise UsageError(f"{name} computes only the batch size that it was exported for", _ANY_BATCH)
     if float((together - alone).abs().max()) > _SAME * float(alone.abs().max()):

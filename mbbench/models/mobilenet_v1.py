@@ -19,6 +19,7 @@ _BLOCKS = (
     (1024, 1),
 )
 _STEM = 32  # output channels of the first convolution at width multiplier 1
+_MAX_WIDTH = 2**16  # channels; eight times what the largest alpha has
 EPSILON = 1e-3  # of batch norm, as in Keras
 KERAS_PAD = (0, 1, 0, 1)  # Keras pads with ZeroPadding2D(((0, 1), (0, 1))) before a depthwise convolution of stride 2
 _REMOVED_IN_SHALLOW = slice(6, 11)  # the five 14x14x512 blocks that Table 5 leaves out
@@ -48,12 +49,16 @@ def table_widths(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def widths(spec: ModelSpec) -> tuple[int, ...]:
-    """Return the output channels of the stem and of each block. Raises `UsageError` if `spec.widths` lacks some."""
+    """Return the output channels of the stem and of each block. Raises `UsageError` if `spec.widths` is wrong."""
     expected = len(blocks(spec)) + 1
     if spec.widths and len(spec.widths) != expected:
         raise UsageError(
             f"the number of widths must be {expected}: {len(spec.widths)}",
             "give one width for the stem and one for each block",
+        )
+    if spec.widths and not all(1 <= width <= _MAX_WIDTH for width in spec.widths):
+        raise UsageError(
+            f"a width is not 1 to {_MAX_WIDTH}: {min(spec.widths)} to {max(spec.widths)}", "give another checkpoint"
         )
     return spec.widths or table_widths(spec)
 

@@ -1,5 +1,6 @@
 """Result records: frozen and versioned, with units in the names, and null with a reason instead of 0 or NaN."""
 
+from mbbench.result.data import DataInfo, LabelsInfo, LabelSource, SplitSizes
 from mbbench.result.measured import (
     Accuracy,
     ColdStart,
@@ -25,11 +26,8 @@ from mbbench.result.record import (
     Candidate,
     Ceilings,
     CostInfo,
-    DataInfo,
     ExecutedInfo,
     Failure,
-    LabelsInfo,
-    LabelSource,
     LayerTime,
     LayerTimes,
     PrecisionShare,
@@ -68,6 +66,7 @@ __all__ = [
     "Result",
     "ScenarioResult",
     "Setup",
+    "SplitSizes",
     "Stretch",
     "Throughput",
     "Top1Drop",

@@ -15,11 +15,11 @@ from msgspec import Meta
 from mbbench.doctor import Check
 from mbbench.errors import BackendError, MbbenchError
 from mbbench.machine import Machine
+from mbbench.result.data import DataInfo, LabelsInfo
 from mbbench.result.measured import Measured
 from mbbench.result.setup import Setup
 from mbbench.spec import Amount, Cell, Count, Digest, Name, Preprocessing, Settings, Share, Text, Total
 
-LabelSource = Literal["order", "imagenet", "file"]
 Timestamp = Annotated[
     str,
     Meta(
@@ -125,32 +125,6 @@ class WeightsInfo:
     key: Name
     trained_on: Name | None  # the data set's fingerprint
     notes: tuple[Text, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataInfo:
-    """The test images."""
-
-    name: Text
-    images: Total
-    classes: Total
-    fingerprint: Name
-    preprocess: Name  # fingerprint of the decoding and resizing code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelsInfo:
-    """Which of the network's outputs stands for each class of the data.
-
-    `source`: `order` (the classes in the order of their names), `imagenet` (ImageNet's classes, by synset or name) or
-    `file` (--labels). `names`: output -> class; empty for ImageNet's, whose order is known. `background`: output 0 is
-    none of ImageNet's 1000 classes, the others follow it. `key`: of the mapping; empty if class i is output i.
-    """
-
-    source: LabelSource
-    names: dict[Count, Text]
-    background: bool = False
-    key: Name = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

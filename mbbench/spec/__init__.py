@@ -236,4 +236,5 @@ class RunSpec:
     require_effective: bool = False  # fail a cell that does not run in the requested precision
     preprocessing: PreprocessingOptions = PreprocessingOptions()
     labels: str | None = None  # file that maps the data's classes to the network's outputs
+    skip_broken: bool = False  # leave out images that cannot be decoded
     optional_backends: tuple[str, ...] = ()  # named only by `all`: what they do not support is not a failure

@@ -78,7 +78,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def count_classes(state: dict[str, Tensor], family: Family) -> int | None:
     """Return the number of rows of the weight of the family's classifier; None if the state dict does not have it."""
     weight = state.get(FAMILIES[family].classifier)
-    return None if weight is None or weight.ndim not in (2, 4) else len(weight)
+    return None if weight is None or weight.ndim not in (2, 4) else len(weight) or None
 
 
 def read_architecture(path: Path) -> Architecture | None:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from mbbench import cache
 from mbbench.errors import UsageError
 from mbbench.weights import hdf5
 
@@ -47,6 +48,7 @@ def checkpoint_format(path: Path) -> Literal["safetensors", "pytorch"]:
 def read_head(path: Path) -> bytes:
     """Return the first bytes of the file, at least one. Raises `UsageError` if there are none."""
     try:
+        cache.require_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except IsADirectoryError as error:

@@ -18,6 +18,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REMEDY = "give the .h5 file that Keras publishes"
 _UNNAMED = {"layers", "vars"}  # the groups in a .weights.h5 file of Keras 3
 SAVE_MODEL = "save the whole model with Keras, as model.save('FILE.h5'), and give --weights keras:FILE.h5"
+_MAX_EXPANSION = 1100  # of gzip, which HDF5 may apply
 _MODEL = "model_weights"  # the group of the weights in the file of a whole model
 
 
@@ -43,6 +44,10 @@ def read(path: Path) -> StateDict:
                 raise UsageError(f"{name} in {path} keeps its data in another file, which is not read", _REMEDY)
             layer, _, variable = name.partition("/")
             target = f"{layer}/{variable.rpartition('/')[2].removesuffix(':0')}"
+            if array.nbytes > _MAX_EXPANSION * array.id.get_storage_size():
+                raise UsageError(
+                    f"{name} in {path} claims {array.nbytes} bytes, but stores {array.id.get_storage_size()}", _REMEDY
+                )
             try:
                 value = np.asarray(array[()])
                 tensors[target] = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
@@ -54,9 +59,12 @@ def read(path: Path) -> StateDict:
 
 
 def holds_mobilenet(path: Path) -> bool:
-    """Return whether the file has the layers of Keras's MobileNetV1. Raises `UsageError` if it is damaged."""
+    """Return whether the file has the layers of Keras's MobileNetV1. Raises `UsageError` if it is damaged or linked."""
     with _open(path) as root:
-        return {"conv1", "conv_dw_1", "conv_pw_13"}.issubset(root)
+        if {"conv1", "conv_dw_1", "conv_pw_13"}.issubset(root):
+            return True
+        _refuse_links(root, path)
+        return False
 
 
 @contextmanager
@@ -68,7 +76,7 @@ def _open(path: Path) -> Iterator[Any]:
         with h5py.File(path) as file:
             link = file.get(_MODEL, getlink=True)
             yield file[_MODEL] if isinstance(link, h5py.HardLink) else file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, SystemError) as error:  # SystemError: h5py's lock around a failed call
         cause = f"cannot read {path} as HDF5 ({first_line(error)})"
         raise UsageError(cause, _REMEDY) from error
 

@@ -31,6 +31,7 @@ _KERAS_EPSILON = 1e-3
 _KERAS_BLOCK = re.compile(r"block(?P<block>\d+)_(?:sep)?conv(?P<index>\d)(?P<norm>_bn)?")
 _KERAS_SKIP, _KERAS_SKIP_NORM = (re.compile(rf"{name}(?:_(\d+))?") for name in ("conv2d", "batch_normalization"))
 _HALVING_BLOCKS = (1, 2, 3, 12)  # of Xception
+_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 _KERAS_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 State = dict[str, "Tensor"]
@@ -68,7 +69,7 @@ def _keras(tensors: State, spec: ModelSpec, _path: Path) -> State:
             state[f"{module}.bn.{_KERAS_BATCH_NORM[variable]}"] = value
         elif kind == "classifier" and variable == "bias":
             state["classifier.bias"] = value
-        elif not kind or value.ndim != 4 or not variable.endswith("kernel"):
+        elif not kind or value.ndim != 4 or value.numel() == 0 or not variable.endswith("kernel"):
             state[_unknown(key, "Keras")] = value
         elif kind == "classifier":
             state["classifier.weight"] = value[0, 0].T.contiguous()
@@ -194,13 +195,16 @@ def _fold_vgg(state: State) -> State:
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
     folded = {name: tensor for name, tensor in state.items() if name.startswith("classifier.")}
-    features = sorted({int(name.split(".")[1]) for name in state if name.startswith("features.")})
+    features = sorted({int(match[1]) for name in state if (match := re.match(r"features\.(\d+)\.", name))})
     norms = [index for index in features if f"features.{index}.running_var" in state]
     used = {f"features.{norm}.{name}" for norm in norms for name in ("weight", "bias", "running_mean")}
     if not used | {f"features.{norm - 1}.{name}" for norm in norms for name in ("weight", "bias")} <= state.keys():
         return state
     for count, norm in enumerate(norms, 1):
         conv, bn = f"features.{norm - 1}", f"features.{norm}"
+        vectors = [state[f"{conv}.bias"], *(state[f"{bn}.{name}"] for name in _BATCH_NORM)]
+        if any(vector.shape != state[f"{conv}.weight"].shape[:1] for vector in vectors):
+            return state  # `fit` names the wrong shape
         weight, bias = fuse_conv_bn_weights(
             state[f"{conv}.weight"], state[f"{conv}.bias"], state[f"{bn}.running_mean"], state[f"{bn}.running_var"],
             1e-5, state[f"{bn}.weight"], state[f"{bn}.bias"],

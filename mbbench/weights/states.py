@@ -93,14 +93,21 @@ def _float32(name: str, tensor: Tensor, path: Path, converted: dict[str, str]) -
     """Return the tensor in float32, and note in `converted` what was done to its dtype. Raises `UsageError`."""
     import torch
 
-    if name.endswith(_COUNTER):
-        return tensor
     changes = {torch.float16: "widened", torch.bfloat16: "widened", torch.float64: "rounded"}
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if tensor.dtype != torch.float32 and tensor.dtype not in changes:
+    is_count = name.endswith(_COUNTER) and tensor.dtype in (torch.int64, torch.int32)
+    if tensor.dtype != torch.float32 and tensor.dtype not in changes and not is_count:
         raise dtype_error(name, path, dtype)
     if tensor.layout != torch.strided or tensor.is_meta:
         raise UsageError(f"{name} in {path} is a sparse tensor or has no data", "give a checkpoint of dense tensors")
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if tensor.numel() > stored:  # a stride of 0: one value may claim to be any number of them
+        raise UsageError(
+            f"{name} in {path} claims {tensor.numel()} values, but stores {stored}",
+            "give a checkpoint of contiguous tensors",
+        )
+    if is_count:
+        return tensor
     if tensor.dtype in changes:
         converted[dtype] = changes[tensor.dtype]
     value = tensor.detach().to(torch.float32)

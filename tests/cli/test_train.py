@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from mbbench import run, weights
-from mbbench.cli import train
+from mbbench.cli import probe, train
 from mbbench.cli.progress import Display
 from mbbench.compress import pipeline
 from mbbench.data import Dataset
@@ -54,7 +54,7 @@ def test_the_latency_is_measured_in_the_precision_while_nothing_is_drawn(
     profile = Profile(alpha=(0.25,), res=(32,), backend=("onnxruntime",), precision=(precision,))
     with make_display() as display:
         display.update("decoding images", 1, 2)
-        latency_ms = train._latency_ms(profile, display, SPEC)
+        latency_ms = probe.latency_ms(profile, display, SPEC)
     (job,), (report,), (spec,) = jobs, reports, specs
     assert report.measured.latency is not None
     assert latency_ms == report.measured.latency.median_ms
@@ -67,7 +67,7 @@ def test_the_latency_is_measured_in_the_precision_while_nothing_is_drawn(
 def test_a_precision_that_the_backend_would_emulate_is_refused() -> None:
     profile = Profile(alpha=(0.25,), res=(32,), backend=("onnxruntime",), precision=("bf16",))
     with make_display() as display, pytest.raises(BackendError, match=r"onnxruntime has no native bf16 on cpu"):
-        train._latency_ms(profile, display, SPEC)
+        probe.latency_ms(profile, display, SPEC)
 
 
 def test_compression_has_the_preprocessing_and_the_labels_of_the_checkpoint(

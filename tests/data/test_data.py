@@ -11,6 +11,7 @@ from PIL import Image
 
 from mbbench import data
 from mbbench.errors import UsageError
+from mbbench.result import SplitSizes
 from mbbench.spec import Preprocessing
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist installs it
@@ -125,14 +126,29 @@ def test_the_fingerprint_depends_on_files_and_resolution(photos: Path) -> None:
     assert len(fingerprints) == 3
 
 
-def test_failed_decoding_leaves_no_files_behind(folder: Path, photos: Path) -> None:
+def test_an_interrupted_decoding_leaves_no_files_behind(folder: Path, photos: Path) -> None:
     data.load_split(str(photos), (32, 32), "test")
     before = file_names(folder)
-    for path in photos.glob("b/*.png"):
-        path.write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"^cannot decode .*/b/\d\.png"):
-        data.load_split(str(photos), (32, 32), "test")
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        data.load_split(str(photos), (32, 32), "train", on_progress=interrupt)
     assert file_names(folder) == before
+
+
+def test_a_split_says_how_a_folder_is_divided(photos: Path) -> None:
+    split = data.load_split(str(photos), (32, 32), "test", limit=2)
+    assert split.statements == ["photos: 16 training and 4 test images"]
+    assert split.info.splits == SplitSizes(train=16, test=4)
+    digits = data.load_split("digits", (32, 32), "test", limit=2)
+    assert (digits.statements, digits.info.splits) == ([], None)
+    photos.rename(photos.with_name("set"))
+    (photos / "test").parent.mkdir()
+    photos.with_name("set").rename(photos / "test")
+    assert data.load_split(str(photos), (32, 32), "test").statements == ["photos: no training and 20 test images"]
 
 
 def test_an_error_names_the_missing_folder_or_file(tmp_path: Path, photos: Path) -> None:
@@ -145,8 +161,8 @@ def test_an_error_names_the_missing_folder_or_file(tmp_path: Path, photos: Path)
         data.load_split("fashion-mnist:", (32, 32), "test")
     (photos / "a" / "0.png").unlink()
     (photos / "a" / "0.png").symlink_to("gone.png")
-    with pytest.raises(UsageError, match=r"^cannot read .*/a/0\.png \(No such file or directory\)"):
-        data.load_split(str(photos), (32, 32), "test")
+    with pytest.raises(UsageError, match=r"^cannot decode .*/a/0\.png \(No such file or directory\)"):
+        data.load_split(str(photos), (32, 32), "train")
 
 
 def test_an_empty_split_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mbbench.data.folders import ImageFolder, folder_source
-from mbbench.data.preprocess import Preprocess
 from mbbench.errors import UsageError
 
 
@@ -198,38 +196,3 @@ def test_a_short_list_of_labels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n")
     with pytest.raises(UsageError, match="do not match its images"):
         folder_source(tmp_path)
-
-
-def test_several_processes_decode_in_order(tmp_path: Path) -> None:
-    paths = [tmp_path / "a" / f"{i:03}.png" for i in range(150)]
-    for i, path in enumerate(paths):
-        write_image(path, shade=i)
-    write_image(tmp_path / "b" / "0.png")
-    decoded = list(ImageFolder(tmp_path).decode(paths, Preprocess((32, 32), 0.875)))
-    assert [int(pixels[0, 0, 0]) for pixels in decoded] == list(range(150))
-    in_this_process = list(ImageFolder(tmp_path).decode(paths[:10], Preprocess((32, 32), 0.875)))
-    assert all(np.array_equal(a, b) for a, b in zip(in_this_process, decoded, strict=False))
-
-
-@pytest.mark.parametrize("count", [2, 150])
-def test_an_error_names_the_damaged_image(tmp_path: Path, count: int) -> None:
-    paths = [tmp_path / "a" / f"{i:03}.png" for i in range(count)]
-    for path in paths:
-        write_image(path)
-    write_image(tmp_path / "b" / "0.png")
-    paths[-1].write_bytes(paths[-1].read_bytes()[:60])
-    with pytest.raises(UsageError, match=rf"^cannot decode {paths[-1]} \(.*\); replace or remove the file$"):
-        list(ImageFolder(tmp_path).decode(paths, Preprocess((32, 32), 0.875)))
-
-
-def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (2, 2)).save(buffer, "BMP")
-    bomb = bytearray(buffer.getvalue())
-    bomb[18:26] = (30_000).to_bytes(4, "little") * 2
-    path = tmp_path / "a" / "bomb.bmp"
-    write_image(tmp_path / "b" / "0.png")
-    path.parent.mkdir()
-    path.write_bytes(bomb)
-    with pytest.raises(UsageError, match=r"cannot decode .*bomb\.bmp"):
-        list(ImageFolder(tmp_path).decode([path], Preprocess((32, 32), 0.875)))

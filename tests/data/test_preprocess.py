@@ -91,3 +91,11 @@ def test_the_interpolation_is_applied_and_bilinear_has_the_fingerprint_of_before
     assert len({Preprocess((64, 64), 1.0, interpolation).fingerprint for interpolation in get_args(Interpolation)}) == 4
     before = content_key({"resolution": 64, "crop_fraction": 1.0}, metadata.version("pillow"), 1)
     assert Preprocess((64, 64), 1.0).fingerprint == before
+
+
+def test_formats_that_start_other_programs_are_not_read() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "EPS")  # which Pillow reads by Ghostscript
+    buffer.seek(0)
+    with pytest.raises(OSError, match="cannot identify image file"):
+        Preprocess((32, 32), 1.0).decode(buffer)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,13 @@ def test_files_that_are_not_fashion_mnist_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(encode_idx(np.zeros((10, 0, 28), np.uint8)))
     with pytest.raises(UsageError, match="are not 28x28 pixels: 0x28"):
         FashionMnist(tmp_path).items("test", 0)
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    start = packer.compress(encode_idx(np.zeros((2, 28, 28), np.uint8))) + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(10**7)) + packer.flush(zlib.Z_FULL_FLUSH)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(start + zeros * 10_000)  # 100 GB
+    with pytest.raises(UsageError, match="has 1569 bytes of data, but its header gives 1568"):
+        read_idx(path, 3)

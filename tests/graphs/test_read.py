@@ -1,7 +1,9 @@
 """What is an image classifier is read; anything else is refused with what the file has."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,3 +131,58 @@ def test_a_link_out_of_the_folder_is_refused(make: Make, tmp_path: Path) -> None
 def test_missing_external_data_is_named(make: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"net.onnx needs gone.data, which is missing; put it next to the file"):
         load(external(make, tmp_path, "gone.data"))
+
+
+@pytest.mark.parametrize("location", ["../secret", "/dev/zero", "link"])
+def test_external_data_in_an_attribute_stays_in_the_folder_too(make: Make, tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret").write_bytes(bytes(64))
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "link").symlink_to("../secret")
+    model = make()
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "hidden")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    model.graph.node.append(helper.make_node("Constant", [], ["constant"], value=tensor))
+    onnx.save(model, folder / "net.onnx")
+    with pytest.raises(UsageError, match=r"net\.onnx stores hidden outside its folder:"):
+        load(folder / "net.onnx")
+
+
+def weighted(folder: Path, weight: np.ndarray[Any, Any]) -> Path:
+    """Write a network of one convolution."""
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5, 1, 1])
+    node = helper.make_node("Conv", ["images", "stem.weight"], ["logits"], "stem")
+    graph = helper.make_graph([node], "main", [images], [logits], [numpy_helper.from_array(weight, "stem.weight")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def test_a_weight_of_another_dtype_or_with_nan_is_named(tmp_path: Path) -> None:
+    weight = np.ones((5, 3, 8, 8), np.float32)
+    load(weighted(tmp_path, weight))
+    for dtype in ("int64", "uint8", "bool"):
+        with pytest.raises(UsageError, match=rf"^stem\.weight in .*net\.onnx has the dtype {dtype};"):
+            load(weighted(tmp_path, weight.astype(dtype)))
+    weight[0, 0, 0, :2] = np.nan
+    with pytest.raises(UsageError, match=r"^stem\.weight in .*net\.onnx has NaN: 2 of 960 values;"):
+        load(weighted(tmp_path, weight))
+
+
+def test_a_fifo_and_a_tensor_that_claims_too_much_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.onnx")
+    with pytest.raises(UsageError, match=r"^cannot read .*fifo\.onnx \(it is a FIFO, not a file\);"):
+        load(tmp_path / "fifo.onnx")
+    path = weighted(tmp_path, np.ones((5, 3, 8, 8), np.float32))
+    model = onnx.load(path)
+    model.graph.initializer[0].dims[:] = [2**60]
+    onnx.save(model, path)
+    with pytest.raises(UsageError, match=r"net\.onnx is not valid ONNX \(.*stem\.weight"):
+        load(path)
+    model = onnx.load(weighted(tmp_path, np.ones((5, 3, 8, 8), np.float32)))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**40
+    onnx.save(model, path)
+    with pytest.raises(UsageError, match=rf"net\.onnx has a tensor of {24 * 2**40} values: images;"):
+        load(path)

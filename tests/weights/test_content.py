@@ -1,5 +1,6 @@
 """What a file is, whatever its name says."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from onnx import TensorProto, helper
 
 from mbbench.errors import UsageError
-from mbbench.weights import checkpoint
+from mbbench.weights import checkpoint, content
 
 PLAIN = "give a .safetensors file, or a .pt or .pth file of plain tensors"
 
@@ -115,3 +116,9 @@ def test_of_other_bytes_nothing_is_claimed(tmp_path: Path) -> None:
     noise(tmp_path / "net.safetensors")
     with pytest.raises(UsageError, match=r"net\.safetensors is not a safetensors file"):
         checkpoint.read(tmp_path / "net.safetensors")
+
+
+def test_a_fifo_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pt")
+    with pytest.raises(UsageError, match=r"^cannot read the checkpoint .*x\.pt \(it is a FIFO, not a file\);"):
+        content.read_head(tmp_path / "x.pt")

@@ -92,3 +92,19 @@ def test_a_file_without_arrays_and_a_truncated_file_are_refused(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UsageError, match=r"cannot read .*x\.h5 as HDF5 \(.*truncated"):
         hdf5.read(path)
+
+
+def test_a_link_is_named_even_if_no_layer_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["stem"] = h5py.ExternalLink("other.h5", "/stem")
+    with pytest.raises(UsageError, match=r"^stem in .*x\.h5 is an external link to /stem in other\.h5; links are not"):
+        hdf5.holds_mobilenet(path)
+
+
+def test_an_array_that_claims_more_than_it_stores_is_not_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("conv1/kernel", (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(UsageError, match=rf"^conv1/kernel in .*x\.h5 claims {2**42} bytes, but stores 0;"):
+        hdf5.read(path)

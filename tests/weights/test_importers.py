@@ -17,6 +17,7 @@ from mbbench import weights
 from mbbench.errors import UsageError
 from mbbench.models import build, fold_batch_norm, randomize
 from mbbench.spec import ModelSpec
+from mbbench.weights import importers
 from mbbench.weights.recipe import Recipe
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -307,3 +308,26 @@ def test_folding_batch_norm_keeps_the_padding_of_keras() -> None:
         symmetric = build(ModelSpec(alpha=0.25, resolution=64, classes=7))
         symmetric.load_state_dict(module.state_dict())
         assert not torch.allclose(symmetric(images), module(images))
+
+
+def test_wrong_shapes_of_vgg16_with_batch_norm_are_left_to_the_check_of_shapes() -> None:
+    state = {
+        "features.0.weight": torch.zeros(4, 3, 3, 3),
+        "features.0.bias": torch.zeros(4),
+        "features.x.y": torch.ones(1),
+    }
+    state |= {f"features.1.{name}": torch.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
+    convert = importers.KINDS["torchvision"].convert
+    spec = ModelSpec("vgg16")
+    assert set(convert(state, spec, Path("x.pt"))) == {"features.0.weight", "features.0.bias"}
+    for name in state:
+        if name != "features.x.y":
+            for shape in ((), (0,), (3,), (3, 3)):
+                wrong = {**state, name: torch.zeros(shape)}
+                assert convert(wrong, spec, Path("x.pt")) is wrong
+
+
+def test_a_classifier_of_keras_without_values_is_unknown() -> None:
+    empty = {"conv_preds/kernel": torch.zeros(0, 1, 1, 1)}
+    converted = importers.KINDS["keras"].convert(empty, ModelSpec(), Path("x.h5"))
+    assert list(converted) == ["conv_preds/kernel (unknown to Keras)"]

@@ -127,3 +127,23 @@ def test_values_that_are_not_finite_are_refused_by_the_tensors_name(value: float
     assert str(caught.value) == (
         "fc.weight in x.pt has NaN or infinite values: 2 of 3; give a checkpoint of before the training diverged"
     )
+
+
+def test_more_values_than_are_stored_are_refused() -> None:
+    for dtype in (torch.float32, torch.float64):
+        claimed = torch.zeros(1, dtype=dtype).expand(2**50)
+        with pytest.raises(UsageError, match=rf"^w in x.pt claims {2**50} values, but stores 1;"):
+            states.normalize({"w": claimed}, Path("x.pt"))
+
+
+@pytest.mark.parametrize(
+    ("counter", "what"),
+    [
+        (torch.tensor(float("nan")), "has NaN or infinite values"),
+        (torch.tensor(1j), "has the dtype complex64"),
+        (torch.tensor(3).to_sparse(), "is a sparse tensor or has no data"),
+    ],
+)
+def test_a_counter_that_is_no_number_is_refused(counter: torch.Tensor, what: str) -> None:
+    with pytest.raises(UsageError, match=rf"^bn.num_batches_tracked in x.pt {what}"):
+        states.normalize({"bn.num_batches_tracked": counter}, Path("x.pt"))

@@ -64,6 +64,8 @@ def cell_table(result: Result) -> Table:
     rows += _precision(result)
     if result.weights is not None and result.weights.notes:
         rows.append(("Weights", ", ".join(result.weights.notes)))
+    if result.data is not None and result.data.splits is not None:
+        rows.append(("Data", f"{result.data.name}: {result.data.splits.text}"))
     rows.append(("Settings", _settings(result)))
     if not result.setup.on_cpu:
         rows.append(("Device", chip(result)))

@@ -25,6 +25,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
         for result in results
         if result.failure is not None
     ]
+    notes += _skipped_notes(results)
     notes += _inputs_notes(results, name)
     latencies = [(result, result.measured.latency) for result in results]
     unsettled = [
@@ -90,6 +91,14 @@ def _warning(checks: Sequence[Check]) -> str:
     alike = sum(check != first for check in others)
     more = f", and the like in {alike} other cell{'s' * (alike > 1)}" if alike else ""
     return f"{first.name}: {first.found}{more}; {first.remedy}."
+
+
+def _skipped_notes(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a note on test images that were left out because they are broken."""
+    for data in dict.fromkeys(result.data for result in results):
+        if data is not None and data.skipped:
+            total = data.images + data.skipped
+            yield f"{data.skipped} of {total} test images of {data.name} cannot be decoded and are left out."
 
 
 def _inputs_notes(results: Sequence[Result], name: Name) -> Iterator[str]:

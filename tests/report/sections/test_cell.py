@@ -6,7 +6,7 @@ from dataclasses import replace
 from mbbench.report.names import namer
 from mbbench.report.sections.cell import cell_table, drop_text
 from mbbench.report.sections.tables import settings, size_and_accuracy
-from mbbench.result import LabelsInfo, Memory, Phase, Result, Throughput, Top1Drop
+from mbbench.result import LabelsInfo, Memory, Phase, Result, SplitSizes, Throughput, Top1Drop
 from mbbench.spec import Preprocessing
 from mbbench.stats import Interval
 
@@ -32,6 +32,13 @@ def test_added_memory_is_the_steady_peak_minus_what_was_resident_before_the_impo
         incomplete = replace(result, measured=replace(result.measured, memory=readings))
         assert incomplete.added_rss_bytes() is None
         assert not any("added" in text for _, text in _rows(result, memory=readings))
+
+
+def test_the_splits_of_a_folder_are_shown(make_result: Make) -> None:
+    result = make_result()
+    assert result.data is not None and not any(name == "Data" for name, _ in _rows(result))
+    folder = replace(result, data=replace(result.data, name="photos", splits=SplitSizes(train=16, test=4)))
+    assert ("Data", "photos: 16 training and 4 test images") in _rows(folder)
 
 
 def test_throughput_names_its_batch_size_and_the_others(make_result: Make) -> None:

@@ -62,6 +62,15 @@ def test_what_to_check_is_named_only_where_fp32_fails(
     assert collect_notes([result]) == notes
 
 
+def test_images_that_are_left_out_are_noted_once(make_result: Make) -> None:
+    result = replace(make_result(), conditions=())
+    assert result.data is not None
+    skipping = replace(result, data=replace(result.data, skipped=3))
+    assert collect_notes([result, skipping, skipping]) == [
+        "3 of 362 test images of digits cannot be decoded and are left out."
+    ]
+
+
 def test_networks_trained_here_and_without_labels_are_not_blamed(make_result: Make) -> None:
     result = imported(make_result(), 20)
     assert collect_notes([replace(result, weights=make_result().weights)]) == []
