@@ -13,7 +13,9 @@ PANELS = {
         "--variant", "--weights", "--classes", "--logits", "--artifact", "--trust", "--layers", "--paper", "--prune",
         "--max-latency", "--teacher", "--teacher-alpha", "--qat", "--epochs",
     ),
-    "Images": ("--data", "--images", "--skip-broken", "--labels", "--mean", "--std", "--channels", "--crop", "--interpolation"),
+    "Images": (
+        "--data", "--images", "--skip-broken", "--labels", "--mean", "--std", "--channels", "--crop", "--interpolation",
+    ),
     "Exported file": ("--to", "--compute-capability"),
     "Accuracy": ("--calibration", "--max-drop", "--accuracy-control", "--require-effective"),
     "Measuring": (

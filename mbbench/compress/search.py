@@ -32,7 +32,9 @@ _SEARCH_VERSION = 8  # raise it when the search makes other files from the same 
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
 _ALIKE = 0.05  # errors that differ by at most this share are told apart by the answers
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
-_CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once
+_CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once, several times
+_CORRECTION_BYTES = 640_000_000  # largest activations of these images together: VGG19's would need 17 GB of memory
+_MIN_CORRECTION_IMAGES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +190,11 @@ def _corrected_graph(trial: _Trial, data: Calibration, dialect: Dialect, keep_fp
     import torch
 
     from mbbench.compress.correct import correct
+    from mbbench.models.graph_cost import count_graph
 
     inputs = {layer: trial.ranges[name] for layer, name in quantize.layer_inputs(trial.fp32_graph).items()}
-    images = torch.from_numpy(data.images[:_CORRECTION_IMAGES])
+    fitting = _CORRECTION_BYTES // count_graph(trial.fp32_graph).activation_peak_bytes
+    images = torch.from_numpy(data.images[: min(_CORRECTION_IMAGES, max(_MIN_CORRECTION_IMAGES, fitting))])
     corrected = correct(trial.network, inputs, images, quantize.weight_quant_max(dialect), keep_fp32)
     return with_parameters(trial.fp32_graph, corrected)
 

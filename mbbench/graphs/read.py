@@ -18,6 +18,7 @@ _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")  # operators whose weights are floats
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _COLORS = 3
+_IR_VERSION = 4  # the first in which constants need not be inputs; writers of older files leave them out too
 _MAX_VALUES = 2**31  # of a tensor for one image: more than any classifier has
 _MAX_CAUSE = 200  # characters
 _EXPORT_AGAIN = "export it again"
@@ -94,6 +95,7 @@ def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         raise UsageError(
             f"{path} has control flow: {', '.join(control)}", "export it for a fixed path through the network"
         )
+    model.ir_version = max(model.ir_version, _IR_VERSION)
     onnx.checker.check_model(model)
     _check_weights(model, path)
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)

@@ -16,7 +16,7 @@ from mbbench.errors import UsageError
 from mbbench.graphs.fx import layer_calls, to_module
 from mbbench.graphs.normalize import normalize
 from mbbench.graphs.onnx import to_onnx
-from mbbench.graphs.read import signature
+from mbbench.graphs.read import load, signature
 
 Make = Callable[..., onnx.ModelProto]
 node = helper.make_node
@@ -156,6 +156,13 @@ def test_every_opset_is_read(make: Make, opset: int) -> None:
     middle = [node("Relu", ["a"], ["c"]), node("BatchNormalization", ["c", "s", "t", "m", "v"], ["b"])]
     model = make(middle=middle, constants=NORM, opset=opset)
     check(normal(model), images(), run(model, images()))
+
+
+def test_constants_of_an_old_file_need_not_be_inputs(make: Make, tmp_path: Path) -> None:
+    model = make()
+    model.ir_version = 3
+    onnx.save(model, tmp_path / "net.onnx")
+    check(normal(load(tmp_path / "net.onnx")), images(), run(make(), images()))
 
 
 def test_a_final_softmax_is_dropped(make: Make) -> None:
