@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-_SEARCH_VERSION = 8  # raise it when the search makes other files from the same input
+_SEARCH_VERSION = 9  # raise it when the search makes other files from the same input
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
 _ALIKE = 0.05  # errors that differ by at most this share are told apart by the answers
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error

@@ -17,6 +17,7 @@ from mbbench.errors import UsageError
 from mbbench.graphs.fx import to_module
 from mbbench.graphs.onnx import to_onnx
 from mbbench.models import build, default_preprocessing, fold_batch_norm, randomize
+from mbbench.models.graph_cost import count_graph
 from mbbench.spec import ModelSpec
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
@@ -351,6 +352,24 @@ def test_the_search_goes_by_error_and_by_answers_only_where_errors_are_alike(
     monkeypatch.setattr(search._Evaluator, "__call__", lambda *_: outcomes.pop(0))
     quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
     assert quantization.info.chosen.logit_rmse == chosen_error
+
+
+@pytest.mark.parametrize(("peak_images", "corrected_on"), [(64, 20), (18, 18), (3, 16)])
+def test_a_network_with_large_activations_is_corrected_on_fewer_images(
+    graph: onnx.ModelProto, module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peak_images: int,
+    corrected_on: int,
+) -> None:  # fmt: skip
+    counts = []
+
+    def count(network: nn.Module, inputs: object, images: torch.Tensor, *_: object) -> nn.Module:
+        counts.append(len(images))
+        return network
+
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("mbbench.compress.correct.correct", count)
+    monkeypatch.setattr(search, "_CORRECTION_BYTES", peak_images * count_graph(graph).activation_peak_bytes)
+    search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
+    assert counts == [corrected_on] * 2
 
 
 def test_accuracy_control_keeps_layers_in_fp32_until_nothing_is_lost(
