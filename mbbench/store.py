@@ -27,6 +27,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which editors put before UTF-8
 _SAMPLES = re.compile(rb'"samples_ms":\[[^\]]+\]')
 _NO_SAMPLES = b'"samples_ms":[],"n":'  # of a latency, which must have some
 _CUT_SHORT = "it was cut short"
+_PLACE = re.compile(r"\(byte (\d+)\)$")
 # Of a line: no JSON or no record, text that is not UTF-8, JSON nested without end, an impossible request.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MbbenchError)
 _MAX_NOTES, _MAX_RANGES = 5, 12
@@ -55,7 +56,7 @@ def _require_appendable(path: Path) -> None:
     mode = os.fstat(descriptor).st_mode
     os.close(descriptor)
     if stat.S_ISFIFO(mode):
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.EINVAL, "it is a FIFO, not a file")
 
 
 def _require_creatable(folder: Path) -> None:
@@ -186,7 +187,9 @@ def _decoding_fault(line: bytes, error: Exception) -> str:
         return error.cause
     if not isinstance(error, msgspec.ValidationError):
         detail = str(error).removeprefix("JSON is malformed: ")
-        return _CUT_SHORT if str(error) == "Input data was truncated" else f"it is not JSON ({detail})"
+        place = _PLACE.search(detail)  # a number that was cut short is malformed where the line ends
+        at_end = place is not None and int(place[1]) >= len(line) - 1
+        return _CUT_SHORT if at_end or detail == "Input data was truncated" else f"it is not JSON ({detail})"
     try:
         version = msgspec.json.decode(line, type=dict[str, object]).get("schema")
     except _UNDECODABLE:

@@ -111,7 +111,7 @@ def test_the_list_of_commands_is_printed_without_importing_any() -> None:
         "import sys; from mbbench.cli.app import main; sys.argv[1:] = ['--help']\n"
         "try: main()\nexcept SystemExit: pass\n"
         "mine = {name for name in sys.modules if name.startswith('mbbench')}\n"
-        "cli = {f'mbbench.cli.{name}' for name in ('app', 'command', 'help', 'mistakes')}\n"
+        "cli = {f'mbbench.cli.{name}' for name in ('app', 'command', 'help', 'interruption', 'mistakes')}\n"
         "assert mine == {'mbbench', 'mbbench.cli', 'mbbench.errors', *cli}, mine\n"
         "assert 'rich.console' not in sys.modules"
     )

@@ -141,6 +141,6 @@ def test_the_scripts_name_the_shells_own_commands(invoke: Invoke) -> None:
     assert invoke("completion", "zsh")[1].startswith("#compdef mbbench\n")
     assert invoke("completion", "fish")[1].startswith("complete --command mbbench ")
     assert invoke("completion", "tcsh") == (
-        2, "", "error: unknown value of SHELL: tcsh; choose bash, zsh or fish\n",
+        2, "", "error: unknown value of SHELL: tcsh; choose one of bash, zsh, fish\n",
     )  # fmt: skip
     assert app._COMPLETE == complete.VARIABLE

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mbbench import store
 from mbbench.cli import app
+from mbbench.errors import visible
 from mbbench.report.formats import html
 from mbbench.result import Result
 
@@ -166,7 +167,7 @@ def require_one_line(invoke: Invoke, name: str, line: list[str], chosen: set[str
         problem, _, remedy = errors[-1].partition("; ")
         assert errors[-1].startswith("error: ") and problem and remedy, err
         assert len(errors) == 1 or name == "verify", err
-    assert all(text.isprintable() for text in errors), err
+    assert all(visible(text) == text for text in errors), err
 
 
 KEPT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

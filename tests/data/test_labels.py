@@ -159,5 +159,5 @@ def test_images_without_labels_stay_so(tmp_path: Path) -> None:
 def test_a_pipe_of_labels_is_refused_instead_of_waited_for(tmp_path: Path, name: str) -> None:
     split = split_of(tmp_path / "nette", *IMAGENETTE)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match=rf"cannot read .*{name} \(not a regular file\); give a readable file"):
+    with pytest.raises(UsageError, match=rf"cannot read .*{name} \(it is a FIFO, not a file\); give a readable file"):
         map_labels(split, 1000, str(tmp_path / name))

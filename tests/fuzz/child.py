@@ -43,7 +43,7 @@ def _audit(event: str, _arguments: tuple[Any, ...]) -> None:
 
 def _outcome(kind: str, path: Path) -> tuple[str, str]:
     """Read the file; return `accepted`, `refused` with the message, or `failed` with what is wrong."""
-    from mbbench.errors import MbbenchError
+    from mbbench.errors import MbbenchError, visible
 
     global _reading
     _ran.clear()
@@ -53,7 +53,7 @@ def _outcome(kind: str, path: Path) -> tuple[str, str]:
         result = ("accepted", "")
     except MbbenchError as error:
         text = str(error)
-        result = ("refused", text) if error.exit_code == 2 and text.isprintable() else ("failed", repr(error))
+        result = ("refused", text) if error.exit_code == 2 and visible(text) == text else ("failed", repr(error))
     except BaseException:
         result = ("failed", traceback.format_exc())
     _reading = False
