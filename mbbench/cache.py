@@ -83,9 +83,7 @@ def open_file(path: Path) -> BufferedReader:
     if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", str(path))
+    raise _not_regular(_kind(mode), path)
 
 
 def read_file(path: Path) -> bytes:
@@ -125,7 +123,12 @@ def _kind(mode: int) -> str:
 def require_regular(path: Path) -> None:
     """Raise `OSError` unless `path` leads to a regular file: for libraries that open it themselves."""
     if (kind := special_kind(path)) is not None:
-        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        raise _not_regular(kind, path)
+
+
+def _not_regular(kind: str, path: Path) -> OSError:
+    number = errno.EISDIR if kind == _KINDS[stat.S_IFDIR] else errno.EINVAL
+    return OSError(number, f"it is {kind}, not a file", str(path))  # an `IsADirectoryError` for a folder
 
 
 def read_small(path: Path) -> bytes:

@@ -48,8 +48,7 @@ def checkpoint_format(path: Path) -> Literal["safetensors", "pytorch"]:
 def read_head(path: Path) -> bytes:
     """Return the first bytes of the file, at least one. Raises `UsageError` if there are none."""
     try:
-        cache.require_regular(path)
-        with path.open("rb") as file:
+        with cache.open_file(path) as file:
             head = file.read(_HEAD_BYTES)
     except IsADirectoryError as error:
         raise UsageError(f"{path} is a folder, not a checkpoint", "give the checkpoint file in it") from error
