@@ -187,8 +187,8 @@ def _decoding_fault(line: bytes, error: Exception) -> str:
         return error.cause
     if not isinstance(error, msgspec.ValidationError):
         detail = str(error).removeprefix("JSON is malformed: ")
-        place = _PLACE.search(detail)  # a number that was cut short is malformed where the line ends
-        at_end = place is not None and int(place[1]) >= len(line) - 1
+        position = _PLACE.search(detail)  # a number that was cut short is malformed where the line ends
+        at_end = position is not None and int(position[1]) >= len(line) - 1
         return _CUT_SHORT if at_end or detail == "Input data was truncated" else f"it is not JSON ({detail})"
     try:
         version = msgspec.json.decode(line, type=dict[str, object]).get("schema")
