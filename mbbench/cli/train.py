@@ -14,6 +14,7 @@ import typer
 
 from mbbench.cli import inputs, options, output
 from mbbench.cli.interruption import interruption
+from mbbench.cli.outcome import Outcome, describe_top1
 from mbbench.cli.progress import Display, print_status, stderr_display
 from mbbench.cli.quantities import parse_seconds
 from mbbench.errors import UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FINE_TUNING_RATE = 1e-3  # a quarter of the learning rate of training, to preserve what was learned
 _QAT_RATE = 1e-4
+_QAT_STEPS = 100  # at least; they adjust a network that is already trained, and each takes longer than a step in floats
 _GO_ON = "finished epochs are kept in the cache; run the command again to go on"
 _DISTILLATION = 0.7  # the teacher's share in the loss
 # Enough samples for a median; the search for a latency measures six networks.
@@ -154,7 +156,10 @@ def _compress_and_report(
     display: Display,
     file: Path | None,
 ) -> None:
-    """Compress `start`, write the new checkpoint's path, and report Mult-Adds and top-1 before and after."""
+    """Compress `start`, write the new checkpoint's path, and report Mult-Adds and top-1 before and after.
+
+    Raises `RequirementError` if top-1 became worse.
+    """
     from mbbench.artifacts import reference
     from mbbench.compress import pipeline
     from mbbench.models.cost import cost_of
@@ -163,13 +168,16 @@ def _compress_and_report(
     compressed = pipeline.compress(
         start, images, request, partial(_latency_ms, profile, display), _show_training(display)
     )
-    before, after = reference.top1(start, test), reference.top1(compressed, test)
+    before, after = reference.correct(start, test), reference.correct(compressed, test)
+    outcome = Outcome.of(before, after)
     _write_checkpoint_path(compressed, file)
+    where = f"on the {test.count} test images of {test.name}"
+    if request.teacher is not None:
+        top1 = describe_top1(int(reference.correct(request.teacher, test).sum()), test.count)
+        print_status(f"teacher {request.teacher.spec.label}: top-1 {top1} {where}")
     counts = [units.millions(cost_of(weights.spec).mult_adds) for weights in (start, compressed)]
-    print_status(
-        f"{compressed.spec.label}: {counts[0]} -> {counts[1]} Mult-Adds, top-1 {units.percent(before)} ->"
-        f" {units.percent(after)} on the {test.count} test images of {test.name}"
-    )
+    print_status(f"{compressed.spec.label}: {counts[0]} -> {counts[1]} Mult-Adds, {outcome.describe()} {where}")
+    outcome.require_no_loss(request)
 
 
 def _network_profile(threads: int | None = None, *, alpha: float | None, res: int | None, **fields: Any) -> Profile:
@@ -184,19 +192,19 @@ def _build_request(
     mult_adds: float | None, max_latency_ms: float | None, teacher: Weights | None, *, qat: bool, epochs: int
 ) -> Request:
     from mbbench.compress.pipeline import Request
-    from mbbench.weights.recipe import Recipe
+    from mbbench.weights.recipe import FineTuning
 
     return Request(
         mult_adds=mult_adds,
         max_latency_ms=max_latency_ms,
         teacher=teacher,
         qat=qat,
-        recipe=Recipe(
+        recipe=FineTuning(
             epochs=epochs,
             learning_rate=_FINE_TUNING_RATE,
             distillation=0.0 if teacher is None else _DISTILLATION,
         ),
-        qat_recipe=Recipe(epochs=1, learning_rate=_QAT_RATE, weight_decay=0.0),
+        qat_recipe=FineTuning(epochs=1, learning_rate=_QAT_RATE, weight_decay=0.0, min_steps=_QAT_STEPS),
     )
 
 

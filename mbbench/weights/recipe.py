@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mbbench.errors import UsageError
 
 TRAINER = 2  # version of train.py; increase it if the same recipe yields different weights
+FINE_TUNER = 1  # the same for finetune.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,16 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise UsageError(f"--epochs must be at least 1: {self.epochs}", "give a larger number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuning(Recipe):
+    """A recipe for a network that is already trained: on few images too, training has enough steps.
+
+    `learning_rate` is the peak: a one-cycle schedule warms it up over the first three tenths of the steps.
+    """
+
+    min_steps: int = 300  # an epoch passes over the images as often as these need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from mbbench.errors import UsageError
 from mbbench.models import build, default_preprocessing
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
-from mbbench.weights.recipe import Progress, Recipe
+from mbbench.weights.recipe import FineTuning, Progress, Recipe
 from mbbench.weights.train import fit
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
-RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=1e-3)
+RECIPE = FineTuning(epochs=2, batch_size=64, learning_rate=1e-3, min_steps=9)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def test_every_stage_runs_once_and_its_checkpoint_records_its_widths(train: data
     start = weights.random(SPEC)
     steps: list[Progress] = []
     compressed = compress(start, train, request(0.6, qat=True), no_latency, steps.append)
-    assert len(steps) == 2 * 2 * 3  # stages, epochs, batches
+    assert len(steps) == 2 * 2 * 3 * 2  # stages, epochs, passes, batches of the 183 images that are not held out
     assert cost_of(compressed.spec).mult_adds <= 0.6 * cost_of(SPEC).mult_adds
     loaded = weights.resolve(str(compressed.path), SPEC, lambda: train, Recipe())
     assert loaded.spec == compressed.spec
     compressed.build()(torch.zeros(1, 3, 32, 32))
     assert compress(start, train, request(0.6, qat=True), no_latency, steps.append) == compressed
-    assert len(steps) == 12
+    assert len(steps) == 24
 
 
 def test_a_latency_budget_is_met_with_the_most_mult_adds(train: data.Dataset) -> None:
