@@ -72,11 +72,14 @@ def describe_top1(correct: int, images: int) -> str:
 
 def _remedy(request: Request) -> str:
     """Return what to try if the request made a network worse."""
-    remedies = ["give more images"]
+    remedies = ["more images"]
     if request.mult_adds is not None:
         remedies.append("a lower --prune")
     if request.max_latency_ms is not None:
         remedies.append("a higher --max-latency")
     if request.teacher is not None:
         remedies.append("a better --teacher")
-    return f"{', '.join(remedies)}, or more --epochs"
+    if len(remedies) > 1:
+        remedies.append("more --epochs")
+    *others, last = [*remedies, "leave out --qat"] if request.qat else remedies
+    return f"give {', '.join(others)}, or {last}"
