@@ -115,7 +115,10 @@ def compress(
     teacher_alpha: Annotated[float, typer.Option("--teacher-alpha", help="Width multiplier of the teacher.")] = 1.0,
     qat: Annotated[bool, typer.Option("--qat", help="Finish with quantization-aware fine-tuning for INT8.")] = False,
     epochs: Annotated[
-        int, typer.Option("--epochs", help="Number of passes over the training data in fine-tuning.")
+        int,
+        typer.Option(
+            "--epochs", help="Passes over the training data in fine-tuning, more if these are fewer than 300 steps."
+        ),
     ] = 3,
     file: options.CheckpointCopy = None,
 ) -> None:
