@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mbbench.weights import Weights
     from mbbench.weights.recipe import Progress
 
-_FINE_TUNING_RATE = 1e-3  # a quarter of the learning rate of training, to preserve what was learned
 _QAT_RATE = 1e-4
 _QAT_STEPS = 100  # at least; they adjust a network that is already trained, and each takes longer than a step in floats
 _GO_ON = "finished epochs are kept in the cache; run the command again to go on"
@@ -202,11 +201,7 @@ def _build_request(
         max_latency_ms=max_latency_ms,
         teacher=teacher,
         qat=qat,
-        recipe=FineTuning(
-            epochs=epochs,
-            learning_rate=_FINE_TUNING_RATE,
-            distillation=0.0 if teacher is None else _DISTILLATION,
-        ),
+        recipe=FineTuning(epochs=epochs, distillation=0.0 if teacher is None else _DISTILLATION),
         qat_recipe=FineTuning(epochs=1, learning_rate=_QAT_RATE, weight_decay=0.0, min_steps=_QAT_STEPS),
     )
 

@@ -36,7 +36,8 @@ class Recipe:
 class FineTuning(Recipe):
     """A recipe for a network that is already trained: on few images too, training has enough steps.
 
-    `learning_rate` is the peak: a one-cycle schedule warms it up over the first three tenths of the steps.
+    The learning rate is warmed up over the first three tenths of the steps and then lowered, as in training. Its peak
+    is that of training: a quarter of it left half-pruned networks far from what they can learn (docs/decisions.md).
     """
 
     min_steps: int = 300  # an epoch passes over the images as often as these need

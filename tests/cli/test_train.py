@@ -23,6 +23,7 @@ from mbbench.measure.process import run_in_child
 from mbbench.profile import Profile
 from mbbench.spec import ModelSpec, Precision, Preprocessing, RunSpec
 from mbbench.weights import Weights
+from mbbench.weights.recipe import FineTuning, Recipe
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
 
@@ -93,6 +94,14 @@ def test_compression_has_the_preprocessing_and_the_labels_of_the_checkpoint(
     assert images.arrays()[1].tolist() == [1] * 8 + [0] * 8
     with pytest.raises(UsageError, match="--labels requires --weights"):
         train.compress(**options, labels=str(tmp_path / "l.csv"))
+
+
+def test_fine_tuning_has_the_rate_of_training_and_a_floor_of_steps() -> None:
+    request = train._build_request(0.5, None, None, qat=True, epochs=3)
+    assert request.recipe == FineTuning(epochs=3, learning_rate=Recipe().learning_rate, min_steps=300)
+    assert (request.qat_recipe.epochs, request.qat_recipe.min_steps) == (1, 100)
+    distilled = train._build_request(None, None, weights.random(SPEC), qat=False, epochs=5).recipe
+    assert distilled == FineTuning(epochs=5, distillation=0.7)
 
 
 def test_a_network_that_became_worse_is_written_and_ends_with_exit_code_5(
