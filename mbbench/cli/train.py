@@ -116,7 +116,7 @@ def compress(
     epochs: Annotated[
         int,
         typer.Option(
-            "--epochs", help="Passes over the training data in fine-tuning, more if these are fewer than 300 steps."
+            "--epochs", help="Passes over the training data in fine-tuning, more if these are fewer than 500 steps."
         ),
     ] = 3,
     file: options.CheckpointCopy = None,

@@ -98,7 +98,7 @@ def test_compression_has_the_preprocessing_and_the_labels_of_the_checkpoint(
 
 def test_fine_tuning_has_the_rate_of_training_and_a_floor_of_steps() -> None:
     request = train._build_request(0.5, None, None, qat=True, epochs=3)
-    assert request.recipe == FineTuning(epochs=3, learning_rate=Recipe().learning_rate, min_steps=300)
+    assert request.recipe == FineTuning(epochs=3, learning_rate=Recipe().learning_rate, min_steps=500)
     assert (request.qat_recipe.epochs, request.qat_recipe.min_steps) == (1, 100)
     distilled = train._build_request(None, None, weights.random(SPEC), qat=False, epochs=5).recipe
     assert distilled == FineTuning(epochs=5, distillation=0.7)
