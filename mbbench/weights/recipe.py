@@ -40,7 +40,7 @@ class FineTuning(Recipe):
     is that of training: a quarter of it left half-pruned networks far from what they can learn (docs/decisions.md).
     """
 
-    min_steps: int = 500  # an epoch passes over the images as often as these need
+    min_steps: int  # an epoch passes over the images as often as these need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from mbbench.weights.recipe import FineTuning
 
 
 def request(**stages: Any) -> Request:
-    return Request(**stages, recipe=FineTuning(), qat_recipe=FineTuning())
+    recipe = FineTuning(min_steps=0)
+    return Request(**stages, recipe=recipe, qat_recipe=recipe)
 
 
 def test_an_outcome_counts_on_which_images_the_answers_differ() -> None:

@@ -101,7 +101,7 @@ def test_fine_tuning_has_the_rate_of_training_and_a_floor_of_steps() -> None:
     assert request.recipe == FineTuning(epochs=3, learning_rate=Recipe().learning_rate, min_steps=500)
     assert (request.qat_recipe.epochs, request.qat_recipe.min_steps) == (1, 100)
     distilled = train._build_request(None, None, weights.random(SPEC), qat=False, epochs=5).recipe
-    assert distilled == FineTuning(epochs=5, distillation=0.7)
+    assert distilled == FineTuning(epochs=5, min_steps=500, distillation=0.7)
 
 
 def test_a_network_that_became_worse_is_written_and_ends_with_exit_code_5(

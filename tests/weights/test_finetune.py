@@ -90,10 +90,6 @@ def test_few_images_are_passed_over_until_the_steps_are_enough(images: int, min_
     assert [progress.epoch for progress in reported] == [1 + 3 * step // steps for step in range(steps)]
 
 
-def test_the_default_is_at_least_500_steps() -> None:
-    assert FineTuning().min_steps == 500
-
-
 def test_the_learning_rate_is_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = torch.optim.AdamW.step
