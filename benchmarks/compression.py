@@ -27,12 +27,12 @@ from mbbench.report.document import Table
 from mbbench.report.formats import markdown
 from mbbench.result import Result
 from mbbench.spec import Cell, ModelSpec, Precision, RunSpec, Settings
-from mbbench.weights.recipe import Recipe
+from mbbench.weights.recipe import FineTuning, Recipe
 
 _RESOLUTION = 64
 _ALPHAS = (0.25, 0.5, 0.75, 1.0)
 _TRAINING = Recipe(epochs=3)
-_TUNING = Recipe(epochs=2, learning_rate=1e-3)
+_TUNING = FineTuning(epochs=2, min_steps=0)
 _BACKENDS = ("torch", "onnxruntime", "openvino")
 _VARIANTS: tuple[tuple[str, Precision], ...] = (
     ("whole", "fp32"), ("whole", "bf16"), ("whole", "int8"), ("pruned", "fp32"), ("pruned", "int8"),

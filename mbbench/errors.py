@@ -5,7 +5,8 @@
     +-- RegressionError     3  `mbbench check`: a cell is slower, bigger or less accurate than its limits allow
     +-- InconclusiveError   4  `mbbench check --strict`: a cell could not be shown to be within its limits
     +-- RequirementError    5  a requirement is not met: parity with PyTorch, accuracy, executed precision, the limits
-                               of `mbbench choose` and `fit`, or the agreement of a report with its records
+                               of `mbbench choose` and `fit`, the agreement of a report with its records, or top-1
+                               after `mbbench compress`
     +-- BackendError        6  a backend, its runtime or its device is missing, or rejects the model
     +-- CellsFailedError    7  some cells failed; the others were measured and stored
     +-- IncomparableError   8  `mbbench compare`: results of different machines, runtimes or settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mbbench import cache
 from mbbench.backend import Dialect
@@ -13,6 +14,10 @@ from mbbench.data import Dataset
 from mbbench.families import Family
 from mbbench.spec import PARITY_IMAGES, Shard, content_key
 from mbbench.weights import Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Images per call. A shard that starts at a multiple of it gets the same bits as a run of all images.
 BATCH = 32
@@ -57,13 +62,19 @@ def logits(
     return path
 
 
-def top1(weights: Weights, data: Dataset) -> float:
-    """Return the share of the images of `data` that PyTorch classifies correctly, 0 to 1."""
+def correct(weights: Weights, data: Dataset) -> NDArray[np.bool_]:
+    """Return which images of `data` PyTorch classifies correctly, as booleans (N,)."""
     import numpy as np
 
     values = np.load(logits(weights, data))
     _, labels = data.arrays()
-    return float((values.argmax(axis=1) == labels).mean())
+    right: NDArray[np.bool_] = values.argmax(axis=1) == labels
+    return right
+
+
+def top1(weights: Weights, data: Dataset) -> float:
+    """Return the share of the images of `data` that PyTorch classifies correctly, 0 to 1."""
+    return float(correct(weights, data).mean())
 
 
 def expected_logits(

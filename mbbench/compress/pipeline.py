@@ -1,7 +1,7 @@
 """`mbbench compress`: the stages that retrain or prune a network, in the order of what they gain.
 
 1. Prune channels, to a share of the Mult-Adds or to the largest network within a latency budget (`prune`).
-2. Fine-tune after pruning, or to distill from a teacher (`weights.train`).
+2. Fine-tune after pruning, or to distill from a teacher (`weights.finetune`).
 3. Fine-tune with quantization simulated, for INT8 (`qat`).
 
 Each stage is optional and stores its weights in the cache, so that an interrupted run resumes. A new compression method
@@ -24,7 +24,7 @@ from mbbench.errors import UsageError
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec, content_key
 from mbbench.weights import Weights
-from mbbench.weights.recipe import TRAINER, Progress, Recipe
+from mbbench.weights.recipe import FINE_TUNER, TRAINER, FineTuning, Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +50,8 @@ class Request:
     max_latency_ms: float | None = None
     teacher: Weights | None = None
     qat: bool = False
-    recipe: Recipe
-    qat_recipe: Recipe
+    recipe: FineTuning
+    qat_recipe: FineTuning
 
 
 def compress(
@@ -153,14 +153,15 @@ def _share_within_budget(
 def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnProgress) -> Weights:
     """Return the weights after training by `request.recipe`, distilled from the teacher if there is one."""
     teacher, recipe = request.teacher, request.recipe
-    key = content_key("finetune", recipe, train.key(start.spec.family), teacher and teacher.info.key, TRAINER)
+    versions = (TRAINER, FINE_TUNER)
+    key = content_key("finetune", recipe, train.key(start.spec.family), teacher and teacher.info.key, versions)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
-        from mbbench.weights.train import fit
+        from mbbench.weights.finetune import fine_tune
 
         module = start.build()
         images, labels = train.arrays()
-        fit(
+        fine_tune(
             module, images, labels, train.preprocessing_for(start.spec.family), recipe,
             teacher=None if teacher is None else teacher.build(),
             on_progress=on_progress,
@@ -171,14 +172,14 @@ def _finetune(start: Weights, train: Dataset, request: Request, on_progress: OnP
     return weights.derived(start, key, make)
 
 
-def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress) -> Weights:
+def _qat(start: Weights, train: Dataset, recipe: FineTuning, on_progress: OnProgress) -> Weights:
     """Return the weights after quantization-aware fine-tuning, with the ranges of a calibration held fixed."""
-    key = content_key("qat", recipe, train.key(start.spec.family), TRAINER, _QAT_VERSION)
+    key = content_key("qat", recipe, train.key(start.spec.family), TRAINER, FINE_TUNER, _QAT_VERSION)
 
     def make() -> tuple[dict[str, Tensor], ModelSpec]:
         from mbbench.graphs.onnx import to_onnx
         from mbbench.models import fold_batch_norm
-        from mbbench.weights.train import fit
+        from mbbench.weights.finetune import fine_tune
 
         module, (images, labels) = start.build(), train.arrays()
         preprocessing = train.preprocessing_for(start.spec.family)
@@ -190,7 +191,7 @@ def _qat(start: Weights, train: Dataset, recipe: Recipe, on_progress: OnProgress
         ranges = calibrate.ranges(calibrate.statistics(graph, data.images), "mse")
         inputs = {layer: ranges[name] for layer, name in quantize.layer_inputs(graph).items()}
         with qat.fake_quantized(folded, inputs):
-            fit(
+            fine_tune(
                 folded, images, labels, preprocessing, recipe, on_progress=on_progress,
                 partial=cache.root() / "weights" / f"{content_key(start.info.key, key)}.partial",
             )  # fmt: skip

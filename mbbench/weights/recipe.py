@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mbbench.spec.bounds import require_fields
 
 TRAINER = 2  # version of train.py; increase it if the same recipe yields different weights
+FINE_TUNER = 1  # the same for finetune.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_fields(self, "epochs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuning(Recipe):
+    """A recipe for a network that is already trained: on few images too, training has enough steps.
+
+    The learning rate is warmed up over the first three tenths of the steps and then lowered, as in training. Its peak
+    is that of training: a quarter of it left half-pruned networks far from what they can learn (docs/decisions.md).
+    """
+
+    min_steps: int  # an epoch passes over the images as often as these need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -412,6 +412,14 @@ def checkpoint() -> str:
     return str(weights.random(ModelSpec(alpha=0.25, resolution=32, classes=10)).path)
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fine-tuning end after the steps that --epochs asks for."""
+    for name in ("_MIN_STEPS", "_MIN_QAT_STEPS"):
+        monkeypatch.setattr(f"mbbench.cli.train.{name}", 0)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fast: str, checkpoint: str) -> None:
     code, out, err = invoke(
         "compress",
@@ -429,8 +437,8 @@ def test_a_compressed_checkpoint_runs_in_int8(invoke: Invoke, tmp_path: Path, fa
     assert (code, out) == (0, "half.safetensors\n")
     last_line = err.splitlines()[-1]
     assert re.fullmatch(
-        r"0\.25 MobileNet-32 pruned: 0\.835 M -> 0\.414 M Mult-Adds, top-1 [\d.]+ % -> [\d.]+ %"
-        r" on the 359 test images of digits",
+        r"0\.25 MobileNet-32 pruned: 0\.835 M -> 0\.414 M Mult-Adds, top-1 [\d.]+ % \[[\d., ]+\] ->"
+        r" [\d.]+ % \[[\d., ]+\], [+-][\d.]+ points \[[+-][\d.]+, [+-][\d.]+\] on the 359 test images of digits",
         last_line,
     ), last_line
     run = ("run", *SMALL, "--backend", "onnxruntime", "--images", "40", "--profile", fast)
@@ -563,6 +571,7 @@ def test_a_checkpoint_that_does_not_fit_exits_with_2_and_nothing_is_measured(
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_what_was_read_of_a_checkpoint_is_printed_and_recorded(invoke: Invoke, fast: str, tmp_path: Path) -> None:
     state = weights.random(ModelSpec(alpha=0.25, resolution=32, classes=10)).build().half().state_dict()
     states = ({name: torch.zeros_like(tensor) for name, tensor in state.items()}, state)
@@ -575,7 +584,7 @@ def test_what_was_read_of_a_checkpoint_is_printed_and_recorded(invoke: Invoke, f
     assert f"Weights {', '.join(notes)}" in " ".join(out.split())
     (result,) = store.read(tmp_path / "reports" / "results.jsonl")
     assert result.weights is not None and result.weights.notes == notes
-    code, _, err = invoke("compress", *SMALL, "--weights", "[b]mine.pth", "--prune", "5", "--epochs", "1")
+    code, _, err = invoke("compress", *SMALL, "--weights", "[b]mine.pth", "--qat")
     assert code == 0
     assert err.count(f"weights [b]mine.pth: {', '.join(notes)} ...\n") == 1
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mbbench import data, weights
 from mbbench.compress.pipeline import Request, compress
@@ -12,11 +13,11 @@ from mbbench.errors import UsageError
 from mbbench.models import build, default_preprocessing
 from mbbench.models.cost import cost_of
 from mbbench.spec import ModelSpec
-from mbbench.weights.recipe import Progress, Recipe
-from mbbench.weights.train import fit
+from mbbench.weights.recipe import FineTuning, Progress, Recipe
+from mbbench.weights.train import _distilled, fit
 
 SPEC = ModelSpec(alpha=0.25, resolution=32, classes=10)
-RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=1e-3)
+RECIPE = FineTuning(epochs=2, batch_size=64, learning_rate=1e-3, min_steps=9)
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def test_every_stage_runs_once_and_its_checkpoint_records_its_widths(train: data
     start = weights.random(SPEC)
     steps: list[Progress] = []
     compressed = compress(start, train, request(0.6, qat=True), no_latency, steps.append)
-    assert len(steps) == 2 * 2 * 3  # stages, epochs, batches
+    assert len(steps) == 2 * 2 * 3 * 2  # stages, epochs, passes, batches of the 183 images that are not held out
     assert cost_of(compressed.spec).mult_adds <= 0.6 * cost_of(SPEC).mult_adds
     loaded = weights.resolve(str(compressed.path), SPEC, lambda: train, Recipe())
     assert loaded.spec == compressed.spec
     compressed.build()(torch.zeros(1, 3, 32, 32))
     assert compress(start, train, request(0.6, qat=True), no_latency, steps.append) == compressed
-    assert len(steps) == 12
+    assert len(steps) == 24
 
 
 def test_a_latency_budget_is_met_with_the_most_mult_adds(train: data.Dataset) -> None:
@@ -87,6 +88,17 @@ def test_distillation_brings_a_student_closer_to_its_teacher() -> None:
             return float((student(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean())
 
     assert distance(1.0) < distance(0.0)
+
+
+def test_a_teacher_counts_only_where_it_is_right() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [2.0, 0.0, -1.0]])
+    answers = torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 0.5]])  # of class 1, which is wrong, and of class 0
+    labels, recipe = torch.tensor([0, 0]), Recipe(distillation=0.7, temperature=4.0, label_smoothing=0.0)
+    loss = _distilled(logits, labels, nn.Identity(), answers, recipe)
+    of_label = -logits[0].log_softmax(0)[0]
+    target = (answers[1] / 4).softmax(0)
+    divergence = 16 * (target * (target.log() - (logits[1] / 4).log_softmax(0))).sum()
+    torch.testing.assert_close(loss, (of_label + 0.3 * of_label + 0.7 * divergence) / 2)
 
 
 def test_interrupted_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
