@@ -111,7 +111,12 @@ class Display:
         self._last_line = what
 
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
+        """Print a line; in a terminal it is broken between words."""
+        from mbbench.report.formats import layout
+
+        width = self._console.width if self._console.is_terminal else None
+        for line in layout.wrap(visible(text), width):
+            self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def _show_figures(self, result: Result) -> None:
         """Print the cell's main figures in a line: a run of many cells takes minutes until its report."""

@@ -82,12 +82,13 @@ def test_a_step_that_comes_again_is_timed_from_its_second_beginning() -> None:
     assert written(console) == "training ...\ntraining ...\ntraining: 1 of 2, 10 s left\n"
 
 
-def test_a_stage_without_a_count_is_printed_once_as_it_is() -> None:
-    console = make_console(terminal=True)
+@pytest.mark.parametrize(("terminal", "break_"), [(True, "\n"), (False, " ")])
+def test_a_stage_without_a_count_is_printed_once_and_broken_between_words(terminal: bool, break_: str) -> None:
+    console = make_console(terminal=terminal)
     with Display(console) as display:
         for _ in range(3):
             display(Preparing(f"weights [b]mine.pth: {60 * 'x'}", 0, 0))
-    assert written(console) == f"weights [b]mine.pth: {60 * 'x'} ...\n"
+    assert written(console) == f"weights [b]mine.pth:{break_}{60 * 'x'} ...\n"
 
 
 def test_what_an_optional_backend_does_not_support_is_shown_once_for_each_reason(
