@@ -52,6 +52,8 @@ def require_writable(path: Path) -> None:
 
 def _require_appendable(path: Path) -> None:
     """Open `path` to append, without waiting for the reader of a pipe. Raises `OSError`."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     os.close(descriptor)

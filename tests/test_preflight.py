@@ -149,7 +149,7 @@ def test_training_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     ("name", "cause"),
     [
         ("file/r.jsonl", "Not a directory"),
-        ("folder", "Is a directory"),
+        ("folder", "it is a folder, not a file"),
         ("x" * 300, "File name too long"),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_file_that_can_be_appended_to_is_left_as_it_is(tmp_path: Path) -> None
 
 def test_a_folder_or_a_pipe_is_no_results_file(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe.jsonl")
-    for path, reason in ((tmp_path, "Is a directory"), (pipe, "it is a FIFO, not a file")):
+    for path, reason in ((tmp_path, "it is a folder, not a file"), (pipe, "it is a FIFO, not a file")):
         with pytest.raises(UsageError, match=rf"^cannot write {path} \({reason}\); choose another file"):
             store.require_writable(path)
         with pytest.raises(UsageError, match=rf"^cannot read {path} \({reason}\); name a file"):
