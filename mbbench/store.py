@@ -152,7 +152,7 @@ def load(path: Path, *, missing_ok: bool = False) -> Stored:
         content = cache.read_file(path)
         content = cache.unpack(content) if content.startswith(_GZIP) else content
     except OSError as error:  # BadGzipFile too
-        if missing_ok and isinstance(error, FileNotFoundError):
+        if missing_ok and (isinstance(error, FileNotFoundError) or path.is_char_device()):  # /dev/null
             return Stored(path, b"")
         cause = f"cannot read {path} ({error.strerror or error})"
         raise UsageError(cause, "name a file that `mbbench run` wrote") from error

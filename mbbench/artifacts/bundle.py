@@ -176,6 +176,8 @@ def read(path: Path, *, trust: bool, images: bool = True) -> Bundle:
             " may run code from it",
             "give --trust if you know who built it",
         )
+    if sidecar.cell.model.is_file and sidecar.cost is not None:
+        files.state_cost(sidecar.cell.model, sidecar.cost)
     info = replace(sidecar.artifact, sha256=sha256, size_bytes=path.stat().st_size)
     carried = _read_images(path, sidecar, trust=trust) if images and sidecar.images_sha256 is not None else None
     return Bundle(sidecar, Exported(path.resolve(), info), carried)
@@ -253,11 +255,8 @@ def prepare_cells(bundle: Bundle, spec: RunSpec, announce: Announce) -> list[Rea
     Raises `UsageError` if the file holds other weights, and what `prepare_all` raises.
     """
     sidecar, images = bundle.sidecar, bundle.images
-    model = sidecar.cell.model
-    if model.is_file and sidecar.cost is not None:
-        files.state_cost(model, sidecar.cost)
-    elif model.is_file:
-        files.path_of(model)  # its cost is counted from there
+    if sidecar.cell.model.is_file and sidecar.cost is None:
+        files.path_of(sidecar.cell.model)  # its cost is counted from there
 
     def resolve(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[Dataset, Weights]:
         if images is None or cell.role != "subject":

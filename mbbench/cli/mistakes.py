@@ -45,7 +45,7 @@ def _suggestion(error: Any, similar: Sequence[str], kind: str) -> str:
 def _bad_use(error: Any) -> UsageError:
     """Describe an option without the value that it needs, or a flag with a value."""
     name = error.option_name
-    (option,) = (each for each in error.ctx.command.params if name in (*each.opts, *each.secondary_opts))
+    (option,) = (each for each in error.ctx.command.get_params(error.ctx) if name in (*each.opts, *each.secondary_opts))
     if option.is_flag:
         return UsageError(f"{name} takes no value", f"write {name} alone")
     return UsageError(f"{name} has no value", f"write {name} {option.metavar or 'N'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,9 +145,9 @@ def sweep(
     if plan:
         _show_plan(spec, format)
         return
-    go_on = (
-        f"go on with `mbbench sweep --resume --results {results}{'' if cluster is None else f' --cluster {cluster}'}`"
-    )
+    words = ["mbbench", "sweep", "--resume", "--results", str(results)]
+    words += [] if cluster is None else ["--cluster", cluster]
+    go_on = f"go on with `{shlex.join(words)}`"
     finished = _measure_and_report(
         spec, lambda notify: program.sweep(spec, results, notify, cluster), results, format, go_on
     )
@@ -283,6 +284,8 @@ def _measure_and_report(
 def _kept(finished: Sequence[Result], cells: int, results: Path, go_on: str) -> str:
     """Return what a user reads after an interruption: how many results are in the file `results`, and how to go on."""
     in_part = sum(result.failure is not None and result.failure.is_interruption for result in finished)
+    if len(finished) == cells and not in_part:
+        return f"all {output.count_text(cells, 'result')} are kept in {results}"
     parts = [f"{len(finished) - in_part} of {output.count_text(cells, 'result')}"] if len(finished) > in_part else []
     parts += ["a part of the result in measurement"] if in_part else []
     return f"{' and '.join(parts)} {'is' if len(finished) == 1 else 'are'} kept in {results}; {go_on}"

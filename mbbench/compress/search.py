@@ -5,6 +5,7 @@ Validation images are training images that calibration does not use.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SEARCH_VERSION = 9  # raise it when the search makes other files from the same input
 _RANGE_METHODS: tuple[RangeMethod, ...] = ("minmax", "mean", "percentile", "mse")
+_UNKNOWN_ERROR = 3.4e38  # of logits that are not finite, such as a logarithm of 0; records hold no NaN
 _ALIKE = 0.05  # errors that differ by at most this share are told apart by the answers
 _RANKING_IMAGES = 64  # validation images that rank the layers by their error
 _CORRECTION_IMAGES = 64  # calibration images that errors are corrected on; all are in memory at once, several times
@@ -220,7 +222,7 @@ class _Evaluator:
         written = quantize.write(graph, ranges, self.dialect, keep_fp32=keep_fp32)
         logits = calibrate.logits(written, self.data.validation_images[:images])
         error = float(np.sqrt(np.mean((logits - self.fp32_logits[:images]) ** 2)))
-        return self._share(logits), error
+        return self._share(logits), error if math.isfinite(error) else _UNKNOWN_ERROR
 
     @property
     def fp32_share(self) -> float:

@@ -18,7 +18,8 @@ def fold(graph: onnx.GraphProto) -> None:
 
     values = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
-    for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
+    norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
+    for norm in [node for node in norms if {*node.input[1:3]} <= values.keys()]:  # others are computed
         scale, shift = (onnx.numpy_helper.to_array(values[name]) for name in norm.input[1:3])
         while norm.output[0] not in outputs:
             users = [node for node in graph.node if norm.output[0] in node.input]

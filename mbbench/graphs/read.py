@@ -101,7 +101,7 @@ def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         size = math.prod(dimension or 1 for dimension in _dimensions(value))
-        if not 0 <= size <= _MAX_VALUES:
+        if size > _MAX_VALUES:
             raise UsageError(f"{path} has a tensor of {size} values: {value.name}", _EXPORT_AGAIN)
     return model
 
@@ -237,9 +237,9 @@ def _element_types() -> tuple[int, int]:
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """Return the tensor's shape; None for a symbolic dimension."""
+    """Return the tensor's shape; None for a symbolic dimension, which some exporters write as -1."""
     return tuple(
-        dimension.dim_value if dimension.HasField("dim_value") else None
+        dimension.dim_value if dimension.HasField("dim_value") and dimension.dim_value >= 0 else None
         for dimension in value.type.tensor_type.shape.dim
     )
 

@@ -37,17 +37,19 @@ def throttle_count(root: Path = Path("/")) -> int | None:
 def memory_left_bytes(root: Path = Path("/")) -> int | None:
     """Return how much memory the limits of this process's control groups leave; None without a limit.
 
-    The cache of files counts as used, except for its inactive part, which the kernel reclaims first.
+    The cache of files is not counted as used: the kernel reclaims it.
     """
     left = []
     for folder in _groups(root, "memory"):
-        for limit, usage, reclaimable in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit, usage, prefix in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         ):
             most, used = (read_text(folder / name).strip() for name in (limit, usage))
             if most.isdecimal() and used.isdecimal():
-                left.append(int(most) - int(used) + (_entry(folder / "memory.stat", reclaimable) or 0))
+                names = (f"{prefix}inactive_file", f"{prefix}active_file")
+                cached = sum(_entry(folder / "memory.stat", name) or 0 for name in names)
+                left.append(int(most) - int(used) + cached)
     return max(min(left), 0) if left else None
 
 
@@ -75,10 +77,14 @@ def _groups(root: Path, controller: Literal["cpu", "memory"]) -> Iterator[Path]:
     for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         paths[controllers] = path
+    places: dict[str, tuple[Path, Path]] = {}  # hierarchy -> its mounted folder, and the process's folder in it
     for top, mounted, name in _hierarchies(root, controller):
         path = next((path for names, path in paths.items() if name in names.split(",")), mounted)
-        inside = PurePosixPath(path).is_relative_to(mounted) and ".." not in path
-        folder = top / PurePosixPath(path).relative_to(mounted) if inside else top
+        if PurePosixPath(path).is_relative_to(mounted) and ".." not in path:
+            places[name] = top, top / PurePosixPath(path).relative_to(mounted)
+        else:  # another group's, if the hierarchy is mounted more than once
+            places.setdefault(name, (top, top))
+    for top, folder in places.values():
         while folder != top:
             yield folder
             folder = folder.parent

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from mbbench import registry, store, weights
+from mbbench import preflight, registry, store, weights
 from mbbench.artifacts import bundle, prepare
 from mbbench.artifacts.bundle import Sidecar, read, write
 from mbbench.backend import AheadOfTime, Artifact, Converter, Dialect, Format
@@ -161,6 +161,7 @@ def test_a_network_in_a_file_is_measured_on_a_machine_that_has_only_its_artifact
     exported = read(target, trust=False)
     profile = bundle.profile_of(Profile(settings=PROFILE.settings), exported.sidecar)
     spec = plan(profile, models=(exported.sidecar.cell.model,))
+    preflight.require_measurable(spec, tmp_path / "results.jsonl", own_images=True)
     (result,) = run(spec, tmp_path / "results.jsonl", ignore, artifact=exported)
     assert result.failure is None
     assert result.cost == counted.info
@@ -168,7 +169,7 @@ def test_a_network_in_a_file_is_measured_on_a_machine_that_has_only_its_artifact
 
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path / "a third machine"))
     cost_of.cache_clear()
-    without = replace(exported, sidecar=replace(exported.sidecar, cost=None))
+    without = replace(exported, sidecar=replace(exported.sidecar, cost=None))  # as of an older version
     with pytest.raises(UsageError, match=r"net is not in this machine's cache; run it with --model net.onnx"):
         list(run(spec, tmp_path / "results.jsonl", ignore, artifact=without))
     cost_of.cache_clear()

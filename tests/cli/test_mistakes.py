@@ -26,6 +26,7 @@ Invoke = Callable[..., tuple[int, str, str]]
         ("run --alpha", "--alpha has no value; write --alpha NUMBERS"),
         ("cost --classes", "--classes has no value; write --classes N"),
         ("train -o", "-o has no value; write -o FILE"),
+        ("run --help=1", "--help takes no value; write --help alone"),
         ("run --plan=1", "--plan takes no value; write --plan alone"),
         ("run --no-baselines=1", "--no-baselines takes no value; write --no-baselines alone"),
         (

@@ -348,7 +348,7 @@ def test_the_search_goes_by_error_and_by_answers_only_where_errors_are_alike(
     chosen_error: float,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
-    outcomes = [(0.9, 0.160), (rivals_share, rivals_error), *[(0.5, 0.5)] * 8]
+    outcomes = [(rivals_share, rivals_error), (0.9, 0.160), *[(0.5, 0.5)] * 8]
     monkeypatch.setattr(search._Evaluator, "__call__", lambda *_: outcomes.pop(0))
     quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
     assert quantization.info.chosen.logit_rmse == chosen_error
@@ -370,6 +370,14 @@ def test_a_network_with_large_activations_is_corrected_on_fewer_images(
     monkeypatch.setattr(search, "_CORRECTION_BYTES", peak_images * count_graph(graph).activation_peak_bytes)
     search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
     assert counts == [corrected_on] * 2
+
+
+def test_an_error_of_logits_that_are_not_finite_is_no_nan(module: nn.Module, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("MBBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibrate, "logits", lambda _, images: np.full((len(images), 10), -np.inf, np.float32))
+    quantization = search.best_quantization(SPEC, "key", lambda: module, lambda: data(labeled=False), "ff")
+    assert {candidate.logit_rmse for candidate in quantization.info.candidates} == {3.4e38}
 
 
 def test_accuracy_control_keeps_layers_in_fp32_until_nothing_is_lost(

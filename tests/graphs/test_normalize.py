@@ -165,6 +165,22 @@ def test_constants_of_an_old_file_need_not_be_inputs(make: Make, tmp_path: Path)
     check(normal(load(tmp_path / "net.onnx")), images(), run(make(), images()))
 
 
+def test_a_batch_of_minus_one_is_open(make: Make, tmp_path: Path) -> None:
+    model = make(shape=(-1, 3, 8, 8), output_shape=(-1, 5))
+    onnx.save(model, tmp_path / "net.onnx")
+    read = load(tmp_path / "net.onnx")
+    assert signature(read, tmp_path / "net.onnx").batch is None
+    check(normal(read), images(), run(make(), images()))
+
+
+def test_a_batch_norm_with_computed_parameters_is_left_as_it_is(make: Make) -> None:
+    middle, constants = scaled_norm(CHANNELS, node("Relu", ["g"], ["b"]))
+    middle = [node("DequantizeLinear", ["q", "qs"], ["s"]), *middle]
+    del constants["s"]
+    model = make(middle=middle, constants={**constants, "q": np.full(4, 4, np.int8), "qs": np.float32(0.5)})
+    check(normal(model), images(), run(model, images()))
+
+
 def test_a_final_softmax_is_dropped(make: Make) -> None:
     model = make(after=[node("Softmax", ["scores"], ["out"], axis=1)])
     probabilities = run(model, images())

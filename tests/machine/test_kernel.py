@@ -97,6 +97,16 @@ def test_a_group_outside_the_mounted_hierarchy_leaves_the_mounted_group(tmp_path
     assert cpu_quota(tmp_path) == 0.2
 
 
+def test_a_hierarchy_that_is_mounted_twice_counts_once(tmp_path: Path) -> None:
+    root = cgroup_v2(tmp_path, "/job", {"/job": "max 100000"})
+    others = V2_MOUNT.replace("/sys/fs/cgroup", "/run/cgroup2") + V2_MOUNT.replace(" / /sys/fs", " /pod /run/pod")
+    write(root / "proc/self/mountinfo", others + V2_MOUNT)
+    for folder in ("sys/fs/cgroup/job", "run/cgroup2/job", "run/pod/cgroup"):
+        write(root / folder / "cpu.stat", "nr_throttled 7\n")
+    write(root / "run/pod/cgroup/cpu.max", "10000 100000")
+    assert (cpu_quota(root), throttle_count(root)) == (None, 7)
+
+
 def test_throttled_periods_are_added_over_the_groups_around_a_process(tmp_path: Path) -> None:
     root = cgroup_v2(tmp_path, "/a/b", {})
     assert throttle_count(root) is None
@@ -115,6 +125,7 @@ _MEMINFO = "MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable:  5000 kB\n"
         ({"memory.max": "max\n", "memory.current": "4096000\n"}, 5000),
         ({"memory.max": "4096000\n", "memory.current": "1024000\n", "memory.stat": "inactive_file 512000\n"}, 3500),
         ({"memory.max": "4096000\n", "memory.current": "4097000\n", "memory.stat": ""}, 0),
+        ({"memory.max": "2048000", "memory.current": "2048000", "memory.stat": "anon 1\nactive_file 1024000\n"}, 1000),
         ({"memory/memory.limit_in_bytes": "2048000", "memory/memory.usage_in_bytes": "1024000"}, 1000),
         (
             {
