@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -92,6 +92,12 @@ def one_line(text: str) -> str:
     """Return `text` with control characters as their escapes, and its middle left out if it is very long."""
     text = visible(text)
     return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} ... {text[-_MAX_LENGTH // 2 :]}"
+
+
+def list_first(entries: Sequence[str], most: int = 6) -> str:
+    """Return the first `most` entries and the number of the others: `a, b and 3 more`."""
+    rest = len(entries) - most
+    return ", ".join(entries[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def choose_one(name: str, names: Iterable[str]) -> str:

@@ -41,10 +41,10 @@ def require_backends(spec: RunSpec) -> None:
     A backend that only `all` names may be missing.
     """
     errors: list[BackendError] = []
-    setups = dict.fromkeys((cell.backend, cell.device, cell.precision) for cell in spec.cells)
+    setups = _distinct(spec.cells)
     for name in dict.fromkeys(cell.backend for cell in spec.cells):
         registry.require_known(name)
-    for cell in _distinct(spec.cells):
+    for cell in setups:
         try:
             if cell.device or cell.precision != "fp32":
                 prepare.resolve_backend(cell)

@@ -147,7 +147,7 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
         announce(Preparing(f"training {cell.model.label}", progress.step, progress.steps))
 
     def load(split: data.Split, limit: int | None = None) -> data.Dataset:
-        return _stated(announce, data.load_split(
+        return stated(announce, data.load_split(
             spec.data, cell.model.size, split, limit=limit,
             preprocessing=preprocessing_of(spec, cell), skip_broken=spec.skip_broken, on_progress=decoding,
         ))  # fmt: skip
@@ -172,7 +172,7 @@ def resolve_weights(spec: RunSpec, cell: Cell, announce: Announce) -> tuple[data
     return labeled, resolved
 
 
-def _stated(announce: Announce, split: data.Dataset) -> data.Dataset:
+def stated(announce: Announce, split: data.Dataset) -> data.Dataset:
     """Return `split`, after announcing what the user should know about it."""
     for text in split.statements:
         announce(Stated(text))
@@ -220,7 +220,7 @@ def quantize(spec: RunSpec, ready: Ready, announce: Announce) -> Quantization | 
         key, load = "random", partial(calibrate.random_calibration, model.size)
     else:
         count = calibrate.CALIBRATION_IMAGES + calibrate.VALIDATION_IMAGES
-        train = _stated(announce, data.load_split(
+        train = stated(announce, data.load_split(
             source, model.size, "train", limit=count, preprocessing=preprocessing, skip_broken=spec.skip_broken,
             on_progress=lambda *done: announce(Preparing("decoding calibration images", *done)),
         ))  # fmt: skip

@@ -255,18 +255,15 @@ def _resolve_weights(
 
 def _load_split(profile: Profile, split: Split, display: Display) -> Dataset:
     from mbbench import data, plan
-    from mbbench.events import Stated
+    from mbbench.artifacts.prepare import stated
     from mbbench.models import default_preprocessing
 
-    loaded = data.load_split(
+    return stated(display, data.load_split(
         profile.data, profile.models[0].size, split,
         preprocessing=plan.preprocessing_options(profile).applied_to(default_preprocessing(profile.model[0])),
         skip_broken=profile.skip_broken,
         on_progress=lambda *done: display.update("decoding images", *done),
-    )  # fmt: skip
-    for text in loaded.statements:
-        display(Stated(text))
-    return loaded
+    ))  # fmt: skip
 
 
 def _show_training(display: Display) -> Callable[[Progress], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mbbench.errors import UsageError
+from mbbench.errors import UsageError, list_first
 
 _MAX_LISTED = 10
 
@@ -19,7 +19,7 @@ class Broken:
 
 def error(name: str, files: Sequence[tuple[str, Broken]], total: int) -> UsageError:
     """Return the error for the broken `files` (path, reason) among `total` images of the data set `name`."""
-    listed = _listed([f"{path} ({broken.cause})" for path, broken in files])
+    listed = list_first([f"{path} ({broken.cause})" for path, broken in files], _MAX_LISTED)
     if len(files) == 1:
         return UsageError(f"cannot decode {listed}", "replace or remove the file, or give --skip-broken")
     return UsageError(
@@ -31,10 +31,5 @@ def error(name: str, files: Sequence[tuple[str, Broken]], total: int) -> UsageEr
 def statement(name: str, split: str, paths: Sequence[str], total: int) -> str:
     """Return which of the `total` images of a split are left out."""
     kind = "training" if split == "train" else "test"
-    return f"{name}: {len(paths)} of {total} {kind} images cannot be decoded and are left out: {_listed(paths)}"
-
-
-def _listed(entries: Sequence[str]) -> str:
-    """Return the first ten entries and the number of the others."""
-    rest = len(entries) - _MAX_LISTED
-    return ", ".join(entries[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    listed = list_first(paths, _MAX_LISTED)
+    return f"{name}: {len(paths)} of {total} {kind} images cannot be decoded and are left out: {listed}"

@@ -12,14 +12,13 @@ import msgspec
 
 from mbbench import cache
 from mbbench.data import Dataset
-from mbbench.errors import UsageError, describe_invalid
+from mbbench.errors import UsageError, describe_invalid, list_first
 from mbbench.models import imagenet
 from mbbench.profile import expand_home
 from mbbench.result import LabelsInfo, LabelSource
 from mbbench.spec import content_key
 
 _FORMAT = 'write a CSV file with lines like n01440764,0 or a JSON file like {"n01440764": 0}'
-_MAX_NAMES = 6
 
 
 def map_labels(data: Dataset, outputs: int, file: str | None = None) -> Dataset:
@@ -92,7 +91,7 @@ def _imagenet_classes(data: Dataset, outputs: int) -> list[int] | None:
     if len(unknown) < len(indices) and data.classes not in (outputs, imagenet.CLASSES):
         known = len(indices) - len(unknown)
         raise UsageError(
-            f"{known} of the {len(indices)} folders of {data.name} are ImageNet classes, but not {_enumerate(unknown)}",
+            f"{known} of the {len(indices)} folders of {data.name} are ImageNet classes, but not {list_first(unknown)}",
             "name these by their synsets (n01440764), remove them, or give --labels FILE",
         )
     return None
@@ -127,7 +126,7 @@ def _read_outputs(file: str, data: Dataset, outputs: int) -> list[int]:
         raise UsageError(f"{data.name} has no folders to map with --labels", "leave out --labels")
     missing = [name for name in data.class_names if name not in by_name]
     if missing:
-        raise UsageError(f"{path} has no output for {_enumerate(missing)} of {data.name}", "add a line for each folder")
+        raise UsageError(f"{path} has no output for {list_first(missing)} of {data.name}", "add a line for each folder")
     return [by_name[name] for name in data.class_names]
 
 
@@ -145,9 +144,3 @@ def _read_csv(path: Path) -> list[tuple[str, int]]:
     if rows and not rows[0][1].strip().isdecimal():
         rows = rows[1:]
     return [(name.strip(), int(output)) for name, output in rows]
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    """Return the first six names and the number of the others."""
-    rest = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -170,31 +170,35 @@ def require_one_line(invoke: Invoke, name: str, line: list[str], chosen: set[str
     assert all(visible(text) == text for text in errors), err
 
 
+def require_generated(examples: settings, invoke: Invoke, name: str) -> None:
+    """Run the command with generated options, as many as `examples` says, and check how it ends."""
+
+    @examples
+    @given(command_lines(name))
+    def check(generated: tuple[list[str], set[str]]) -> None:
+        require_one_line(invoke, name, *generated)
+
+    check()
+
+
 KEPT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_generated_values_end_in_one_line(invoke: Invoke, name: str) -> None:
-    @settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=KEPT,
-              phases=[Phase.generate])  # fmt: skip
-    @given(command_lines(name))
-    def check(generated: tuple[list[str], set[str]]) -> None:
-        require_one_line(invoke, name, *generated)
-
-    check()
+    few = settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=KEPT,
+                   phases=[Phase.generate])  # fmt: skip
+    require_generated(few, invoke, name)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_many_generated_values_end_in_one_line(invoke: Invoke, name: str) -> None:
-    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=KEPT)
-    @given(command_lines(name))
-    def check(generated: tuple[list[str], set[str]]) -> None:
-        require_one_line(invoke, name, *generated)
-
-    check()
+    require_generated(
+        settings(max_examples=200, deadline=None, database=None, suppress_health_check=KEPT), invoke, name
+    )
 
 
 @pytest.mark.slow

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from mbbench.doctor import Check
+from mbbench.errors import list_first
 from mbbench.report.names import Name, namer
 from mbbench.result import Result
 from mbbench.stats import Interval, samples_needed, wilson_interval
 
 _MAX_DRIFT = 0.05  # relative to the first quarter's median; a larger drift gets a note
 _MAX_OUTLIERS = 0.01  # share of the runs; more outliers get a note
-_MAX_NAMES = 6
 _FROM_FILES = ("file", "imported")  # origins of weights whose preprocessing mbbench cannot know
 
 
@@ -34,7 +34,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
         if latency is not None and not latency.warm_up.steady
     ]
     if unsettled:
-        notes.append(f"Latency had not settled when the warm-up ended: {_enumerate(unsettled)}.")
+        notes.append(f"Latency had not settled when the warm-up ended: {list_first(unsettled)}.")
     imprecise = [
         f"{name(result)} (± {(ci.high - ci.low) / 2 / latency.median_ms * 100:.1f} %)"
         for result, latency in latencies
@@ -42,7 +42,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
     ]
     if imprecise:
         notes.append(
-            f"The time limit was reached before the median was known to 1 %: {_enumerate(imprecise)}; use"
+            f"The time limit was reached before the median was known to 1 %: {list_first(imprecise)}; use"
             " --profile rigorous or a quieter machine."
         )
     drifted = [
@@ -52,7 +52,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
     ]
     if drifted:
         notes.append(
-            f"Latency drifted from the first to the last quarter of the runs: {_enumerate(drifted)}; check"
+            f"Latency drifted from the first to the last quarter of the runs: {list_first(drifted)}; check"
             " temperature, clock rates and neighbors, and compare with `mbbench check`, where drift cancels out."
         )
     with_outliers = [
@@ -62,7 +62,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
     ]
     if with_outliers:
         notes.append(
-            f"Outliers, included in every figure: {_enumerate(with_outliers)}; something else used these cores."
+            f"Outliers, included in every figure: {list_first(with_outliers)}; something else used these cores."
         )
     for percentile, q in (("p90", 0.90), ("p99", 0.99)):
         short = [
@@ -71,7 +71,7 @@ def collect_notes(results: Sequence[Result]) -> list[str]:
             if latency is not None and f"latency.{percentile}_ms" in result.reasons
         ]
         if short:
-            notes.append(f"No {percentile}, which needs {samples_needed(q)} samples: {_enumerate(short)}.")
+            notes.append(f"No {percentile}, which needs {samples_needed(q)} samples: {list_first(short)}.")
     for result in results:
         for scenario in result.settings.scenarios:
             if (reason := result.reasons.get(f"served.{scenario}")) is not None:
@@ -114,10 +114,10 @@ def _inputs_notes(results: Sequence[Result], name: Name) -> Iterator[str]:
     imported = [result for result in results if result.weights is not None and result.weights.origin in _FROM_FILES]
     lowest = [name(result) for result in imported if _is_chance(result)]
     if lowest:
-        yield f"Top-1 is no better than chance: {_enumerate(lowest)}; {check}."
+        yield f"Top-1 is no better than chance: {list_first(lowest)}; {check}."
     below = [name(result) for result in imported if not _is_chance(result) and _is_far_below_calibration(result)]
     if below:
-        yield f"Top-1 is less than half that on the calibration images: {_enumerate(below)}; {check}."
+        yield f"Top-1 is less than half that on the calibration images: {list_first(below)}; {check}."
 
 
 def _fp32_top1(result: Result) -> Interval | None:
@@ -157,9 +157,3 @@ def weights_notes(results: Sequence[Result]) -> tuple[str, ...]:
         if result.weights is not None and result.weights.notes
     ]
     return tuple(dict.fromkeys(lines))
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    """Return the first six names and the number of the others."""
-    rest = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
