@@ -8,14 +8,7 @@ from mbbench.errors import UsageError
 from mbbench.machine import available_memory_bytes, fingerprint, pick_cpus
 from mbbench.machine.kernel import cpu_quota, throttle_count
 
-
-def tree(root: Path, **files: str) -> Path:
-    """Write files under `root`; `__` in a name means a slash."""
-    for name, text in files.items():
-        path = root / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
+from .trees import tree
 
 
 @pytest.mark.parametrize(

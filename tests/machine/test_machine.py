@@ -12,6 +12,8 @@ from mbbench.machine import (
     pick_cpus,
 )
 
+from .trees import tree
+
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
 model name\t: AMD EPYC 9654 96-Core Processor
@@ -30,15 +32,6 @@ Features\t: fp asimd asimdhp asimddp sve i8mm bf16
 CPU implementer\t: 0x41
 CPU part\t: 0xd40
 """
-
-
-def tree(root: Path, **files: str) -> Path:
-    """Write files under `root`; `__` in a name means a slash."""
-    for name, text in files.items():
-        path = root / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def topology(root: Path, cores: list[int]) -> Path:
